@@ -46,7 +46,7 @@ def test_every_argument_says_that_an_address_is_none_of_its_paths(
 
 
 @pytest.mark.parametrize(
-    ("word", "meant", "told"),
+    ("word", "meant", "advice"),
     [
         ("abfs://bucket/photos", AS_DATA, "hub:NAME"),
         ("HTTPS://example.org/photos.zip", AS_DATA, "hub:NAME"),
@@ -59,10 +59,10 @@ def test_every_argument_says_that_an_address_is_none_of_its_paths(
         (Path("https://example.org/net.onnx"), AS_OUTPUT, "copy"),  # which loses a slash
     ],
 )
-def test_it_says_what_to_do_instead(word: str | Path, meant: str, told: str) -> None:
+def test_it_says_what_to_do_instead(word: str | Path, meant: str, advice: str) -> None:
     with pytest.raises(UsageError, match="an address") as caught:
         refuse_address(word, meant)
-    assert told in str(caught.value)
+    assert advice in str(caught.value)
     assert "://" in str(caught.value)
 
 

@@ -54,8 +54,8 @@ def test_every_way_of_giving_an_image_gets_the_same_answer(run: Path, tmp_path: 
     forms: list[Any] = [str(file), tmp_path, str(tmp_path / "*.png"), file.read_bytes()]
     forms += [Image.fromarray(pixels), pixels, pixels[None], tensor, tensor / 255, tensor[None]]
     for form in [*forms, *([form] for form in forms)]:
-        (found,) = predict(load(run), form, top=10)
-        assert (found.prediction, found.top) == (expected.prediction, expected.top)
+        (prediction,) = predict(load(run), form, top=10)
+        assert (prediction.prediction, prediction.top) == (expected.prediction, expected.top)
     together = predict(run, forms, top=10, batch_size=3)
     assert [each.prediction for each in together] == [expected.prediction] * len(forms)
     shares = np.array([[share for _, share in each.top] for each in together])
@@ -64,14 +64,14 @@ def test_every_way_of_giving_an_image_gets_the_same_answer(run: Path, tmp_path: 
 
 def test_answer_still_works_for_one_release_with_a_warning(run: Path) -> None:
     """It did not tell a class called "unknown" from a prediction that is not to be relied on."""
-    (found,) = predict(run, np.zeros((9, 9, 3), np.uint8))
+    (prediction,) = predict(run, np.zeros((9, 9, 3), np.uint8))
     for status, expected in (
-        ("ok", found.prediction),
+        ("ok", prediction.prediction),
         ("unsure", "unknown"),
         ("unfamiliar", "unknown"),
     ):
         with pytest.warns(DeprecationWarning, match="prediction.*status"):
-            assert replace(found, status=status).answer == expected
+            assert replace(prediction, status=status).answer == expected
     with pytest.warns(DeprecationWarning, match="status"):
         assert Prediction("a.png", error="broken").answer is None
 
@@ -81,13 +81,13 @@ def test_images_with_labels_are_measured_as_the_data_they_are_from(run: Path) ->
     splits = open_data("digits", validation=0, test=0)
     pixels, labels = splits.train.stacked(), splits.train.labels
     for images in (pixels, list(pixels), torch.from_numpy(pixels).movedim(3, 1)):
-        found = evaluate(run, images, labels, batch_size=100)
-        assert found.metrics.confusion == whole.metrics.confusion
-        assert found.metrics.loss == pytest.approx(whole.metrics.loss, rel=1e-6)
-        assert found.images.startswith("1,797 images; ")
-        assert found.exposure == whole.exposure
-    named = evaluate(run, pixels[:50], [str(label) for label in labels[:50]])
-    assert named.to_dict() == evaluate(run, pixels[:50], labels[:50]).to_dict()
+        result = evaluate(run, images, labels, batch_size=100)
+        assert result.metrics.confusion == whole.metrics.confusion
+        assert result.metrics.loss == pytest.approx(whole.metrics.loss, rel=1e-6)
+        assert result.images.startswith("1,797 images; ")
+        assert result.exposure == whole.exposure
+    by_name = evaluate(run, pixels[:50], [str(label) for label in labels[:50]])
+    assert by_name.to_dict() == evaluate(run, pixels[:50], labels[:50]).to_dict()
     assert load_digits().target.tolist() == labels.tolist()
 
 
@@ -97,10 +97,10 @@ def test_data_that_python_holds_is_measured_as_the_source_it_is_from(run: Path) 
     pixels, labels = images.stacked(1), images.labels
     tensors = TensorDataset(torch.from_numpy(pixels[..., 0]), torch.from_numpy(labels))
     for data in ((pixels, labels), tensors):
-        found = evaluate(run, data, split="all")
-        assert found.metrics.confusion == whole.metrics.confusion
-        assert found.exposure == whole.exposure
-        assert "1,797" in found.images
+        result = evaluate(run, data, split="all")
+        assert result.metrics.confusion == whole.metrics.confusion
+        assert result.exposure == whole.exposure
+        assert "1,797" in result.images
     with pytest.raises(UsageError, match="does not know the class 'cat'"):
         evaluate(run, (pixels[:3], ["1", "2", "cat"]))
     with pytest.raises(UsageError, match=r"class '12' .*numbers as labels"):
@@ -114,8 +114,8 @@ def test_data_that_python_holds_calibrates_and_is_then_known(run: Path) -> None:
         made = calibrate(run, data, given_labels, max_error=0.5)
         assert made.description.calibration["images"].startswith("400 images")
     by_split = {"train": (pixels[:100], labels[:100]), "test": (pixels[100:], labels[100:])}
-    found = calibrate(run, by_split, max_error=0.5).description.calibration
-    assert "300" in found["images"]
+    calibration = calibrate(run, by_split, max_error=0.5).description.calibration
+    assert "300" in calibration["images"]
 
 
 def test_a_network_of_ones_own_predicts_and_is_measured_and_calibrated(tmp_path: Path) -> None:
@@ -153,23 +153,23 @@ def test_unreadable_images_raise_or_are_left_out(run: Path, tmp_path: Path) -> N
     images = [np.zeros((8, 8), np.uint8), tmp_path / "broken.png", np.full((8, 8), 255, np.uint8)]
     with pytest.raises(ContentError, match=r"broken\.png: .*skip_unreadable=True"):
         evaluate(run, images, [0, 1, 2])
-    found = evaluate(run, images, [0, 1, 2], skip_unreadable=True)
-    assert [row.support for row in found.metrics.classes][:4] == [1, 0, 1, 0]
+    result = evaluate(run, images, [0, 1, 2], skip_unreadable=True)
+    assert [row.support for row in result.metrics.classes][:4] == [1, 0, 1, 0]
     assert [each.error is None for each in predict(run, images)] == [True, False, True]
     assert [each.heat is None for each in explain(run, images)] == [False, True, False]
 
 
 def test_a_heat_map_covers_what_the_network_sees(run: Path) -> None:
-    (found,) = explain(run, np.zeros((30, 40), np.uint8), target="7", top=2, side=50)
-    assert found.heat is not None
-    assert found.heat.shape == (8, 8)
-    assert found.overlay().shape == (50, 50, 3)
-    assert found.target == "7"
-    assert len(found.prediction.top) == 2
+    (explanation,) = explain(run, np.zeros((30, 40), np.uint8), target="7", top=2, side=50)
+    assert explanation.heat is not None
+    assert explanation.heat.shape == (8, 8)
+    assert explanation.overlay().shape == (50, 50, 3)
+    assert explanation.target == "7"
+    assert len(explanation.prediction.top) == 2
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda _: load("nowhere"), "nowhere: no such file; MODEL is"),
         (lambda run: evaluate(run, np.zeros((2, 8, 8, 3), np.uint8)), "needs the labels"),
@@ -182,8 +182,8 @@ def test_a_heat_map_covers_what_the_network_sees(run: Path) -> None:
         (lambda run: predict(run, np.zeros((8, 8), np.uint8), top=11), "top is 11"),
     ],
 )
-def test_wrong_use_is_refused_in_words(call: Any, said: str, run: Path) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_wrong_use_is_refused_in_words(call: Any, message: str, run: Path) -> None:
+    with pytest.raises(UsageError, match=message):
         call(run)
 
 
@@ -231,12 +231,12 @@ def test_type_checkers_know_what_the_package_returns(tmp_path: Path) -> None:
     cache = f".mypy_cache/{sys.platform}"  # by the settings, and the cache, of make lint
     command = [sys.executable, "-m", "mypy", "--cache-dir", cache, script]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-    found = [line.partition(": ")[2] for line in done.stdout.splitlines() if "script.py" in line]
-    told = [line.split('"')[1] for line in found if "Revealed" in line]
-    assert told == [
+    findings = [line.partition(": ")[2] for line in done.stdout.splitlines() if "script.py" in line]
+    types = [line.split('"')[1] for line in findings if "Revealed" in line]
+    assert types == [
         *("resnets.runs.run.Run", "dict[str, float]", "float | None"),
         "resnets.networks.resnet.ResNet",
     ], done.stdout
-    assert [line for line in found if line.startswith("error")] == [
-        line for line in found if "Missing positional argument" in line
+    assert [line for line in findings if line.startswith("error")] == [
+        line for line in findings if "Missing positional argument" in line
     ]

@@ -90,14 +90,14 @@ def remembers(cases: Path) -> Path:
 
 def evaluated(model: Path, data: str, cases: Path, *words: str) -> tuple[dict[str, Any], str]:
     """The figures of evaluate, and all that was printed in words."""
-    found = resnets("evaluate", model, data, *words, "--json", cwd=cases)
-    assert found.returncode == 0, found.stderr
+    done = resnets("evaluate", model, data, *words, "--json", cwd=cases)
+    assert done.returncode == 0, done.stderr
     shown = resnets("evaluate", model, data, *words, cwd=cases)
-    return json.loads(found.stdout), shown.stdout + shown.stderr
+    return json.loads(done.stdout), shown.stdout + shown.stderr
 
 
-def accuracy(found: dict[str, Any]) -> float:
-    return float(found["top1"]["value"])
+def accuracy(result: dict[str, Any]) -> float:
+    return float(result["top1"]["value"])
 
 
 @pytest.mark.slow
@@ -107,23 +107,23 @@ def accuracy(found: dict[str, Any]) -> float:
 def test_images_that_were_trained_on_do_not_flatter(
     data: str, known: int | None, remembers: Path, cases: Path
 ) -> None:
-    found, said = evaluated(remembers, data, cases)
-    assert accuracy(found) < 0.55
+    result, output = evaluated(remembers, data, cases)
+    assert accuracy(result) < 0.55
     if known is not None:
-        assert "trained on" in said
+        assert "trained on" in output
 
 
 @pytest.mark.slow
 def test_all_is_all_and_says_how_many_were_trained_on(remembers: Path, cases: Path) -> None:
-    found, said = evaluated(remembers, "noise", cases, "--split", "all")
-    assert found["top1"]["total"] == 360
-    assert "trained on" in said
-    found, said = evaluated(remembers, "noise_train_val", cases, "--split", "all")
-    assert found["top1"]["total"] == 540
-    assert "trained on" in said
-    found, said = evaluated(remembers, "noise", cases, "--split", "train")
-    assert accuracy(found) > 0.9
-    assert "trained on" in said
+    result, output = evaluated(remembers, "noise", cases, "--split", "all")
+    assert result["top1"]["total"] == 360
+    assert "trained on" in output
+    result, output = evaluated(remembers, "noise_train_val", cases, "--split", "all")
+    assert result["top1"]["total"] == 540
+    assert "trained on" in output
+    result, output = evaluated(remembers, "noise", cases, "--split", "train")
+    assert accuracy(result) > 0.9
+    assert "trained on" in output
 
 
 @pytest.mark.slow
@@ -132,9 +132,9 @@ def test_the_same_files_under_another_path_count_as_trained_on(
 ) -> None:
     shutil.copytree(cases / "noise", cases / "elsewhere")
     (cases / "elsewhere/class_0/0.png").unlink()
-    found, said = evaluated(remembers, "elsewhere", cases)
-    assert accuracy(found) < 0.55
-    assert "trained on" in said
+    result, output = evaluated(remembers, "elsewhere", cases)
+    assert accuracy(result) < 0.55
+    assert "trained on" in output
 
 
 # ------------------------------------------------------------------ digests
@@ -174,9 +174,9 @@ def test_one_to_three_images_a_class_are_enough_to_train(
 ) -> None:
     words = ["--network", "resnet14", "--epochs", "1", "--no-report", "--output", tmp_path / "run"]
     assert main(["train", str(cases / f"tiny{count}"), *map(str, words)]) == 0
-    said = capfd.readouterr().out
-    assert f"no {missing} images" in said
-    assert "too few" in said
+    output = capfd.readouterr().out
+    assert f"no {missing} images" in output
+    assert "too few" in output
     assert (tmp_path / "run/model.safetensors").exists()
 
 
@@ -192,9 +192,9 @@ def test_splits_and_variants_are_no_classes(
     command: str, name: str, words: str, cases: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, str(cases / name)]) == 2
-    said = capfd.readouterr().err
-    assert words in said
-    assert "--class-level 1" in said
+    message = capfd.readouterr().err
+    assert words in message
+    assert "--class-level 1" in message
 
 
 def test_the_user_says_what_folders_are(cases: Path, tmp_path: Path) -> None:
@@ -231,12 +231,12 @@ def test_training_and_a_prediction_see_the_same_images(
 @pytest.mark.parametrize("name", ["kaggle", "plural", "fastai", "onehot", "excel", "backslash"])
 def test_each_kind_of_table_gives_the_same_images(name: str, cases: Path) -> None:
     images = read_source(cases / f"table/{name}.csv").images
-    found = {
+    pairs = {
         (path, part.class_names[label])
         for part in images.values()
         for path, label in zip(part.names, part.labels, strict=True)
     }
-    assert found == {(f"{word}/{i}.png", word) for word in ("ant", "bee") for i in range(6)}
+    assert pairs == {(f"{word}/{i}.png", word) for word in ("ant", "bee") for i in range(6)}
     splits = open_data(cases / f"table/{name}.csv")
     assert splits.class_names == ("ant", "bee")
     if name == "fastai":
@@ -310,8 +310,8 @@ def test_huge_images_are_answered_in_bounded_memory(
 ) -> None:
     for index in range(copies):
         shutil.copy(files / "big_rgba.png", tmp_path / f"{index}.png")
-    status, said, memory = peak("predict", tmp_path, cwd=tmp_path)
-    assert status == 0, said
+    status, output, memory = peak("predict", tmp_path, cwd=tmp_path)
+    assert status == 0, output
     assert memory < 2 * GIB
 
 

@@ -174,7 +174,7 @@ def test_a_key_of_an_earlier_version_is_taken_and_told_in_one_line(tmp_path: Pat
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
-    told, *_, fault = done.stderr.splitlines()
-    assert told == "speed is called learning_rate now"
+    note, *_, fault = done.stderr.splitlines()
+    assert note == "speed is called learning_rate now"
     assert "nowhere" in fault
     assert done.returncode == 2

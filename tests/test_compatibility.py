@@ -40,19 +40,19 @@ def test_files_measure_what_they_say_of_themselves(
 ) -> None:
     monkeypatch.chdir(beside)
     model = f"{name}.{ending}"
-    said = read_description(f"{name}.safetensors").metrics["test"]["top1"]
+    expected = read_description(f"{name}.safetensors").metrics["test"]["top1"]
     top1 = evaluate(model, DATA[name]).metrics.top1
-    assert (top1.count, top1.total) == (said["count"], said["total"])
+    assert (top1.count, top1.total) == (expected["count"], expected["total"])
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_files_of_all_kinds_predict_alike(name: str, beside: Path) -> None:
     images = [beside / "bitmaps/left/0.bmp", beside / "bitmaps/right/1.bmp"]
-    found = [
+    predictions = [
         predict(beside / f"{name}.{ending}", images) for ending in ("safetensors", "onnx", "xml")
     ]
-    for others in found[1:]:
-        for mine, theirs in zip(found[0], others, strict=True):
+    for others in predictions[1:]:
+        for mine, theirs in zip(predictions[0], others, strict=True):
             assert mine.top[0][0] == theirs.top[0][0]
             assert mine.probability == pytest.approx(theirs.probability, abs=1e-4)
 

@@ -55,13 +55,13 @@ CALLS: dict[str, Callable[[Model], Any]] = {
 
 @pytest.fixture
 def model(untrained: Callable[..., Path]) -> Model:
-    found = resnets.load(untrained(("cat", "dog", "owl")))
+    loaded = resnets.load(untrained(("cat", "dog", "owl")))
     torch.manual_seed(1)
-    for part in found.network.modules():  # as a trained one: its statistics are not those of noise
+    for part in loaded.network.modules():  # as a trained one: its statistics are not those of noise
         if isinstance(part, torch.nn.BatchNorm2d):
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
-    return found
+    return loaded
 
 
 def snapshot(model: Model) -> tuple[dict[str, Any], list[bool]]:
@@ -119,8 +119,8 @@ def test_many_threads_say_the_same_of_a_network_in_training_mode(model: Model) -
     model.network.train()
     before = snapshot(model)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: CALLS["predict"](model), range(16)))
-    assert all(each == expected for each in found)
+        answers = list(pool.map(lambda _: CALLS["predict"](model), range(16)))
+    assert all(each == expected for each in answers)
     assert snapshot(model) == before
 
 

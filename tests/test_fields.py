@@ -70,7 +70,7 @@ def test_what_json_holds_of_a_dataclass_is_read_as_the_same(shape: Shape) -> Non
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ({}, "kind must be given"),
         ([], r"shape is \[\]; it must be a table"),
@@ -87,9 +87,9 @@ def test_what_json_holds_of_a_dataclass_is_read_as_the_same(shape: Shape) -> Non
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_place_its_value_and_what_would(
-    table: Any, said: str
+    table: Any, message: str
 ) -> None:
-    with pytest.raises(ContentError, match=said):
+    with pytest.raises(ContentError, match=message):
         from_table(Shape, table, "shape.")
 
 

@@ -98,12 +98,12 @@ def names_in(folder: Path) -> list[str]:
 
 def from_pipe(path: Path, write: Callable[[], None]) -> bytes:
     """What arrives at the other end of a pipe when something is written."""
-    found: list[bytes] = []
-    reader = threading.Thread(target=lambda: found.append(path.read_bytes()))
+    contents: list[bytes] = []
+    reader = threading.Thread(target=lambda: contents.append(path.read_bytes()))
     reader.start()
     write()
     reader.join(timeout=300)
-    return b"".join(found)
+    return b"".join(contents)
 
 
 def test_a_device_is_written_to_and_stays(null: Path) -> None:

@@ -56,7 +56,7 @@ def floor(parts: tuple[str, ...]) -> str:
 
 def imported(path: Path) -> set[str]:
     """The floors that a file's import statements name, wherever they stand in it."""
-    found = set()
+    floors = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
@@ -66,8 +66,8 @@ def imported(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("resnets.")}
-    return found
+        floors |= {name.split(".")[1] for name in names if name.startswith("resnets.")}
+    return floors
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
@@ -96,12 +96,12 @@ def module_name(path: Path) -> str:
 
 def imported_modules(path: Path, modules: Collection[str]) -> set[str]:
     """The modules of the package that a file's import statements name, wherever they stand."""
-    named = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             inside = {f"{node.module}.{alias.name}" for alias in node.names}
-            named |= inside & set(modules) or {node.module}
-    return named & set(modules) - {module_name(path)}
+            names |= inside & set(modules) or {node.module}
+    return names & set(modules) - {module_name(path)}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

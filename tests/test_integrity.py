@@ -74,14 +74,14 @@ def test_a_changed_byte_anywhere_in_a_model_file_never_changes_a_network_in_sile
     damaged[data.draw(st.integers(0, len(sound) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(damaged)
     try:
-        found = load(path)
+        model = load(path)
     except ContentError:
         return
     path.write_bytes(sound)
     expected = load(path)
-    assert found.description == expected.description
+    assert model.description == expected.description
     for name, weight in expected.network.state_dict().items():
-        assert torch.equal(found.network.state_dict()[name], weight)
+        assert torch.equal(model.network.state_dict()[name], weight)
 
 
 def test_damaged_weights_are_named_as_such(sound: bytes, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ COMMANDS = (
 def test_every_command_that_computes_refuses_weights_that_are_no_numbers(
     kind: str, words: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, value, said = BROKEN[kind]
+    name, value, message = BROKEN[kind]
     (tmp_path / "out").mkdir()
     places = {
         "MODEL": broken(tmp_path / "bad.safetensors", name, value),
@@ -141,7 +141,7 @@ def test_every_command_that_computes_refuses_weights_that_are_no_numbers(
     assert main([word.replace("OUT", str(tmp_path / "out")) for word in words]) == 1
     error = capsys.readouterr().err
     assert name in error
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
 
@@ -150,12 +150,12 @@ def test_every_command_that_computes_refuses_weights_that_are_no_numbers(
 def test_inspect_says_how_many_values_are_no_numbers_and_where(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, value, said = BROKEN[kind]
+    name, value, message = BROKEN[kind]
     path = broken(tmp_path / "bad.safetensors", name, value)
     assert main(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
     assert f"{name} (1 of " in shown
-    assert said in shown
+    assert message in shown
     assert main(["inspect", str(path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert list(facts["unsound"]) == [name]

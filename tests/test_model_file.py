@@ -110,7 +110,7 @@ def header_changed(path: Path, change: Callable[[dict[str, str]], None]) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda h: h.update(format=f"resnets/{_FORMAT + 1}"), "reads up to 1 .*--upgrade"),
         (lambda h: h.update(format="pt"), "not a model file of resnets .*resnets inspect"),
@@ -122,10 +122,10 @@ def header_changed(path: Path, change: Callable[[dict[str, str]], None]) -> None
     ],
 )
 def test_a_header_that_cannot_be_used_is_refused_with_the_reason(
-    path: Path, change: Callable[[dict[str, str]], None], said: str
+    path: Path, change: Callable[[dict[str, str]], None], message: str
 ) -> None:
     header_changed(path, change)
-    with pytest.raises(ContentError, match=said):
+    with pytest.raises(ContentError, match=message):
         load(path)
 
 

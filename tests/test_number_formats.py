@@ -78,8 +78,8 @@ def _converts(node: ast.BinOp) -> bool:
 
 @pytest.mark.parametrize("name", sorted({*MODULES} - {*ALLOWED, HOME}))
 def test_a_module_formats_no_number_by_itself(name: str) -> None:
-    found = list(own_formats((PACKAGE / name).read_text(encoding="utf-8")))
-    assert not found, f"{name}: use resnets.format for {found}"
+    findings = list(own_formats((PACKAGE / name).read_text(encoding="utf-8")))
+    assert not findings, f"{name}: use resnets.format for {findings}"
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED))
@@ -90,8 +90,8 @@ def test_what_is_allowed_is_still_needed(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_formats_no_number_by_itself(name: str) -> None:
     lines = (PACKAGE / name).read_text(encoding="utf-8").splitlines()
-    found = [line.strip() for line in lines if IN_TEMPLATE.search(STYLE.sub("", line))]
-    assert not found, f"{name}: use the filters of resnets.format for {found}"
+    findings = [line.strip() for line in lines if IN_TEMPLATE.search(STYLE.sub("", line))]
+    assert not findings, f"{name}: use the filters of resnets.format for {findings}"
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,8 @@ def test_a_module_opens_no_file_by_itself(path: Path) -> None:
     allowed = ALLOWED.get(path.relative_to(PACKAGE).as_posix(), set())
     if allowed is None:
         return
-    found = [(line, name) for line, name in calls(path) if name in OPENING - allowed]
-    assert not found, f"{path.name}: use resnets.files for {found}"
+    findings = [(line, name) for line, name in calls(path) if name in OPENING - allowed]
+    assert not findings, f"{path.name}: use resnets.files for {findings}"
 
 
 @pytest.fixture

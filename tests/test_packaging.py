@@ -54,8 +54,8 @@ def test_the_sdist_has_every_file_of_the_repository(tmp_path: Path) -> None:
 
 def names(requirements: list[str]) -> dict[str, str]:
     """The lower bound of each requirement."""
-    found = (re.match(r"([\w.-]+)>=([\d.]+)( *;.*)?$", text) for text in requirements)
-    return {match[1].lower(): match[2] for match in found if match}
+    matches = (re.match(r"([\w.-]+)>=([\d.]+)( *;.*)?$", text) for text in requirements)
+    return {match[1].lower(): match[2] for match in matches if match}
 
 
 def version(text: str) -> tuple[int, ...]:

@@ -63,9 +63,9 @@ def test_the_onnx_beside_it_was_made_from_it_and_agrees(name: str) -> None:
 @pytest.mark.parametrize("name", shipped.names())
 def test_python_takes_it_by_its_name(name: str) -> None:
     assert load(name).description.class_names == CIFAR10
-    (found,) = predict(name, np.zeros((20, 30, 3), np.uint8), top=10)
-    assert {name for name, _ in found.top} == set(CIFAR10)
-    assert sum(probability for _, probability in found.top) == pytest.approx(1, abs=1e-5)
+    (prediction,) = predict(name, np.zeros((20, 30, 3), np.uint8), top=10)
+    assert {name for name, _ in prediction.top} == set(CIFAR10)
+    assert sum(probability for _, probability in prediction.top) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.slow
@@ -76,10 +76,10 @@ def test_it_is_as_good_on_cifar10_as_its_header_says(
     data = shared("data/cifar10")
     done = call("evaluate", name, data, "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["top1"]
-    said = read_description(shipped.shipped(name)).metrics["test"]["top1"]
-    assert found["total"] == said["total"]
-    assert abs(found["count"] - said["count"]) <= 5  # other machines round otherwise
+    top1 = json.loads(done.stdout)["top1"]
+    expected = read_description(shipped.shipped(name)).metrics["test"]["top1"]
+    assert top1["total"] == expected["total"]
+    assert abs(top1["count"] - expected["count"]) <= 5  # other machines round otherwise
 
 
 def test_a_name_that_is_none_tells_which_there_are() -> None:
@@ -92,8 +92,8 @@ def test_a_name_that_is_none_tells_which_there_are() -> None:
 def recognised_test(splits: Splits) -> list[int]:
     """What the test images are recognised by."""
     assert splits.test is not None
-    found: list[int] = member_digests(splits.test, splits.digests["test"]).tolist()
-    return found
+    digests: list[int] = member_digests(splits.test, splits.digests["test"]).tolist()
+    return digests
 
 
 @pytest.mark.slow

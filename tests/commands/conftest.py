@@ -106,8 +106,8 @@ class Browser:
                 raise RuntimeError("the browser has gone")
             self.waiting += more
         message, _, self.waiting = self.waiting.partition(b"\0")
-        found: dict[str, Any] = json.loads(message)
-        return found
+        content: dict[str, Any] = json.loads(message)
+        return content
 
     def open(self, path: Path, width: int, height: int = 844, *, dark: bool = False) -> None:
         """Show a file in a window of that size."""
@@ -147,5 +147,5 @@ def browser() -> Iterator[Browser]:
     program = find()
     if program is None:
         pytest.skip(f"no browser is installed (looked for {', '.join(NAMES)})")
-    with Browser(program) as found:
-        yield found
+    with Browser(program) as page:
+        yield page

@@ -98,16 +98,16 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "named"), MISTAKES, ids=[words for words, _ in MISTAKES])
+@pytest.mark.parametrize(("words", "pattern"), MISTAKES, ids=[words for words, _ in MISTAKES])
 def test_a_mistake_is_told_in_one_line_with_exit_code_2(
-    words: str, named: str, capsys: pytest.CaptureFixture[str]
+    words: str, pattern: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 2
     message = capsys.readouterr().err
     command = words.split()[0]
     assert message.startswith(f"resnets {command}: " if command in COMMANDS else "resnets: ")
     assert message.count("\n") == 1
-    assert re.search(named, message), message
+    assert re.search(pattern, message), message
 
 
 WRONG = [  # what is typed, and what the line names: the word, and what would do

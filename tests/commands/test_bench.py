@@ -42,25 +42,25 @@ def test_engines_are_compared_with_plain_pytorch(model: Path, tmp_path: Path) ->
     plot = tmp_path / "speed.svg"
     done = bench(model, *words, *SHORT, "--json", "--plot", plot)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    rows = found["rows"]
+    result: dict[str, Any] = json.loads(done.stdout)
+    rows = result["rows"]
     assert [(row["name"], row["batch_size"]) for row in rows] == [
         (name, size) for name in ("eager", "torch", "onnxruntime") for size in (1, 2)
     ]
     assert [row["ratio"] for row in rows[:2]] == [1, 1]
-    assert found["shape"] == [16, 16, 3]
+    assert result["shape"] == [16, 16, 3]
     # 3x3 of stem and stages at 16, 8 and 4 pixels, as counted by hand for width 4 and 3 classes
     stages = 4 * 144 * 256, 64 * (288 + 3 * 576), 16 * (1152 + 3 * 2304)
     shortcuts = 64 * 288 + 16 * 1152
-    assert found["multiply_adds"] == 256 * 108 + sum(stages) + shortcuts + 48
+    assert result["multiply_adds"] == 256 * 108 + sum(stages) + shortcuts + 48
     for row in rows:
-        expected = found["multiply_adds"] * row["images_per_second"]
+        expected = result["multiply_adds"] * row["images_per_second"]
         assert row["multiply_adds_per_second"] == pytest.approx(expected)
-        assert row["share_of_peak"] == pytest.approx(expected / found["peaks"]["1"])
+        assert row["share_of_peak"] == pytest.approx(expected / result["peaks"]["1"])
         assert row["peak_memory"] > 1 << 20
     picture = plot.read_text(encoding="utf-8")
     assert "<svg" in picture
-    assert found["failed"] == {}
+    assert result["failed"] == {}
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_a_table_names_what_was_measured_and_what_was_not(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         ([], 2, "nothing to measure"),
         (["nowhere"], 2, "nowhere: no such file"),
@@ -86,11 +86,11 @@ def test_a_table_names_what_was_measured_and_what_was_not(model: Path) -> None:
     ],
 )
 def test_wrong_use_and_bad_files_are_told_apart(
-    words: list[str], code: int, said: str, model: Path
+    words: list[str], code: int, message: str, model: Path
 ) -> None:
     done = bench(*[str(model) if word == "MODEL" else word for word in words], "--engines", "eager")
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -106,8 +106,8 @@ def test_an_engine_that_cannot_run_an_exported_file_is_named(engines: tuple[str,
 def test_an_engine_that_runs_one_of_several_models_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     models = [FOLDER / "resnet20_cifar10.onnx", FOLDER / "resnet20_cifar10.safetensors"]
-    found, _ = candidates(models, ["eager"], [1], None, tmp_path)
-    assert [each.runtime for each in found] == ["eager"]
+    engines, _ = candidates(models, ["eager"], [1], None, tmp_path)
+    assert [each.runtime for each in engines] == ["eager"]
 
 
 def test_a_project_that_is_not_installed_is_named_before_anything_is_measured(model: Path) -> None:

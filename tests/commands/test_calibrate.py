@@ -49,7 +49,7 @@ def test_a_new_file_gets_what_was_fitted_and_the_old_one_stays(
 ) -> None:
     before = model.read_bytes()
     assert run("calibrate", model, "digits", "--max-error", "0.2") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     old, new = (
         model_file.load(model),
         model_file.load(model.with_name("model-calibrated.safetensors")),
@@ -60,14 +60,14 @@ def test_a_new_file_gets_what_was_fitted_and_the_old_one_stays(
     images = open_data("digits").test
     assert images is not None
     expected = calibrate(outputs_on(old, images).logits, images.labels, 0.2)
-    found = Calibration.from_dict(new.description.calibration)
-    assert replace(found, images="") == expected
+    calibration = Calibration.from_dict(new.description.calibration)
+    assert replace(calibration, images="") == expected
     fitted: dict[str, Any] = {"calibration": {}, "familiarity": {}}
     assert replace(new.description, **fitted) == replace(old.description, **fitted)
-    assert f"{expected.errors}" in said
-    assert "at most 20 %" in said
-    assert "model-calibrated.safetensors" in said
-    assert "no longer" in said  # the test images are used up
+    assert f"{expected.errors}" in output
+    assert "at most 20 %" in output
+    assert "model-calibrated.safetensors" in output
+    assert "no longer" in output  # the test images are used up
 
 
 def test_the_familiarity_threshold_follows_the_new_images(
@@ -76,13 +76,13 @@ def test_the_familiarity_threshold_follows_the_new_images(
     """A first score from half of the images; then a threshold that keeps 95 % of others."""
     first = model.with_name("first.safetensors")
     assert run("calibrate", model, "digits", "--output", first, "--split", "test") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     made = familiarity_of(model_file.read_description(first).familiarity)
     assert made is not None
     assert made.directions.shape[0] == 10
     assert made.lost == Proportion(4, 90)  # of 179 images, the larger half of each class
-    assert "never calibrated, no familiarity" in said or "no familiarity. Now" in said
-    assert f"least familiarity {made.threshold:.3f}" in said
+    assert "never calibrated, no familiarity" in output or "no familiarity. Now" in output
+    assert f"least familiarity {made.threshold:.3f}" in output
     images = open_data("digits").test
     assert images is not None
     dark = (images.stacked() // 3).astype(np.uint8)
@@ -140,14 +140,14 @@ def test_it_is_changed_in_place_only_if_one_says_so(
     assert "--overwrite" in capsys.readouterr().err
     assert model.read_bytes() == before
     assert run(*words, "--overwrite", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["file"] == str(model)
-    assert model_file.read_description(model).calibration == told["calibration"]
-    assert told["calibration"]["total"] == 179
+    result = json.loads(capsys.readouterr().out)
+    assert result["file"] == str(model)
+    assert model_file.read_description(model).calibration == result["calibration"]
+    assert result["calibration"]["total"] == 179
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["digits", "--max-error", "0"], 2, "between 0 and 1"),
         (["digits", "--output", "nowhere/x.safetensors"], 2, "no folder"),
@@ -158,14 +158,14 @@ def test_it_is_changed_in_place_only_if_one_says_so(
 def test_what_cannot_calibrate_is_refused_and_nothing_is_written(
     words: list[str],
     code: int,
-    said: str,
+    message: str,
     model: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(model.parent)
     assert run("calibrate", model, *words) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [path.name for path in model.parent.iterdir()] == ["model.safetensors"]
 
 
@@ -196,12 +196,12 @@ def test_images_that_were_seen_are_left_out_and_those_used_count_as_seen(
     assert run(*words, "--skip-unreadable") == 0
     captured = capsys.readouterr()
     assert "broken.png" in captured.err
-    told = json.loads(captured.out)
-    assert "broken.png" in told["skipped"][0][0]
+    result = json.loads(captured.out)
+    assert "broken.png" in result["skipped"][0][0]
     (own / "3" / "broken.png").unlink()
-    assert told["calibration"]["total"] == 40
-    assert any("30" in remark and "20" in remark for remark in told["remarks"])
-    new = told["file"]
+    assert result["calibration"]["total"] == 40
+    assert any("30" in remark and "20" in remark for remark in result["remarks"])
+    new = result["file"]
     history = TrainedOn.from_dict(model_file.read_description(new).trained_on).generations[0]
     assert (len(history.trained), len(history.validated), history.validation) == (30, 60, 60)
     assert run("evaluate", model, own) == 0  # 40 are new to the old file, none to the new one
@@ -238,8 +238,8 @@ def test_python_calibrates_on_images_and_labels_of_its_own(model: Path) -> None:
     one, other = (each.description.calibration for each in (by_data, by_labels))
     assert one["threshold"] == pytest.approx(other["threshold"], abs=1e-6)
     assert one["errors"] == other["errors"]
-    found = resnets.predict(by_labels, images.stacked())
-    known = [each for each in found if each.status != "unfamiliar"]
+    predictions = resnets.predict(by_labels, images.stacked())
+    known = [each for each in predictions if each.status != "unfamiliar"]
     sure = sum(each.status == "ok" for each in known)
     assert sure == sum((each.probability or 0) >= other["threshold"] for each in known)
     assert by_data.description.familiarity["threshold"] == pytest.approx(
@@ -261,8 +261,8 @@ def test_images_that_chose_an_epoch_share_the_doubt_among_all_epochs(model: Path
 
 def statuses(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], str]:
     assert run("predict", *words, "--json") == 0
-    told = capsys.readouterr()
-    return [row["status"] for row in json.loads(told.out)], told.err
+    captured = capsys.readouterr()
+    return [row["status"] for row in json.loads(captured.out)], captured.err
 
 
 @pytest.fixture(scope="module")
@@ -280,20 +280,20 @@ def test_predict_takes_another_target_and_says_what_is_known_of_it(
     calibrated: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own, silence = statuses(calibrated, photos, capsys=capsys)
-    strict, said = statuses(calibrated, photos, "--max-error", "0.05", capsys=capsys)
+    strict, message = statuses(calibrated, photos, "--max-error", "0.05", capsys=capsys)
     assert silence == ""
     assert strict.count("ok") < own.count("ok")
     fitted = Calibration.from_dict(model_file.read_description(calibrated).calibration).at(0.05)
-    found = resnets.predict(calibrated, photos)
-    sure = [(each.probability or 0) >= (fitted.threshold or 2) for each in found]
-    known = [each.status != "unfamiliar" for each in found]
+    predictions = resnets.predict(calibrated, photos)
+    sure = [(each.probability or 0) >= (fitted.threshold or 2) for each in predictions]
+    known = [each.status != "unfamiliar" for each in predictions]
     expected = [
         ("ok" if a else "unsure") if b else "unfamiliar" for a, b in zip(sure, known, strict=True)
     ]
     assert strict == expected
-    assert "at most 5 %" in said
-    assert str(fitted.errors) in said
-    assert ("not promised" in said) == (not fitted.promised)
+    assert "at most 5 %" in message
+    assert str(fitted.errors) in message
+    assert ("not promised" in message) == (not fitted.promised)
     same, _ = statuses(calibrated, photos, "--max-error", "0.3", capsys=capsys)
     assert same == own
 
@@ -314,9 +314,9 @@ def test_a_target_that_a_file_has_no_threshold_for_is_refused(
 
 def test_evaluate_measures_at_the_target_that_is_asked_for(calibrated: Path) -> None:
     def ok(rate: float | None) -> Any:
-        found = resnets.evaluate(calibrated, "digits", max_error=rate)
-        assert found.max_error == (rate or 0.3)
-        return found.to_dict()["status"]["ok"]["count"]
+        evaluation = resnets.evaluate(calibrated, "digits", max_error=rate)
+        assert evaluation.max_error == (rate or 0.3)
+        return evaluation.to_dict()["status"]["ok"]["count"]
 
     assert ok(0.05) < ok(0.3) == ok(None)
 

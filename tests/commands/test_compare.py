@@ -23,8 +23,8 @@ CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 def answered(*words: str | Path) -> dict[str, Any]:
     done = run(*words)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def test_the_same_network_with_its_classes_in_another_order_is_no_other(
     model: Path, tmp_path: Path
 ) -> None:
     other = turned_round(model, tmp_path / "other.safetensors")
-    found = answered("compare", model.parent, other, "digits", "--json", "--latency", "0")
-    assert found["images"].startswith("1,797 images, all of digits; ")
-    assert found["differences"] == []
-    assert found["p_value"] == 1
-    assert found["accuracy_a"] == found["accuracy_b"]
-    assert found["a"]["latency"] is None
+    result = answered("compare", model.parent, other, "digits", "--json", "--latency", "0")
+    assert result["images"].startswith("1,797 images, all of digits; ")
+    assert result["differences"] == []
+    assert result["p_value"] == 1
+    assert result["accuracy_a"] == result["accuracy_b"]
+    assert result["a"]["latency"] is None
 
 
 @pytest.mark.slow
@@ -84,17 +84,17 @@ def test_a_published_network_and_its_pruned_copy_differ_as_evaluate_says(
             parameter.data[parameter.abs() <= cutoff] = 0
     save(pruned, copy.network, copy.description)
     output = tmp_path / "out"
-    found = answered("compare", whole, pruned, tmp_path / "data", "--output", output, "--json")
+    result = answered("compare", whole, pruned, tmp_path / "data", "--output", output, "--json")
     for name, file in (("accuracy_a", whole), ("accuracy_b", pruned)):
-        assert found[name] == evaluate(file, tmp_path / "data").metrics.top1.to_dict()
-    assert found["difference"] < 0
-    assert found["real"]
-    pairs, rows = found["pairs"], read_csv(output / "differences.csv")
-    assert len(found["differences"]) == len(rows)
+        assert result[name] == evaluate(file, tmp_path / "data").metrics.top1.to_dict()
+    assert result["difference"] < 0
+    assert result["real"]
+    pairs, rows = result["pairs"], read_csv(output / "differences.csv")
+    assert len(result["differences"]) == len(rows)
     for right, count in (("a", pairs["only_a"]), ("b", pairs["only_b"])):
         assert sum(row["right"] == right for row in rows) == count
     assert all(row["a"] != row["b"] for row in rows)
-    assert found["a"]["latency"]["median"] > 0
+    assert result["a"]["latency"]["median"] > 0
     for sheet in ("only-a-is-right.png", "only-b-is-right.png", "both-are-wrong.png"):
         assert decode(output / sheet).shape[0] > 176
 
@@ -107,7 +107,7 @@ def test_nothing_is_written_over(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (
             ["MODEL", "FOREIGN", "digits"],
@@ -120,7 +120,7 @@ def test_nothing_is_written_over(model: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_use_and_networks_that_do_not_fit_are_told(
-    words: list[str], code: int, said: str, model: Path, tmp_path: Path
+    words: list[str], code: int, message: str, model: Path, tmp_path: Path
 ) -> None:
     old = load(model)
     names = ("zero", *old.description.class_names[1:])
@@ -128,7 +128,7 @@ def test_wrong_use_and_networks_that_do_not_fit_are_told(
     files = {"MODEL": str(model), "FOREIGN": str(tmp_path / "foreign")}
     done = run("compare", *(files.get(word, word) for word in words))
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -129,7 +129,7 @@ def test_a_test_size_of_its_own_gives_up_what_was_measured_at_the_old_one(model:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--resize", "256", "--crop-fraction", "0.9"], "give one of them"),
         (["--crop-fraction", "0"], "above 0 and at most 1"),
@@ -139,11 +139,11 @@ def test_a_test_size_of_its_own_gives_up_what_was_measured_at_the_old_one(model:
     ],
 )
 def test_wrong_preprocessing_is_refused_before_anything_is_written(
-    flags: list[str], said: str, model: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str], message: str, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(model.parent.iterdir())
     assert main(["convert", str(model), "--to", "resnets", *flags]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert sorted(model.parent.iterdir()) == before
 
 

@@ -166,8 +166,8 @@ def test_white_in_deep_images_is_stated_and_what_is_above_it_counted(tmp_path: P
             values = rng.integers(0, 4096, (40, 40)).astype(np.uint16)
             values[0, 0] = 9000
             Image.fromarray(values).save(tmp_path / label / f"{number}.png")
-    found = json.loads(doctor(tmp_path, "--json").stdout)
-    findings = {each["kind"]: each for each in found["findings"]}
+    report = json.loads(doctor(tmp_path, "--json").stdout)
+    findings = {each["kind"]: each for each in report["findings"]}
     assert findings["white"]["level"] == "note"
     assert "4,095" in findings["white"]["text"]
     assert findings["clipped"]["level"] == "warning"

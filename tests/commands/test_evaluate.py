@@ -42,8 +42,8 @@ def figures(*words: str | Path, by: Callable[..., CompletedProcess[str]] = run) 
     """What evaluate says, in this process or in several."""
     done = by("evaluate", *words, "--json")
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @pytest.mark.slow
@@ -59,9 +59,9 @@ def test_the_published_resnet20_gets_its_published_accuracy(
         "convert", source, "--to", "resnets", "--output", converted, "--class-names", names, *means
     )
     assert done.returncode == 0, done.stderr
-    found = figures(converted, shared("data/cifar10"))
-    assert (found["top1"]["count"], found["top1"]["total"]) == (9173, 10000)
-    assert found["images"].startswith("10,000 images, the test split of ")
+    result = figures(converted, shared("data/cifar10"))
+    assert (result["top1"]["count"], result["top1"]["total"]) == (9173, 10000)
+    assert result["images"].startswith("10,000 images, the test split of ")
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_each_class_is_a_line_of_csv_that_adds_up(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["nowhere", "digits"], 2, "nowhere: no such file; MODEL is a model file"),
         (["MODEL", "nowhere"], 2, "nowhere: no such file or folder"),
@@ -95,11 +95,11 @@ def test_each_class_is_a_line_of_csv_that_adds_up(model: Path) -> None:
     ],
 )
 def test_wrong_use_and_bad_files_are_told_apart(
-    words: list[str], code: int, said: str, model: Path
+    words: list[str], code: int, message: str, model: Path
 ) -> None:
     done = run("evaluate", *[str(model) if word == "MODEL" else word for word in words])
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -117,17 +117,17 @@ def test_what_the_threshold_leaves_and_the_reliability_are_told(
     calibration["threshold"] = (shares[89] + shares[90]) / 2
     save(calibrated, old.network, replace(old.description, calibration=calibration))
     diagram = tmp_path / "reliability.svg"
-    found = figures(calibrated, "digits", "--split", "test", "--diagram", diagram)
-    said = predict(calibrated, images.stacked())
-    assert [each.status for each in said].count("ok") == 89
-    counted = found["status"]
+    result = figures(calibrated, "digits", "--split", "test", "--diagram", diagram)
+    predictions = predict(calibrated, images.stacked())
+    assert [each.status for each in predictions].count("ok") == 89
+    counted = result["status"]
     assert [counted[name]["count"] for name in ("ok", "unsure", "unfamiliar")] == [89, 90, 0]
     wrong = sum(
         each.status == "ok" and each.prediction != str(label)
-        for each, label in zip(said, images.labels, strict=True)
+        for each, label in zip(predictions, images.labels, strict=True)
     )
     assert (counted["wrong"]["count"], counted["wrong"]["total"]) == (wrong, 89)
-    assert found["calibration"]["error_before"] != found["calibration"]["error_after"]
+    assert result["calibration"]["error_before"] != result["calibration"]["error_after"]
     assert ElementTree.parse(diagram).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert "calibrated" in diagram.read_text(encoding="utf-8")
     again = run("evaluate", calibrated, "digits", "--diagram", diagram)
@@ -160,9 +160,9 @@ def test_of_a_network_at_chance_it_is_said_and_no_confusions_are_listed(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["evaluate", str(model), "digits", "--split", "test"]) == 0
-    said = capsys.readouterr().out
-    assert "not shown to be better" in said
-    assert "Most confused" not in said
+    output = capsys.readouterr().out
+    assert "not shown to be better" in output
+    assert "Most confused" not in output
     assert cli.main(["evaluate", str(model), "digits", "--split", "test", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["better_than_chance"] is False
 
@@ -209,9 +209,9 @@ def test_a_promise_that_the_images_contradict_is_not_repeated(
     measured = {"errors": None, "total": 300, "error_before": 0.0, "error_after": 0.0}
     network = untrained(("a", "b"), calibration=promised | measured)
     assert cli.main(["evaluate", str(network), str(tmp_path / "data")]) == 0
-    said = capsys.readouterr().out
-    assert "not kept on these images" in said
-    assert "promised for new images" not in said
+    output = capsys.readouterr().out
+    assert "not kept on these images" in output
+    assert "promised for new images" not in output
 
 
 def test_of_many_classes_those_with_images_are_shown_first() -> None:

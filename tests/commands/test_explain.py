@@ -43,9 +43,9 @@ def test_each_readable_image_has_its_picture_and_all_are_on_the_sheet(
         None,
         str(output / "a-2.png"),
     ]
-    found = {path.name: decode(path).shape for path in output.iterdir()}
-    assert found.keys() == {"a.png", "a-2.png", "contact-sheet.png"}
-    assert found["a.png"] == found["a-2.png"] == (384, 384, 3)
+    shapes = {path.name: decode(path).shape for path in output.iterdir()}
+    assert shapes.keys() == {"a.png", "a-2.png", "contact-sheet.png"}
+    assert shapes["a.png"] == shapes["a-2.png"] == (384, 384, 3)
 
 
 def test_nothing_is_written_over(model: Path, photos: Path, tmp_path: Path) -> None:
@@ -62,20 +62,20 @@ def test_nothing_is_written_over(model: Path, photos: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "no images given"),
         (["PHOTOS", "--target", "elk"], "the network knows ant, bee, cat"),
     ],
 )
 def test_wrong_use_is_told_and_leaves_no_folder(
-    words: list[str], said: str, model: Path, photos: Path, tmp_path: Path
+    words: list[str], message: str, model: Path, photos: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "explained"
     words = [str(photos) if word == "PHOTOS" else word for word in words]
     done = run("explain", model, *words, "--output", output)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert not output.exists()
 
 

@@ -45,11 +45,11 @@ def test_an_exported_network_answers_and_is_measured_as_the_model_it_is_from(
     )
     assert done.stderr == ""
     for path, more in ((file, ()), (model, ()), (file, ("--engine", "openvino"))):
-        found = json.loads(run("predict", path, photo, "--json", "--top", "3", *more).stdout)
-        assert [found[0][f"top{rank}"] for rank in (1, 2, 3)] == [
+        rows = json.loads(run("predict", path, photo, "--json", "--top", "3", *more).stdout)
+        assert [rows[0][f"top{rank}"] for rank in (1, 2, 3)] == [
             answers[0][f"top{rank}"] for rank in (1, 2, 3)
         ]
-        assert found[0]["probability"] == pytest.approx(answers[0]["probability"], abs=1e-5)
+        assert rows[0]["probability"] == pytest.approx(answers[0]["probability"], abs=1e-5)
     measured = json.loads(run("evaluate", file, "digits", "--json", home=str(tmp_path)).stdout)
     assert measured["confusion"] == figures["confusion"]
     assert measured["loss"] == pytest.approx(figures["loss"], rel=1e-5)
@@ -60,7 +60,7 @@ def test_an_exported_network_answers_and_is_measured_as_the_model_it_is_from(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["export", "MODEL", "--to", "torch", "--output", "a.onnx"], 2, "ends in .pt2"),
         (["export", "MODEL", "--to", "torch", "--output", "no/a.pt2"], 2, "no folder no"),
@@ -72,14 +72,14 @@ def test_an_exported_network_answers_and_is_measured_as_the_model_it_is_from(
     ],
 )
 def test_wrong_use_is_told(
-    words: list[str], code: int, said: str, model: Path, photo: Path, tmp_path: Path
+    words: list[str], code: int, message: str, model: Path, photo: Path, tmp_path: Path
 ) -> None:
     lonely = tmp_path / "lonely.safetensors"
     lonely.write_bytes(model.read_bytes())
-    given = {"MODEL": str(lonely), "PHOTO": str(photo)}
-    done = run(*[given.get(word, word) for word in words])
+    files = {"MODEL": str(lonely), "PHOTO": str(photo)}
+    done = run(*[files.get(word, word) for word in words])
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -65,7 +65,7 @@ def test_sixteen_bits_say_what_pytorch_says(model: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["--to", "onnx", "--int8", "--fp16"], 2, "--int8 and --fp16: choose one"),
         (["--to", "torch", "--int8"], 2, "int8 is for onnx, openvino and triton"),
@@ -76,10 +76,10 @@ def test_sixteen_bits_say_what_pytorch_says(model: Path, tmp_path: Path) -> None
         (["--to", "onnx", "--int8", "--data", "digits", "--max-loss", "-1"], 2, "max loss -1"),
     ],
 )
-def test_wrong_use_is_told(words: list[str], code: int, said: str, model: Path) -> None:
+def test_wrong_use_is_told(words: list[str], code: int, message: str, model: Path) -> None:
     done = export(model, *words)
     assert done.returncode == code, done.stdout + done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not model.with_suffix(".onnx").exists()
 
@@ -102,8 +102,8 @@ def test_int8_keeps_the_published_network_within_half_a_point(
         pq.write_table(pq.read_table(file).slice(0, count), data / f"{split}.parquet")
     done = export(converted, "--to", "onnx", "--int8", "--data", data)
     assert done.returncode == 0, done.stderr
-    found = report_of(read_onnx(converted.with_suffix(".onnx"))[1])["int8"]
-    assert found["accuracy_before"]["count"] > 900
-    assert found["accuracy_after"]["total"] == 1000
-    assert found["accuracy_after"]["count"] >= found["accuracy_before"]["count"] - 5
-    assert found["bytes_after"] < 0.5 * found["bytes_before"]
+    figures = report_of(read_onnx(converted.with_suffix(".onnx"))[1])["int8"]
+    assert figures["accuracy_before"]["count"] > 900
+    assert figures["accuracy_after"]["total"] == 1000
+    assert figures["accuracy_after"]["count"] >= figures["accuracy_before"]["count"] - 5
+    assert figures["bytes_after"] < 0.5 * figures["bytes_before"]

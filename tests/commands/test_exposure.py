@@ -51,8 +51,8 @@ def ran(command: Callable[[list[str]], int], *words: str | Path) -> str:
 
 
 def figures(*words: str | Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(ran(evaluate.main, *words, "--json"))
-    return found
+    result: dict[str, Any] = json.loads(ran(evaluate.main, *words, "--json"))
+    return result
 
 
 def lossy(data: Path, place: Path) -> Path:
@@ -74,16 +74,16 @@ def run(data: Path) -> Path:
     """The run of a network that remembers 96 images; 12 are for validation and 12 for testing."""
     folder = data.parent / "run"
     ran(train.main, data, *REMEMBER, "--output", folder)
-    found = figures(folder, data, "--split", "train")
-    assert found["top1"]["value"] > 0.9
+    result = figures(folder, data, "--split", "train")
+    assert result["top1"]["value"] > 0.9
     return folder
 
 
 def remarks(model: Path, data: Path) -> list[str]:
     """What `calibrate` says of the images that it fits to."""
     output = model.with_name("fitted.safetensors")
-    told = json.loads(ran(calibrate.main, model, data, "--output", output, "--json"))
-    return [*told["remarks"]]
+    result = json.loads(ran(calibrate.main, model, data, "--output", output, "--json"))
+    return [*result["remarks"]]
 
 
 def changed(data: Path, place: Path, change: str) -> Path:
@@ -106,15 +106,15 @@ def changed(data: Path, place: Path, change: str) -> Path:
 def test_images_that_were_seen_are_left_out_whatever_became_of_the_folder(
     change: str, data: Path, run: Path, tmp_path: Path
 ) -> None:
-    found = figures(run, changed(data, tmp_path / "other", change))
-    assert found["top1"]["value"] < CHANCE
-    assert found["seen"]["trained_on"] == found["seen"]["validated_on"] == 0
-    assert 10 <= found["top1"]["total"] <= 13
-    left = found["seen"]["left_out"]
+    result = figures(run, changed(data, tmp_path / "other", change))
+    assert result["top1"]["value"] < CHANCE
+    assert result["seen"]["trained_on"] == result["seen"]["validated_on"] == 0
+    assert 10 <= result["top1"]["total"] <= 13
+    left = result["seen"]["left_out"]
     if change in ("bmp", "deleted", "added"):
         assert left["trained_on"] >= 94
         assert left["validated_on"] >= 10
-        assert "left out" in found["images"]
+        assert "left out" in result["images"]
 
 
 @pytest.mark.parametrize(
@@ -123,15 +123,15 @@ def test_images_that_were_seen_are_left_out_whatever_became_of_the_folder(
 def test_a_named_split_is_measured_as_asked_and_tells_what_was_seen(
     split: str, counts: tuple[int, int], data: Path, run: Path, tmp_path: Path
 ) -> None:
-    found = figures(run, data, "--split", split)
-    assert (found["seen"]["trained_on"], found["seen"]["validated_on"]) == counts
-    assert found["top1"]["total"] == {"train": 96, "validation": 12, "all": 120}[split]
+    result = figures(run, data, "--split", split)
+    assert (result["seen"]["trained_on"], result["seen"]["validated_on"]) == counts
+    assert result["top1"]["total"] == {"train": 96, "validation": 12, "all": 120}[split]
     line = ran(evaluate.main, run, data, "--split", split).splitlines()[0]
     assert all(f"on {count}" in line or not count for count in counts)
     page = tmp_path / "page.html"
-    said = ran(report.main, run, data, "--split", split, "--output", page)
-    assert "No verdict" in said
-    assert "Reliable" not in said
+    output = ran(report.main, run, data, "--split", split, "--output", page)
+    assert "No verdict" in output
+    assert "Reliable" not in output
     assert "No verdict" in page.read_text(encoding="utf-8")
 
 
@@ -140,9 +140,9 @@ def test_all_is_all_and_auto_takes_the_test_split_else_the_validation_split(
 ) -> None:
     shutil.copytree(data, tmp_path / "both" / "train")
     noise(tmp_path / "both" / "val", 15, 7)
-    found = figures(run, tmp_path / "both", "--split", "all")
-    assert found["top1"]["total"] == 165
-    assert found["seen"]["trained_on"] == 96
+    result = figures(run, tmp_path / "both", "--split", "all")
+    assert result["top1"]["total"] == 165
+    assert result["seen"]["trained_on"] == 96
     taken = figures(run, tmp_path / "both")
     assert taken["top1"]["total"] == 45
     assert "the validation split of" in taken["images"]
@@ -187,10 +187,10 @@ def test_copies_in_a_lossy_format_look_like_images_that_the_run_has_seen(
     data: Path, run: Path, tmp_path: Path
 ) -> None:
     lossy(data, tmp_path / "jpeg")
-    found = figures(run, tmp_path / "jpeg")
-    assert found["seen"]["left_out"]["near_duplicates"] >= 0.95 * (96 + 12)  # of validation too
-    assert found["top1"]["value"] < CHANCE
-    assert found["near_duplicates"]["found"] == 0
+    result = figures(run, tmp_path / "jpeg")
+    assert result["seen"]["left_out"]["near_duplicates"] >= 0.95 * (96 + 12)  # of validation too
+    assert result["top1"]["value"] < CHANCE
+    assert result["near_duplicates"]["found"] == 0
     asked = figures(run, tmp_path / "jpeg", "--split", "all")
     assert asked["top1"]["total"] == 120
     assert asked["near_duplicates"]["found"] >= 0.95 * (96 + 12)
@@ -198,10 +198,10 @@ def test_copies_in_a_lossy_format_look_like_images_that_the_run_has_seen(
     assert figures(run, tmp_path / "jpeg", "--compared", "0")["top1"]["total"] == 120
     alone = tmp_path / "alone.safetensors"  # a file that anyone may have made leads nowhere
     shutil.copy(run / "model.safetensors", alone)
-    told = figures(alone, tmp_path / "jpeg")
-    assert told["near_duplicates"] is None
-    assert "no exact duplicate" in told["images"]  # they are copies, in another format
-    assert "no training images" in told["images"]
+    result_alone = figures(alone, tmp_path / "jpeg")
+    assert result_alone["near_duplicates"] is None
+    assert "no exact duplicate" in result_alone["images"]  # they are copies, in another format
+    assert "no training images" in result_alone["images"]
     assert "no training images" not in asked["images"]
     fitted = remarks(alone, tmp_path / "jpeg")
     assert any("no training images" in remark for remark in fitted)
@@ -232,9 +232,9 @@ def test_calibrate_leaves_out_the_lossy_copies_that_evaluate_leaves_out(
     new = figures(run, copies)["top1"]["total"]
     made = tmp_path / "made.safetensors"
     words = [run, copies, "--split", split, "--max-error", "0.3", "--output", made, "--json"]
-    found = json.loads(ran(calibrate.main, *words))
-    assert found["images"].startswith(f"{new} images")
-    assert any("look like training or validation images" in each for each in found["remarks"])
+    result = json.loads(ran(calibrate.main, *words))
+    assert result["images"].startswith(f"{new} images")
+    assert any("look like training or validation images" in each for each in result["remarks"])
     again = resnets.calibrate(run, copies, split=split, max_error=0.3).description.calibration
     assert again["temperature"] == read_description(made).calibration["temperature"]
 
@@ -250,18 +250,24 @@ def test_compare_leaves_out_what_either_network_has_seen_and_says_who_saw_what(
             place = both / file.parent.name / f"{source.name}-{file.name}"
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, place)
-    found = json.loads(ran(compare.main, run, tmp_path / "b", both, "--json", "--latency", "0"))
-    assert found["seen"]["a"]["left_out"] == SEEN
-    assert found["seen"]["b"]["left_out"] == SEEN | {"trained_on": 48, "validated_on": 6}
-    assert found["images"].startswith("18 images")
+    comparison = json.loads(
+        ran(compare.main, run, tmp_path / "b", both, "--json", "--latency", "0")
+    )
+    assert comparison["seen"]["a"]["left_out"] == SEEN
+    assert comparison["seen"]["b"]["left_out"] == SEEN | {"trained_on": 48, "validated_on": 6}
+    assert comparison["images"].startswith("18 images")
     copies = lossy(other, tmp_path / "copies")  # of what B has seen
-    found = json.loads(ran(compare.main, run, tmp_path / "b", copies, "--json", "--latency", "0"))
-    assert found["seen"]["b"]["left_out"]["near_duplicates"] >= 0.95 * (48 + 6)
+    comparison = json.loads(
+        ran(compare.main, run, tmp_path / "b", copies, "--json", "--latency", "0")
+    )
+    assert comparison["seen"]["b"]["left_out"]["near_duplicates"] >= 0.95 * (48 + 6)
     shutil.rmtree(other)
-    told = json.loads(ran(compare.main, run, tmp_path / "b", copies, "--json", "--latency", "0"))
-    assert "B" in told["seen"]["b"]["not_compared"]
-    assert told["seen"]["a"]["not_compared"] is None
-    assert "not looked for" in told["images"]
+    without_source = json.loads(
+        ran(compare.main, run, tmp_path / "b", copies, "--json", "--latency", "0")
+    )
+    assert "B" in without_source["seen"]["b"]["not_compared"]
+    assert without_source["seen"]["a"]["not_compared"] is None
+    assert "not looked for" in without_source["images"]
     text = ran(compare.main, run, tmp_path / "b", both, "--latency", "0", "--split", "all")
     assert "A was trained on 96 of them" in text.splitlines()[0]
     assert "B was trained on 48 of them" in text.splitlines()[0]
@@ -275,27 +281,27 @@ def test_copies_of_the_start_networks_images_are_not_passed_off_as_looked_for(
     history = TrainedOn.from_dict(read_description(file).trained_on)
     elsewhere = Generation.of("elsewhere", np.arange(5, dtype=np.uint64), NONE)
     copies = lossy(data, tmp_path / "jpeg")
-    for ancestor, named in ((elsewhere, True), (history.generations[0], False)):
+    for ancestor, expected in ((elsewhere, True), (history.generations[0], False)):
         model_file.update(file, trained_on=TrainedOn((history.generations[0], ancestor)).to_dict())
-        found = figures(child, copies)
-        assert ("5 images of elsewhere" in found["images"]) is named
-        assert bool(found["seen"]["not_compared"]) is named
+        result = figures(child, copies)
+        assert ("5 images of elsewhere" in result["images"]) is expected
+        assert bool(result["seen"]["not_compared"]) is expected
 
 
 def test_images_that_are_handed_over_are_counted(data: Path, run: Path) -> None:
     images = open_data(data).train
     paths = [data / images.names[index] for index in range(5)]
     arrays = [images.image(index) for index in range(5, 8)]
-    found = resnets.evaluate(run, [*paths, *arrays], images.labels[:8])
-    assert found.exposure is not None
-    assert found.exposure.trained == 8
-    assert "8 of them" in found.images
+    evaluation = resnets.evaluate(run, [*paths, *arrays], images.labels[:8])
+    assert evaluation.exposure is not None
+    assert evaluation.exposure.trained == 8
+    assert "8 of them" in evaluation.images
     new = np.zeros((2, 8, 8, 3), np.uint8)
-    found = resnets.evaluate(run, new, ["a", "b"])
-    assert found.exposure is not None
-    assert found.exposure.trained == 0
-    assert "no exact duplicate" in found.images
-    assert "no training images" in found.images
+    evaluation = resnets.evaluate(run, new, ["a", "b"])
+    assert evaluation.exposure is not None
+    assert evaluation.exposure.trained == 0
+    assert "no exact duplicate" in evaluation.images
+    assert "no training images" in evaluation.images
 
 
 def test_warnings_about_the_data_are_told_by_every_command(
@@ -311,10 +317,10 @@ def test_warnings_about_the_data_are_told_by_every_command(
         compare: [run, run, tmp_path / "noise", *skip, "--latency", "0"],
         train: [tmp_path / "noise", *skip, *BRIEFLY, "--output", tmp_path / "run"],
     }
-    for command, given in words.items():
-        said = ran(command.main, *given)
-        assert "notes.txt" in said, command
-        assert "broken.png" in said, command
+    for command, arguments in words.items():
+        output = ran(command.main, *arguments)
+        assert "notes.txt" in output, command
+        assert "broken.png" in output, command
     for command in (evaluate, compare):
         capsys.readouterr()
         assert command.main([*map(str, words[command]), "--json"]) == 0
@@ -335,13 +341,13 @@ def test_an_export_is_checked_on_the_part_that_evaluate_takes(
     parts = tmp_path / "parts"
     noise(parts / "train", 4, 7)
     noise(parts / "val", 3, 8)
-    said = ran(export.main, run, "--data", parts, "--output", tmp_path / "a.onnx", "--to", "onnx")
-    assert "9 of 9 images" in said
-    assert "the validation split of" in said
+    output = ran(export.main, run, "--data", parts, "--output", tmp_path / "a.onnx", "--to", "onnx")
+    assert "9 of 9 images" in output
+    assert "the validation split of" in output
     assert "the validation split of" in figures(run, parts)["images"]
-    said = ran(export.main, run, "--output", tmp_path / "b.onnx", "--to", "onnx")
-    assert "12 of 12 images" in said
-    assert f"the test split of {data}" in said
+    output = ran(export.main, run, "--output", tmp_path / "b.onnx", "--to", "onnx")
+    assert "12 of 12 images" in output
+    assert f"the test split of {data}" in output
 
 
 def test_int8_is_judged_on_that_part_too_and_advises_no_flag_of_other_commands(
@@ -359,9 +365,9 @@ def test_int8_is_judged_on_that_part_too_and_advises_no_flag_of_other_commands(
     words = ["--to", "onnx", "--int8", "--output", str(target)]
     with pytest.raises(ContentError, match="9 images, the validation split of"):
         export.main([str(run), *words, "--data", str(tmp_path / "parts")])
-    with pytest.raises(UsageError, match=r"none of the .* is new .* with --data") as told:
+    with pytest.raises(UsageError, match=r"none of the .* is new .* with --data") as caught:
         export.main([str(run), *words, "--data", str(seen)])
-    assert "--split" not in str(told.value)
+    assert "--split" not in str(caught.value)
     assert not target.exists()
 
 
@@ -380,14 +386,14 @@ def members(images: Any, digests: Any) -> set[int]:
 
 def held_out(path: Path, source: Path) -> tuple[set[int], set[int]]:
     """What a network's validation and test images are recognised by, as `evaluate` draws them."""
-    found = []
+    digests = []
     for split in ("validation", "test"):
         chosen = choose_images(str(source), read_description(path / "model.safetensors"), split)
         everything = open_source(source, to_learn=False).everything()
         places = {name: place for place, name in enumerate(everything.images.names)}
         rows = everything.digests[[places[name] for name in chosen.images.names]]
-        found.append(members(chosen.images, rows))
-    return found[0], found[1]
+        digests.append(members(chosen.images, rows))
+    return digests[0], digests[1]
 
 
 def test_two_generations_of_from_are_never_measured_on_what_an_ancestor_was_trained_on(
@@ -398,9 +404,9 @@ def test_two_generations_of_from_are_never_measured_on_what_an_ancestor_was_trai
     noise(tmp_path / "more", 15, 3)
     for file in (tmp_path / "more").rglob("*.png"):
         shutil.copy(file, larger / file.parent.name / f"more-{file.name}")
-    said = ran(train.main, larger, "--from", run, *BRIEFLY, "--seed", "1", "--output", second)
-    assert "96" in next(line for line in said.splitlines() if "trained on" in line)
-    said = ran(train.main, larger, "--from", second, *BRIEFLY, "--seed", "2", "--output", third)
+    output = ran(train.main, larger, "--from", run, *BRIEFLY, "--seed", "1", "--output", second)
+    assert "96" in next(line for line in output.splitlines() if "trained on" in line)
+    output = ran(train.main, larger, "--from", second, *BRIEFLY, "--seed", "2", "--output", third)
     ancestors = TrainedOn(known(third).generations[1:])
     for child, earlier in ((second, known(run)), (third, ancestors)):
         validation, test = held_out(child, larger)
@@ -446,14 +452,14 @@ def test_a_promise_needs_a_classifier_of_its_own_and_images_that_are_new(
             pixels = random.integers(80 * label, 80 * label + 80, (8, 8, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(easy / name / f"{number}.png")
     words = ["--from", run, *REMEMBER, "--validation", "0.45", "--epochs", "3"]
-    said = ran(train.main, easy, *words, "--max-error", "0.1", "--output", tmp_path / "run")
+    output = ran(train.main, easy, *words, "--max-error", "0.1", "--output", tmp_path / "run")
     calibration = read_description(tmp_path / "run" / "model.safetensors").calibration
     assert calibration["threshold"] is not None
     assert calibration["promised"] == (classes == "other")
     assert any(each["promised"] for each in calibration["thresholds"]) == (classes == "other")
     assert bool(calibration["withheld"]) == (classes == "same")
-    assert "trained on 96 images of" in said
-    assert "noise" in said
+    assert "trained on 96 images of" in output
+    assert "noise" in output
 
 
 def test_foreign_weights_are_named_as_what_nobody_knows(data: Path, tmp_path: Path) -> None:
@@ -463,15 +469,15 @@ def test_foreign_weights_are_named_as_what_nobody_knows(data: Path, tmp_path: Pa
 
     torch.manual_seed(0)
     torch.save(build("resnet14", num_classes=7).state_dict(), tmp_path / "theirs.pth")
-    said = ran(
+    output = ran(
         train.main, data, "--from", tmp_path / "theirs.pth", *BRIEFLY, "--output", tmp_path / "run"
     )
-    assert "unknown" in said
+    assert "unknown" in output
     assert known(tmp_path / "run").unknown
-    found = figures(tmp_path / "run", data)
-    assert found["seen"]["trained_on"] == 0
-    assert "theirs.pth" in found["seen"]["cannot_be_checked"]
-    assert "as far as is known" in found["images"]
+    result = figures(tmp_path / "run", data)
+    assert result["seen"]["trained_on"] == 0
+    assert "theirs.pth" in result["seen"]["cannot_be_checked"]
+    assert "as far as is known" in result["images"]
 
 
 def test_a_start_network_of_an_earlier_version_is_known_by_its_splits_or_named_as_unknown(
@@ -480,14 +486,14 @@ def test_a_start_network_of_an_earlier_version_is_known_by_its_splits_or_named_a
     old = tmp_path / "old.safetensors"
     shutil.copy(run / "model.safetensors", old)
     model_file.update(old, trained_on={})
-    said = ran(train.main, data, "--from", old, *BRIEFLY, "--output", tmp_path / "same")
-    assert "cannot be checked" not in said
+    output = ran(train.main, data, "--from", old, *BRIEFLY, "--output", tmp_path / "same")
+    assert "cannot be checked" not in output
     validation, test = held_out(tmp_path / "same", data)
     assert not (validation | test) & set(known(run).trained.tolist())
     other = changed(data, tmp_path / "other", "added")
-    said = ran(train.main, other, "--from", old, *BRIEFLY, "--output", tmp_path / "child")
-    assert "96 images of" in said
-    assert "cannot be checked" in said
+    output = ran(train.main, other, "--from", old, *BRIEFLY, "--output", tmp_path / "child")
+    assert "96 images of" in output
+    assert "cannot be checked" in output
     assert "old.safetensors" in known(tmp_path / "child").unknown
 
 
@@ -512,9 +518,9 @@ def test_an_exported_file_knows_its_training_images(data: Path, run: Path, tmp_p
     (noted / "a" / "notes.txt").write_text("no image", encoding="utf-8")
     words = [run, "--to", "onnx", "--output", tmp_path / "out.onnx", "--data", noted]
     assert "notes.txt" in ran(export.main, *words)
-    found = figures(tmp_path / "out.onnx", changed(data, tmp_path / "added", "added"))
-    assert found["seen"]["left_out"] == SEEN
-    assert found["top1"]["total"] == 13
+    result = figures(tmp_path / "out.onnx", changed(data, tmp_path / "added", "added"))
+    assert result["seen"]["left_out"] == SEEN
+    assert result["top1"]["total"] == 13
 
 
 def test_a_descendant_without_digests_cannot_be_split_again(
@@ -523,7 +529,7 @@ def test_a_descendant_without_digests_cannot_be_split_again(
     """Its splits depend on what its ancestor saw, which its file does not say any more."""
     child = tmp_path / "child"
     ran(train.main, data, "--from", run, *BRIEFLY, "--no-image-digests", "--output", child)
-    found = figures(child, data, "--split", "test")
-    assert found["seen"]["trained_on"] is None
+    result = figures(child, data, "--split", "test")
+    assert result["seen"]["trained_on"] is None
     old = read_description(child / "model.safetensors")
     assert replace(old, trained_on={}).data == old.data

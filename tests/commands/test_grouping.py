@@ -58,8 +58,8 @@ def test_evaluate_measures_on_the_people_that_were_held_back(trained: Path) -> N
     assert known
     parts = [splits.train, splits.validation, splits.test]
     assert all(parts)
-    found = [people(part.names) for part in parts if part is not None]
-    assert sum(map(len, found)) == len(set.union(*found)) == PEOPLE
+    people_by_part = [people(part.names) for part in parts if part is not None]
+    assert sum(map(len, people_by_part)) == len(set.union(*people_by_part)) == PEOPLE
     result = evaluate(model, trained / "data", split="test").metrics
     assert result.top1.to_dict() == model.description.metrics["test"]["top1"]
     assert result.top1.total == len(splits.test or ())

@@ -63,7 +63,7 @@ def test_an_exported_file_tells_what_goes_in_and_comes_out(ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["inspect", "nowhere.pth"], 2, "nowhere.pth: no such file"),
         (["inspect", __file__], 1, "not a weight file"),
@@ -71,10 +71,10 @@ def test_an_exported_file_tells_what_goes_in_and_comes_out(ending: str) -> None:
         (["convert", "nowhere.pth", "--to", "nobody"], 2, "not one of"),
     ],
 )
-def test_bad_files_and_wrong_use_are_told_apart(words: list[str], code: int, said: str) -> None:
+def test_bad_files_and_wrong_use_are_told_apart(words: list[str], code: int, message: str) -> None:
     done = resnets(*words)
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

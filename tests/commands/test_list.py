@@ -20,8 +20,8 @@ def test_a_line_tells_blocks_published_figures_and_choices(
     assert main(["list", "resnet50d"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert line.split("  ")[0] == "resnet50d"
-    for told in ("3 4 6 3", "224", "25.6", "4.3", "bottleneck, stem deep, shortcut pooled"):
-        assert told in line
+    for text in ("3 4 6 3", "224", "25.6", "4.3", "bottleneck, stem deep, shortcut pooled"):
+        assert text in line
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_published_weights_are_listed_with_their_id_and_licence(
     assert "timm/resnet18.a1_in1k" in rows
     assert not any("cc-by-nc-4.0" in row for row in rows.values())
     assert main(["list", "a1_in1k", "--pretrained", "--license", "any", "--json"]) == 0
-    found = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
-    assert all("a1_in1k" in name for name in found)
-    assert found["timm/resnet50.a1_in1k"]["interpolation"] == "bicubic"
+    by_id = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    assert all("a1_in1k" in name for name in by_id)
+    assert by_id["timm/resnet50.a1_in1k"]["interpolation"] == "bicubic"
 
 
 def test_the_networks_of_the_package_are_among_the_published(

@@ -68,15 +68,15 @@ def test_a_model_is_no_data(
     words: str, kind: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = Path(model)
+    path = Path(model)
     if kind == "run":
-        given = tmp_path / "run"
-        given.mkdir()
+        path = tmp_path / "run"
+        path.mkdir()
         for name in ("config.toml", "log.jsonl"):
-            (given / name).touch()
-    done = call(*({"X": given, "MODEL": model}.get(word, word) for word in words.split()))
+            (path / name).touch()
+    done = call(*({"X": path, "MODEL": model}.get(word, word) for word in words.split()))
     assert done.returncode == 2
-    assert f"--from {given}" in done.stderr
+    assert f"--from {path}" in done.stderr
 
 
 def test_explain_says_that_it_takes_images_not_a_data_set(model: str, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_classifier_is_called_kept_only_where_it_is(
 
 
 @pytest.mark.parametrize(
-    ("flags", "named"),
+    ("flags", "message"),
     [
         (("--max-error", "2"), "max_error is 2"),
         (("--max-error", "0"), "max_error 0"),
@@ -151,11 +151,11 @@ def test_a_classifier_is_called_kept_only_where_it_is(
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_would_fail_in_the_end_is_refused_before_the_first_step(
-    flags: tuple[str, ...], named: str, tmp_path: Path
+    flags: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     done = call("train", "digits", *flags, "--output", tmp_path / "run")
     assert (done.returncode, done.stdout) == (2, "")
-    assert named in done.stderr
+    assert message in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -115,9 +115,9 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_unfinished_run_is_no_model_and_can_be_resumed(
     command: str, words: list[str], unfinished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = fault(command, unfinished, words, capsys)
-    assert "unfinished run" in told
-    assert f"resnets train --resume {unfinished}" in told
+    message = fault(command, unfinished, words, capsys)
+    assert "unfinished run" in message
+    assert f"resnets train --resume {unfinished}" in message
 
 
 @pytest.mark.parametrize(("command", "words"), COMMANDS.items())
@@ -133,8 +133,8 @@ def test_a_foreign_checkpoint_is_no_model_and_can_be_converted(
     command: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(build("resnet14", width=4).state_dict(), tmp_path / "theirs.pth")
-    told = fault(command, tmp_path / "theirs.pth", words, capsys)
-    assert f"resnets convert {tmp_path / 'theirs.pth'} --to resnets" in told
+    message = fault(command, tmp_path / "theirs.pth", words, capsys)
+    assert f"resnets convert {tmp_path / 'theirs.pth'} --to resnets" in message
 
 
 @pytest.mark.parametrize(("command", "words"), (COMMANDS | WEIGHTS).items())
@@ -142,9 +142,9 @@ def test_the_name_of_an_architecture_has_no_weights(
     command: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     if command != "show":  # which shows just that
-        told = fault(command, "resnet14", words, capsys)
-        assert "--network resnet14" in told
-        assert "resnet14_cifar10" in told
+        message = fault(command, "resnet14", words, capsys)
+        assert "--network resnet14" in message
+        assert "resnet14_cifar10" in message
 
 
 NEEDS_WEIGHTS = ("explain", "calibrate", "report", "export", "convert")
@@ -155,9 +155,9 @@ def test_an_exported_file_is_refused_in_one_wording_where_the_network_is_needed(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exported = shipped().with_suffix(".onnx")
-    told = fault(command, exported, (COMMANDS | WEIGHTS)[command], capsys)
-    assert "an exported file holds a graph for an engine, not the network" in told
-    assert f"{command} " in told
+    message = fault(command, exported, (COMMANDS | WEIGHTS)[command], capsys)
+    assert "an exported file holds a graph for an engine, not the network" in message
+    assert f"{command} " in message
 
 
 def test_show_inspect_and_convert_take_a_run_and_a_name_of_the_package(
@@ -170,12 +170,12 @@ def test_show_inspect_and_convert_take_a_run_and_a_name_of_the_package(
     run.mkdir()
     (run / "model.safetensors").write_bytes(model.read_bytes())
     monkeypatch.chdir(tmp_path)
-    for given, name in ((str(run), "resnet14"), ("resnet20_cifar10", "resnet20")):
-        assert main(["show", given, "--json"]) == 0
+    for source, name in ((str(run), "resnet14"), ("resnet20_cifar10", "resnet20")):
+        assert main(["show", source, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["name"] == name
-        assert main(["inspect", given, "--json"]) == 0
+        assert main(["inspect", source, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["network"] == name
-        assert main(["convert", given, "--to", "resnets"]) == 0
+        assert main(["convert", source, "--to", "resnets"]) == 0
         capsys.readouterr()
     assert (run / "model-resnets.safetensors").is_file()
     assert (tmp_path / "resnet20_cifar10-resnets.safetensors").is_file()
@@ -187,8 +187,8 @@ def test_show_sees_images_as_the_model_does(
     assert main(["show", str(model), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["size"] == 16
     assert main(["show", str(shipped().with_suffix(".onnx")), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["name"], told["size"]) == ("resnet20", 32)
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["name"], facts["size"]) == ("resnet20", 32)
 
 
 def test_a_file_of_this_project_s_is_one_whatever_its_ending(model: Path, tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_python_opens_what_the_commands_open_and_says_the_same(
     model: Path, unfinished: Path
 ) -> None:
     assert load(model).description == read_description(model)
-    for opened in (load, lambda run: predict(run, np.zeros((8, 8, 3), np.uint8))):
+    for call in (load, lambda run: predict(run, np.zeros((8, 8, 3), np.uint8))):
         with pytest.raises(UsageError, match="unfinished run"):
-            opened(unfinished)
+            call(unfinished)
     with pytest.raises(UsageError, match="holds a graph for an engine"):
         load(shipped().with_suffix(".onnx"))
     with pytest.raises(UsageError, match="gradients"):

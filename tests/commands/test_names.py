@@ -22,12 +22,12 @@ COMMANDS = Path(cli.__file__).parent / "commands"
 
 
 def assert_harmless(text: str) -> None:
-    found = {c for c in text if c != "\n" and unicodedata.category(c) in OBEYED}
-    assert not found, text
+    obeyed = {c for c in text if c != "\n" and unicodedata.category(c) in OBEYED}
+    assert not obeyed, text
 
 
 @pytest.fixture
-def named(tmp_path: Path, draw_noise: Callable[..., None]) -> Path:
+def folder(tmp_path: Path, draw_noise: Callable[..., None]) -> Path:
     """A folder of classes and images with such names."""
     for seed, name in enumerate(NAMES):
         for number in range(2):
@@ -43,21 +43,21 @@ def model(untrained: Callable[..., Path]) -> str:
 @pytest.mark.parametrize("command", ["doctor", "evaluate", "predict", "compare", "explain"])
 def test_no_table_and_no_message_is_obeyed_by_a_terminal(
     command: str,
-    named: Path,
+    folder: Path,
     model: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if command == "explain":
         pytest.importorskip("captum", reason="needs the extra 'explain'")
-    monkeypatch.chdir(named.parent)
-    (named / NAMES[1] / f"broken{ESCAPE}\n.png").write_bytes(b"no image")
+    monkeypatch.chdir(folder.parent)
+    (folder / NAMES[1] / f"broken{ESCAPE}\n.png").write_bytes(b"no image")
     words = {
-        "doctor": [str(named)],
-        "evaluate": [model, str(named), "--split", "all", "--skip-unreadable"],
-        "predict": [model, str(named), "--top", "3"],
-        "compare": [model, model, str(named), "--split", "all", "--skip-unreadable"],
-        "explain": [model, str(named)],
+        "doctor": [str(folder)],
+        "evaluate": [model, str(folder), "--split", "all", "--skip-unreadable"],
+        "predict": [model, str(folder), "--top", "3"],
+        "compare": [model, model, str(folder), "--split", "all", "--skip-unreadable"],
+        "explain": [model, str(folder)],
     }
     assert cli.main([command, *words[command]]) in (0, 1)
     shown = capsys.readouterr()
@@ -69,10 +69,10 @@ def test_no_table_and_no_message_is_obeyed_by_a_terminal(
 
 
 def test_errors_about_such_names_are_one_harmless_line(
-    named: Path, model: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (named / NAMES[2] / "broken\n\x1b.png").write_bytes(b"no image")
-    assert cli.main(["evaluate", model, str(named), "--split", "all"]) == 1
+    (folder / NAMES[2] / "broken\n\x1b.png").write_bytes(b"no image")
+    assert cli.main(["evaluate", model, str(folder), "--split", "all"]) == 1
     assert cli.main(["predict", model, f"nothing{ESCAPE}\n"]) == 2
     text = capsys.readouterr().err
     assert_harmless(text)
@@ -80,9 +80,9 @@ def test_errors_about_such_names_are_one_harmless_line(
 
 
 def test_csv_guards_texts_and_leaves_names_and_numbers(
-    named: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(named / "=1+1")
+    monkeypatch.chdir(folder / "=1+1")
     Path("-1.png").write_bytes(Path("0=1+1.png").read_bytes())
     assert cli.main(["predict", model, ".", "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
@@ -90,7 +90,7 @@ def test_csv_guards_texts_and_leaves_names_and_numbers(
     assert all(float(row["probability"]) >= 0 for row in rows)
     assert cli.main(["predict", model, ".", "--json"]) == 0
     assert "-1.png" in {row["image"] for row in json.loads(capsys.readouterr().out)}
-    assert cli.main(["evaluate", model, str(named), "--split", "all", "--csv"]) == 0
+    assert cli.main(["evaluate", model, str(folder), "--split", "all", "--csv"]) == 0
     names = [row["name"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
     assert "'=1+1" in names
     in_one_line = {"two\nlines": "two\\nlines", NAMES[1]: escaped(NAMES[1])}

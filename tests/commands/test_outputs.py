@@ -185,12 +185,12 @@ def test_predictions_go_to_a_pipe_a_device_and_a_link(
     run: Callable[..., int], tmp_path: Path
 ) -> None:
     os.mkfifo("pipe")
-    found: list[bytes] = []
-    reader = threading.Thread(target=lambda: found.append(Path("pipe").read_bytes()))
+    contents: list[bytes] = []
+    reader = threading.Thread(target=lambda: contents.append(Path("pipe").read_bytes()))
     reader.start()
     assert run("predict", "MODEL", "IMAGE", "--parquet", "pipe") == 0
     reader.join(timeout=300)
-    (tmp_path / "received").write_bytes(found[0])
+    (tmp_path / "received").write_bytes(contents[0])
     assert pq.read_table(tmp_path / "received").num_rows == 1
     Path("link").symlink_to("target")
     assert run("predict", "MODEL", "IMAGE", "--parquet", "link") == 0

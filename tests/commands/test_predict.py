@@ -63,14 +63,14 @@ def test_every_form_and_way_of_naming_gives_the_same_answers(
     model: Path, photos: Path, tmp_path: Path
 ) -> None:
     file = photos / "a.png"
-    found = json.loads(predict(model, file, "--json").stdout)
+    rows = json.loads(predict(model, file, "--json").stdout)
     piped = json.loads(predict(model, "-", "--json", stdin=file.read_bytes()).stdout)
-    assert piped == [found[0] | {"image": "standard input"}]
+    assert piped == [rows[0] | {"image": "standard input"}]
     matched = predict(model, photos / "*.png", "--csv").stdout
     (line,) = csv.DictReader(io.StringIO(matched))
-    assert float(line["probability"]) == found[0]["probability"]
+    assert float(line["probability"]) == rows[0]["probability"]
     assert predict(model, file, "--parquet", tmp_path / "t.parquet").returncode == 0
-    assert pq.read_table(tmp_path / "t.parquet").to_pylist() == found
+    assert pq.read_table(tmp_path / "t.parquet").to_pylist() == rows
 
 
 def test_what_is_less_probable_than_the_threshold_is_predicted_but_unsure(
@@ -121,7 +121,7 @@ def test_no_file_crashes_or_hangs_it(model: Path, shared: Shared) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "no images given"),
         (["nothing/*.png"], "nothing/*.png: no such image"),
@@ -130,10 +130,10 @@ def test_no_file_crashes_or_hangs_it(model: Path, shared: Shared) -> None:
         (["PHOTOS", "--json", "--csv"], "choose one"),
     ],
 )
-def test_wrong_use_is_told(words: list[str], said: str, model: Path, photos: Path) -> None:
+def test_wrong_use_is_told(words: list[str], message: str, model: Path, photos: Path) -> None:
     done = predict(model, *[str(photos) if word == "PHOTOS" else word for word in words])
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a.png", "broken.jpg", "."])

@@ -83,9 +83,9 @@ def test_prediction_names_the_originals(shards: Path, server: RangeServer, tmp_p
     photos, here, away = rows.values()
     assert here == away
     assert len(server.asked) < 10  # of which one or two for the index
-    named = {row["image"]: row["prediction"] for row in here}
-    assert {Path(row["image"]).name for row in photos} == {Path(name).name for name in named}
-    by_name = {Path(name).name: value for name, value in named.items()}
+    predictions = {row["image"]: row["prediction"] for row in here}
+    assert {Path(row["image"]).name for row in photos} == {Path(name).name for name in predictions}
+    by_name = {Path(name).name: value for name, value in predictions.items()}
     assert all(by_name[Path(row["image"]).name] == row["prediction"] for row in photos)
 
 
@@ -118,11 +118,11 @@ def test_a_place_without_shards_or_out_of_reach_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"), [("photos --cache 1GB", "--cache 1GB"), ("ADDRESS --cache much", "much")]
+    ("flags", "message"), [("photos --cache 1GB", "--cache 1GB"), ("ADDRESS --cache much", "much")]
 )
 def test_a_cache_is_for_addresses_and_has_a_size(
-    server: RangeServer, shards: Path, tmp_path: Path, flags: str, told: str
+    server: RangeServer, shards: Path, tmp_path: Path, flags: str, message: str
 ) -> None:
     done = call(*words(f"doctor {flags}", ADDRESS=server.address), cwd=shards.parent)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr

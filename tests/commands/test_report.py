@@ -42,8 +42,8 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
-    found = sections(run / "report.html")
-    assert [*found] == [
+    by_heading = sections(run / "report.html")
+    assert [*by_heading] == [
         "Verdict", "What to look at", "What to do next", "Learning curves", "Classes",
         "Confusion matrix", "Calibration", "Images of other things", "Worst mistakes",
         "Labels that look wrong", "Duplicates of training and validation images",
@@ -54,11 +54,11 @@ def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
     assert text.count("<svg") == 5  # three curves, the confusion matrix, the reliability diagram
     assert (
         "179 images with 1,618 training or validation images"
-        in found["Duplicates of training and validation images"]
+        in by_heading["Duplicates of training and validation images"]
     )
-    assert found["What to do next"].count("resnets ") == 3  # a command each
-    assert "resnets train digits" in found["How to reproduce it"]
-    assert "data fingerprint" in found["How to reproduce it"]
+    assert by_heading["What to do next"].count("resnets ") == 3  # a command each
+    assert "resnets train digits" in by_heading["How to reproduce it"]
+    assert "data fingerprint" in by_heading["How to reproduce it"]
     assert (run / "report.html").stat().st_size < 300_000
 
 
@@ -75,10 +75,10 @@ def test_a_model_file_alone_has_no_curves_and_says_so(run: Path, tmp_path: Path)
     model.write_bytes((run / "model.safetensors").read_bytes())
     done = resnets("report", model, "digits", "--output", page, "--compared", "0")
     assert done.returncode == 0, done.stderr
-    found = sections(page)
-    assert "log of the training is missing" in found["Learning curves"]
-    assert "switched off" in found["Duplicates of training and validation images"]
-    assert "--epochs 3" in found["How to reproduce it"]
+    by_heading = sections(page)
+    assert "log of the training is missing" in by_heading["Learning curves"]
+    assert "switched off" in by_heading["Duplicates of training and validation images"]
+    assert "--epochs 3" in by_heading["How to reproduce it"]
 
 
 @pytest.mark.slow
@@ -109,11 +109,11 @@ def test_a_network_of_others_is_reported_on(shared: Callable[[str], Path], tmp_p
     done = resnets("report", model, data, "--output", page)
     assert done.returncode == 0, done.stderr
     assert "No verdict" in done.stdout
-    found = sections(page)
-    assert "1 of them (0.3 %) repeat" in found["Duplicates of training and validation images"]
-    assert "The same pixels" in found["Duplicates of training and validation images"]
-    assert "does not say how this network was trained" in found["How to reproduce it"]
-    assert "(Grad-CAM)" in found["Worst mistakes"]
+    by_heading = sections(page)
+    assert "1 of them (0.3 %) repeat" in by_heading["Duplicates of training and validation images"]
+    assert "The same pixels" in by_heading["Duplicates of training and validation images"]
+    assert "does not say how this network was trained" in by_heading["How to reproduce it"]
+    assert "(Grad-CAM)" in by_heading["Worst mistakes"]
 
 
 def some_of(source: Path, target: Path) -> Path:
@@ -130,7 +130,7 @@ def some_of(source: Path, target: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["nowhere", "digits"], 2, "nowhere: no such file; MODEL is a model file"),
         (["RUN", "digits", "--compared", "-1"], 2, "--compared -1: a number of images"),
@@ -140,14 +140,14 @@ def some_of(source: Path, target: Path) -> Path:
     ],
 )
 def test_wrong_use_and_bad_files_are_told_apart(
-    words: list[str], code: int, said: str, run: Path, tmp_path: Path
+    words: list[str], code: int, message: str, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
     (tmp_path / "log.jsonl").write_text("[1]\n[2]\n", encoding="utf-8")
     known = {"RUN": str(run), "BROKEN": str(tmp_path)}
     done = resnets("report", *[known.get(word, word) for word in words])
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -125,8 +125,8 @@ def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: 
     assert states[4] == "not run"
     done = call("reproduce", *words, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    rows = {row["network"]: row for row in found["rows"]}
+    result = json.loads(done.stdout)
+    rows = {row["network"]: row for row in result["rows"]}
     assert {name for name, row in rows.items() if row["n"]} == {"plain20", "resnet20"}
     log = folder / "plain20-seed0-steps3" / "log.jsonl"
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -136,8 +136,8 @@ def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: 
     assert [epoch["test"]["images"] for epoch in epochs] == [tested, tested]
     assert epochs[-1]["test"]["correct"] == records[-1]["test"]["top1"]["count"]
     assert not any("validation" in epoch for epoch in epochs)
-    assert any("nothing is chosen by them" in remark for remark in found["remarks"])
-    assert [Path(file).suffix for file in found["files"]] == [".svg", ".png"]
+    assert any("nothing is chosen by them" in remark for remark in result["remarks"])
+    assert [Path(file).suffix for file in result["files"]] == [".svg", ".png"]
     assert (folder / "he2015-figure6-steps3.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
@@ -146,14 +146,14 @@ def test_a_dry_run_trains_nothing_and_says_what_is_missing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, rows in (("he2015-table6", 5), ("he2015-figure6", 8)):
-        found = shown([name, "--dry-run"], capsys)
-        assert [row["mean"] for row in found["rows"]] == [None] * rows
-        assert found["trial"] == {}
+        result = shown([name, "--dry-run"], capsys)
+        assert [row["mean"] for row in result["rows"]] == [None] * rows
+        assert result["trial"] == {}
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["he2015-table7"], "there are he2015-table6, he2015-figure6"),
         (["he2015-table6", "--rows", "21"], "no row 21"),
@@ -165,10 +165,10 @@ def test_a_dry_run_trains_nothing_and_says_what_is_missing(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_words_are_wrong_usage(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         main(words)
     assert not list(tmp_path.rglob("config.toml"))
 

@@ -35,12 +35,12 @@ def test_the_parts_stand_beside_the_published_figures(capsys: pytest.CaptureFixt
 
 
 def test_json_has_the_same_figures_in_full(capsys: pytest.CaptureFixture[str]) -> None:
-    told = json.loads(shown(["resnet18", "--json"], capsys))
-    assert (told["parameters"], told["multiply_adds"]) == (11_689_512, 1_814_073_344)
-    assert told["parameters"] == sum(part["parameters"] for part in told["parts"])
-    assert told["activation_bytes"] == sum(part["activation_bytes"] for part in told["parts"])
-    assert told["architecture"] == CATALOG["resnet18"].architecture.to_dict()
-    assert told["parts"][4]["receptive_field"] == 435
+    facts = json.loads(shown(["resnet18", "--json"], capsys))
+    assert (facts["parameters"], facts["multiply_adds"]) == (11_689_512, 1_814_073_344)
+    assert facts["parameters"] == sum(part["parameters"] for part in facts["parts"])
+    assert facts["activation_bytes"] == sum(part["activation_bytes"] for part in facts["parts"])
+    assert facts["architecture"] == CATALOG["resnet18"].architecture.to_dict()
+    assert facts["parts"][4]["receptive_field"] == 435
 
 
 def test_the_size_of_the_images_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,5 +52,5 @@ def test_a_narrow_terminal_wraps_only_the_last_column() -> None:
     printed = terminal(["list", "rs200"], 80)
     assert "…" not in printed.split("\n\n")[0]
     words = printed.split()
-    for told in ("resnetrs200", "93.2", "20.2", "deep_strided,", "reduction"):
-        assert told in words
+    for word in ("resnetrs200", "93.2", "20.2", "deep_strided,", "reduction"):
+        assert word in words

@@ -109,10 +109,10 @@ def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
     assert "\\n" not in printed
     assert re.search(r"^  status unfamiliar .*\d+/40", printed, re.MULTILINE)
     assert evaluate_command.main([str(run), "digits", "--other", str(others), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["other"]
-    assert [found[each]["total"] for each in ("ok", "unsure", "unfamiliar")] == [40] * 3
-    assert sum(found[each]["count"] for each in ("ok", "unsure", "unfamiliar")) == 40
-    assert found["unfamiliar"]["count"] >= known.detected.count
+    counts = json.loads(capsys.readouterr().out)["other"]
+    assert [counts[each]["total"] for each in ("ok", "unsure", "unfamiliar")] == [40] * 3
+    assert sum(counts[each]["count"] for each in ("ok", "unsure", "unfamiliar")) == 40
+    assert counts["unfamiliar"]["count"] >= known.detected.count
 
 
 def test_other_images_that_the_network_sees_in_training_are_left_out_and_counted(
@@ -134,8 +134,8 @@ def test_other_images_that_the_network_sees_in_training_are_left_out_and_counted
     assert known.detected.total == 20  # half of the images that are left
     assert re.search("30 more .*left out", capsys.readouterr().out)
     assert evaluate_command.main([str(run), "digits", "--other", str(others), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["other"]
-    assert (found["ok"]["total"], found["left_out"]) == (40, 30)
+    counts = json.loads(capsys.readouterr().out)["other"]
+    assert (counts["ok"]["total"], counts["left_out"]) == (40, 30)
     assert evaluate_command.main([str(run), "digits", "--other", str(others)]) == 0
     assert re.search("30 more .*left out", capsys.readouterr().out)
     with pytest.raises(UsageError, match="none of the 30 images is new"):
@@ -251,10 +251,10 @@ def test_a_foreign_checkpoint_is_a_start_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = ResNet("residual", (2, 2, 2))
     torch.save({"state_dict": network.state_dict()}, tmp_path / "theirs.pth")
-    found = read_starting_point(tmp_path / "theirs.pth", 10)
-    assert found.class_names is None
+    start = read_starting_point(tmp_path / "theirs.pth", 10)
+    assert start.class_names is None
     for name, value in network.state_dict().items():
-        assert torch.equal(found.network.state_dict()[name], value), name
+        assert torch.equal(start.network.state_dict()[name], value), name
 
 
 def test_a_budget_sets_the_length_of_the_run_and_is_kept(
@@ -262,13 +262,13 @@ def test_a_budget_sets_the_length_of_the_run_and_is_kept(
 ) -> None:
     """By the speed that it says: how long it then takes is up to what else the machine does."""
     assert main([*QUICK, "--no-report", "--budget", "2s", "--output", str(tmp_path / "run")]) == 0
-    said = r"--budget 2s: .*?(\d+) steps, .* \(([\d,.]+) ms a step, ([\d.]+) s a validation"
-    found = re.search(said, capsys.readouterr().out)
-    assert found is not None
+    pattern = r"--budget 2s: .*?(\d+) steps, .* \(([\d,.]+) ms a step, ([\d.]+) s a validation"
+    match = re.search(pattern, capsys.readouterr().out)
+    assert match is not None
     steps, seconds, validation = (
-        int(found[1]),
-        float(found[2].replace(",", "")) / 1000,
-        float(found[3]),
+        int(match[1]),
+        float(match[2].replace(",", "")) / 1000,
+        float(match[3]),
     )
     assert steps * seconds + steps / 5 * validation <= 2.1  # 5 updates an epoch
     assert steps >= 1
@@ -427,9 +427,9 @@ def test_what_is_white_in_deep_images_is_decided_and_said_and_kept(
     folder = deep[255.5]
     words = ["--network", "resnet14", "--epochs", "1", "--no-report", "--mirror-characters"]
     assert main([str(folder / "data"), *words, "--output", str(folder / "again")]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"white is 255\b", said, re.IGNORECASE)
-    assert re.search(r"\b1[23]\d values in 8 of 8 sampled images .* clipped", said)
+    output = capsys.readouterr().out
+    assert re.search(r"white is 255\b", output, re.IGNORECASE)
+    assert re.search(r"\b1[23]\d values in 8 of 8 sampled images .* clipped", output)
 
 
 def test_deep_images_are_measured_predicted_and_explained_by_the_white_they_were_trained_with(
@@ -441,11 +441,11 @@ def test_deep_images_are_measured_predicted_and_explained_by_the_white_they_were
     bright = np.asarray(Image.open(folder / "data/0/0.tif"))
     Image.fromarray(bright / 255).save(folder / "dark.tif")
     Image.new("L", (16, 16)).save(folder / "black.png")
-    dark, black, opened = predict(
+    dark, black, from_image = predict(
         model, [folder / "dark.tif", folder / "black.png", Image.open(folder / "dark.tif")]
     )
     assert dark.probability == pytest.approx(black.probability, abs=0.02)
-    assert dark.probability == opened.probability
+    assert dark.probability == from_image.probability
     (one,) = explain(model, folder / "dark.tif", side=16)
     assert one.overlay().mean() < 128
     pixels = decode(folder / "data/0/0.tif", white=model.description.preprocessing.white)
