@@ -178,8 +178,10 @@ def test_parts_are_in_the_order_of_the_list_however_their_rows_arrive(
     starts |= data.draw(st.sets(st.integers(0, total - 1)))
     tables = data.draw(st.permutations(tables_of_rows(sorted(starts), total)))
     list(write_parts(tables, record, folder, SCHEMA))
-    found = [pq.read_table(part.file(folder)) for part in parts]
-    assert pa.concat_tables(found)["image"].to_pylist() == [f"{row}.png" for row in range(total)]
+    part_tables = [pq.read_table(part.file(folder)) for part in parts]
+    assert pa.concat_tables(part_tables)["image"].to_pylist() == [
+        f"{row}.png" for row in range(total)
+    ]
     assert not missing_parts(record, folder)
 
 

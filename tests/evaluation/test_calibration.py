@@ -45,13 +45,13 @@ def test_the_calibration_error_is_that_of_the_papers_formula(drawn, seed, total)
 
 def test_the_bins_are_those_of_scikit_learns_calibration_curve(drawn):
     logits, labels = drawn(3000)
-    found = reliability(logits, labels)
+    bins = reliability(logits, labels)
     confidence, correct = confidence_and_correctness(logits, labels)
     accuracy, means = calibration_curve(correct, confidence, n_bins=15, strategy="uniform")
-    used = found.counts > 0
-    assert found.counts.sum() == 3000
-    assert found.accuracy[used] == pytest.approx(accuracy)
-    assert found.confidence[used] == pytest.approx(means)
+    used = bins.counts > 0
+    assert bins.counts.sum() == 3000
+    assert bins.accuracy[used] == pytest.approx(accuracy)
+    assert bins.confidence[used] == pytest.approx(means)
 
 
 def test_a_confidence_between_two_bins_belongs_to_the_lower_one():
@@ -127,13 +127,13 @@ def test_using_a_calibration_loads_neither_scipy_nor_torch():
 @pytest.mark.parametrize("total", [2, 161])
 def test_a_few_right_predictions_are_told_as_measured_and_nothing_is_promised(total):
     labels = np.arange(total) % 10
-    said = calibrate(9.0 * np.eye(10)[labels], labels).in_words()
+    text = calibrate(9.0 * np.eye(10)[labels], labels).in_words()
     high = Z**2 / (total + Z**2)  # Wilson 1927, of none in so many
-    assert f"0 of these are wrong: 0.00 % (0/{total}, " in said
-    assert f"to {100 * high:.2f})" in said
-    assert "at most 2 %" in said  # the target, by itself
-    assert "not promised" in said
-    assert "224 images" in said  # 149 of them, two thirds, are held back: 0.98^149 < 0.05
+    assert f"0 of these are wrong: 0.00 % (0/{total}, " in text
+    assert f"to {100 * high:.2f})" in text
+    assert "at most 2 %" in text  # the target, by itself
+    assert "not promised" in text
+    assert "224 images" in text  # 149 of them, two thirds, are held back: 0.98^149 < 0.05
 
 
 def test_what_is_promised_is_told_with_what_was_measured_apart_from_the_target(drawn):
@@ -142,19 +142,19 @@ def test_what_is_promised_is_told_with_what_was_measured_apart_from_the_target(d
     held = _held_back(5000, 0.02)
     sure = made.confident(made.probabilities(logits)) & held
     wrong = int((sure & (logits.argmax(axis=1) != labels)).sum())
-    said = made.in_words()
+    text = made.in_words()
     assert made.promised
     assert made.held_back == held.sum() == 3333
-    assert "3,333 images held back" in said
-    assert f"{sure.sum():,} are confident" in said
-    assert f"{100 * wrong / sure.sum():.2f} % ({wrong}/{sure.sum():,}, " in said
-    assert "holds for new images" in said
+    assert "3,333 images held back" in text
+    assert f"{sure.sum():,} are confident" in text
+    assert f"{100 * wrong / sure.sum():.2f} % ({wrong}/{sure.sum():,}, " in text
+    assert "holds for new images" in text
 
 
 def test_without_a_threshold_it_is_said_that_nothing_is_sure():
-    said = calibrate([[2.0, 1.0], [3.0, 1.0]], [1, 1]).in_words()
-    assert "every prediction is unsure" in said
-    assert "measured" not in said.lower()
+    text = calibrate([[2.0, 1.0], [3.0, 1.0]], [1, 1]).in_words()
+    assert "every prediction is unsure" in text
+    assert "measured" not in text.lower()
 
 
 def test_enough_images_that_do_not_confirm_the_target_are_told_so():
@@ -169,9 +169,9 @@ def test_the_threshold_for_another_target_is_the_one_fitted_for_it(drawn):
     logits, labels = drawn(5000, scale=8.0)
     made = calibrate(logits, labels)
     other = calibrate(logits, labels, max_error=0.05)
-    found = made.at(0.05)
-    assert (found.threshold, found.promised) == (other.threshold, other.promised)
-    assert (found.max_error, found.errors) == (0.05, other.errors)
+    calibration = made.at(0.05)
+    assert (calibration.threshold, calibration.promised) == (other.threshold, other.promised)
+    assert (calibration.max_error, calibration.errors) == (0.05, other.errors)
     assert made.at(0.02) == made
     assert made.at(0.06).max_error == 0.05  # between two the stricter one
     read = Calibration.from_dict(json.loads(json.dumps(made.to_dict())))

@@ -30,12 +30,12 @@ def labelled(labels: list[int]) -> LabelledImages:
 
 def test_only_predictions_with_the_status_ok_are_judged_by_it() -> None:
     images = labelled([0, 0, 1, 1])
-    said = PredictedClasses(
+    predictions = PredictedClasses(
         ("cat", "dog", "owl", "dog"), (0.9,) * 4, ("ok", "ok", "unsure", "unfamiliar")
     )
-    found = count_statuses(images, said)
-    assert [each.count for each in (found.ok, found.unsure, found.unfamiliar)] == [2, 1, 1]
-    assert found.wrong == Proportion(1, 2)
+    statuses = count_statuses(images, predictions)
+    assert [each.count for each in (statuses.ok, statuses.unsure, statuses.unfamiliar)] == [2, 1, 1]
+    assert statuses.wrong == Proportion(1, 2)
 
 
 def test_answers_are_matched_by_name_and_foreign_ones_are_wrong() -> None:
@@ -46,11 +46,11 @@ def test_answers_are_matched_by_name_and_foreign_ones_are_wrong() -> None:
     b = PredictedClasses(
         ("cat", "dog", "dog", "cat", "owl"), (0.5, 0.9, 0.9, 0.9, 0.9), ("ok",) * 5
     )
-    found = compare_predictions(images, a, b)
-    assert (found.pairs.both, found.pairs.only_a, found.pairs.only_b) == (2, 2, 0)
-    assert found.pairs.neither == 1
-    assert [row.name for row in found.classes] == ["cat", "dog"]
-    differing = differences(images, a, b, found)
+    comparison = compare_predictions(images, a, b)
+    assert (comparison.pairs.both, comparison.pairs.only_a, comparison.pairs.only_b) == (2, 2, 0)
+    assert comparison.pairs.neither == 1
+    assert [row.name for row in comparison.classes] == ["cat", "dog"]
+    differing = differences(images, a, b, comparison)
     assert [(each.image, each.label, each.right) for each in differing] == [
         ("image 1", "cat", "a"),
         ("image 3", "dog", "neither"),
@@ -103,12 +103,12 @@ def test_costs_are_those_of_the_papers_and_of_the_file(tmp_path: Path) -> None:
     names = tuple(map(str, range(10)))
     model = Model(network, Description(network.architecture.to_dict(), names, preprocessing))
     save(tmp_path / "model", network, model.description)
-    (found,) = costs_of([Eager(model)], [tmp_path / "model"], ["A"], seconds=0)
-    assert (found.engine, found.network) == ("torch", "resnet20")
-    assert round(found.parameters / 1e6, 2) == 0.27
-    assert found.multiply_adds // 10**5 == 405
-    assert 0 < found.file_bytes - 4 * found.parameters < 40_000
-    assert found.latency is None
+    (costs,) = costs_of([Eager(model)], [tmp_path / "model"], ["A"], seconds=0)
+    assert (costs.engine, costs.network) == ("torch", "resnet20")
+    assert round(costs.parameters / 1e6, 2) == 0.27
+    assert costs.multiply_adds // 10**5 == 405
+    assert 0 < costs.file_bytes - 4 * costs.parameters < 40_000
+    assert costs.latency is None
     (timed,) = costs_of([Eager(model)], [tmp_path / "model"], ["A"], seconds=0.01)
     assert timed.latency is not None
     assert timed.latency.median > 0

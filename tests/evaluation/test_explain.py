@@ -46,10 +46,10 @@ def test_grad_cam_is_the_class_activation_map_of_every_kind_of_network(name: str
     images, classes = torch.randn(2, 3, 64, 64), [3, 7]
     closed_form = class_activation_maps(network, images, classes).relu().detach()[:, None]
     large = F.interpolate(closed_form, (64, 64), mode="bilinear")[:, 0].numpy()
-    found = grad_cam(network, images, classes)
-    assert found.shape == (2, 64, 64)
+    maps = grad_cam(network, images, classes)
+    assert maps.shape == (2, 64, 64)
     peaks = large.max(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(found * peaks, large, atol=1e-5 * float(peaks.max()) + 1e-12)
+    np.testing.assert_allclose(maps * peaks, large, atol=1e-5 * float(peaks.max()) + 1e-12)
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
@@ -115,11 +115,11 @@ def test_the_picture_is_the_part_that_the_network_sees(channels: int) -> None:
     """Of 40 x 80 pixels, the shorter side goes to 20, and 16 x 16 in the middle are seen."""
     image = np.zeros((40, 80, 3), np.uint8)
     image[4:36, 24:56] = 255
-    found = next(explain(model(channels), [Source("a", image)], side=64))
-    assert found.picture is not None
-    assert found.picture.shape == (64, 64, 3)
-    assert found.picture[4:-4, 4:-4].min() > 250  # all of it is the white square
-    assert found.picture[0].max() < 250  # and that begins at its edge
+    explanation = next(explain(model(channels), [Source("a", image)], side=64))
+    assert explanation.picture is not None
+    assert explanation.picture.shape == (64, 64, 3)
+    assert explanation.picture[4:-4, 4:-4].min() > 250  # all of it is the white square
+    assert explanation.picture[0].max() < 250  # and that begins at its edge
 
 
 def test_a_broken_image_is_told_and_the_others_are_explained(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_broken_image_is_told_and_the_others_are_explained(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("choices", "said"),
+    ("choices", "message"),
     [
         ({"method": "tarot"}, "there are grad-cam, occlusion"),
         ({"target": "elk"}, "the network knows ant, bee, cat"),
@@ -146,6 +146,6 @@ def test_a_broken_image_is_told_and_the_others_are_explained(tmp_path: Path) -> 
         ({"batch_size": 0}, "at least 1"),
     ],
 )
-def test_wrong_choices_are_refused_before_any_image_is_read(choices: dict, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_wrong_choices_are_refused_before_any_image_is_read(choices: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         explain(model(), iter(()), **choices)

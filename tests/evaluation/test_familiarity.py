@@ -41,8 +41,8 @@ def others(features: Any, confident: bool = True) -> OtherImages:
 def test_the_score_is_the_cosine_with_the_nearest_class_mean() -> None:
     """By scikit-learn."""
     features = np.random.default_rng(3).normal(size=(50, FEATURES))
-    found = fit_familiarity(DIRECTIONS, two_classes(seed=1)).scores(features)
-    np.testing.assert_allclose(found, cosine_similarity(features, DIRECTIONS).max(1), atol=1e-6)
+    scores = fit_familiarity(DIRECTIONS, two_classes(seed=1)).scores(features)
+    np.testing.assert_allclose(scores, cosine_similarity(features, DIRECTIONS).max(1), atol=1e-6)
 
 
 def test_length_does_not_count_and_no_direction_is_unfamiliar() -> None:
@@ -81,19 +81,19 @@ def test_images_that_cannot_be_told_apart_cost_few_of_ones_own_and_are_not_said_
     None
 ):
     """Over many draws the halves that did not choose tell the truth: as many found as lost."""
-    found, lost, chosen = [], [], []
+    detected, lost, chosen = [], [], []
     for seed in range(60):
         same = others(two_classes(30, seed=2000 + seed))
         known = fit_familiarity(DIRECTIONS, two_classes(30, seed=seed), same, seed)
         assert known.detected is not None
         assert known.passed is not None
         assert known.passed.count == known.detected.total - known.detected.count
-        found.append(known.detected.value)
+        detected.append(known.detected.value)
         lost.append(known.lost.value)
         chosen.append(np.mean(~known.familiar(two_classes(500, seed=seed))))
     assert np.mean(chosen) < 0.08
-    error = np.std(np.subtract(found, lost)) / np.sqrt(len(found))
-    assert abs(np.mean(found) - np.mean(lost)) < 4 * error
+    error = np.std(np.subtract(detected, lost)) / np.sqrt(len(detected))
+    assert abs(np.mean(detected) - np.mean(lost)) < 4 * error
 
 
 def test_what_is_unsure_anyway_does_not_pass() -> None:
@@ -113,8 +113,8 @@ def test_too_few_images_to_choose_and_measure_by_are_refused(count: int) -> None
 
 
 def test_the_header_keeps_every_bit_of_it() -> None:
-    for given in (None, others(around(4, 20, 5))):
-        known = fit_familiarity(DIRECTIONS, two_classes(50, seed=1), given)
+    for other_images in (None, others(around(4, 20, 5))):
+        known = fit_familiarity(DIRECTIONS, two_classes(50, seed=1), other_images)
         again = familiarity_of(json.loads(json.dumps(known.to_dict())), FEATURES)
         assert again is not None
         assert again.in_words() == known.in_words()

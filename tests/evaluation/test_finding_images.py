@@ -40,10 +40,10 @@ def relative(sources: list[str], root: Path) -> set[str]:
 
 
 def test_a_folder_holds_the_same_images_for_training_and_for_a_prediction(mixed: Path) -> None:
-    content, found = read_source(mixed), matching_images(str(mixed))
+    content, matches = read_source(mixed), matching_images(str(mixed))
     assert set(content.images["all"].names) == IMAGES
-    assert relative([each.name for each in found.sources], mixed) == IMAGES
-    ours = {os.path.relpath(path, mixed): why for path, why in found.passed_over}
+    assert relative([each.name for each in matches.sources], mixed) == IMAGES
+    ours = {os.path.relpath(path, mixed): why for path, why in matches.passed_over}
     assert ours == dict(content.passed_over)
     assert set(ours) == {
         *("ant/@eaDir", "ant/.thumbnails", "lost+found", "explained"),

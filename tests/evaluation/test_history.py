@@ -23,14 +23,14 @@ ROW = Row("resnet20", 20, 8.75)
 
 def lines(right: int = 90, of: int = 100, epochs: int = 3, test: bool = False) -> list[Any]:
     """A log of four steps of 8 images in each epoch."""
-    found: list[Any] = [{"kind": "start", "step": 0, "steps": 4 * epochs}]
+    records: list[Any] = [{"kind": "start", "step": 0, "steps": 4 * epochs}]
     for epoch in range(1, epochs + 1):
         training = {"correct": 8 * epoch, "images": 32, "loss": 1.0, "accuracy": epoch / 4}
         record = {"kind": "epoch", "epoch": epoch, "step": 4 * epoch, "training": training}
         record |= {"seconds": 1.5 * epoch, "images_per_second": 10.0 * epoch}
         record |= {"test": {"accuracy": epoch / 5}} if test else {}
-        found.append(record)
-    return [*found, {"kind": "end", "step": 4 * epochs, "test": {"top1": score(right, of)}}]
+        records.append(record)
+    return [*records, {"kind": "end", "step": 4 * epochs, "test": {"top1": score(right, of)}}]
 
 
 def score(right: int, of: int) -> dict[str, int]:
@@ -43,18 +43,18 @@ def history(path: Path, records: list[Any]) -> History:
 
 
 def test_a_log_tells_what_the_run_took_and_came_to(tmp_path: Path) -> None:
-    found = history(tmp_path / "log", lines())
-    assert found.finished
-    assert (found.step, found.images, found.seconds) == (12, 96, 4.5)
-    assert found.images_per_second == pytest.approx(96 / (32 / 10 + 32 / 20 + 32 / 30))
-    assert found.test == Proportion(90, 100)
+    run = history(tmp_path / "log", lines())
+    assert run.finished
+    assert (run.step, run.images, run.seconds) == (12, 96, 4.5)
+    assert run.images_per_second == pytest.approx(96 / (32 / 10 + 32 / 20 + 32 / 30))
+    assert run.test == Proportion(90, 100)
 
 
 def test_a_run_that_was_resumed_is_finished_by_its_last_line(tmp_path: Path) -> None:
-    found = history(tmp_path / "log", [*lines(), {"kind": "resume", "step": 12}])
-    assert not found.finished
+    run = history(tmp_path / "log", [*lines(), {"kind": "resume", "step": 12}])
+    assert not run.finished
     with pytest.raises(ContentError, match="has not finished"):
-        _ = found.test
+        _ = run.test
 
 
 @given(cut=st.integers(1, 200))
@@ -65,13 +65,13 @@ def test_a_log_cut_off_in_writing_tells_all_before_the_cut(
     whole = history(path, lines())
     content = path.read_bytes()
     path.write_bytes(content[:-cut])
-    found = History.read(path)
-    assert found.records == whole.records[: len(found.records)]
-    assert len(found.records) >= content[:-cut].count(b"\n")
+    run = History.read(path)
+    assert run.records == whole.records[: len(run.records)]
+    assert len(run.records) >= content[:-cut].count(b"\n")
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "does not begin"),
         (b'{"kind": "epoch"}\n', "does not begin"),
@@ -80,9 +80,9 @@ def test_a_log_cut_off_in_writing_tells_all_before_the_cut(
         (b"\xff\xfe", "not a run's log"),
     ],
 )
-def test_what_is_no_log_is_refused_in_words(content: bytes, said: str, tmp_path: Path) -> None:
+def test_what_is_no_log_is_refused_in_words(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(content)
-    with pytest.raises(ContentError, match=said):
+    with pytest.raises(ContentError, match=message):
         History.read(tmp_path / "log")
 
 
@@ -96,14 +96,14 @@ def test_a_row_has_the_mean_and_the_deviation_of_its_seeds(tmp_path: Path) -> No
     runs = {
         seed: history(tmp_path / f"{seed}", lines(count, 10_000)) for seed, count in right.items()
     }
-    found = Comparison(ROW, runs)
+    comparison = Comparison(ROW, runs)
     errors = [8.75, 8.5, 9.6]
-    assert found.errors == pytest.approx(errors)
-    assert found.mean == pytest.approx(statistics.mean(errors))
-    assert found.deviation == pytest.approx(statistics.stdev(errors))
-    assert found.training == pytest.approx(25)
-    assert found.in_words() == "8.95 ± 0.58"
-    json.dumps(found.to_dict())
+    assert comparison.errors == pytest.approx(errors)
+    assert comparison.mean == pytest.approx(statistics.mean(errors))
+    assert comparison.deviation == pytest.approx(statistics.stdev(errors))
+    assert comparison.training == pytest.approx(25)
+    assert comparison.in_words() == "8.95 ± 0.58"
+    json.dumps(comparison.to_dict())
 
 
 def test_one_seed_has_no_deviation_and_none_was_not_run(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_a_pillow_image_is_read_just_as_its_file(mode: str, channels: int, tmp_p
     image = grey.convert("RGB").convert(mode) if mode != "I;16" else grey.convert(mode)
     file = tmp_path / ("image.tif" if mode in ("CMYK", "I", "F") else "image.png")
     image.save(file)
-    (found,) = read(image, channels)
-    np.testing.assert_array_equal(found, decode(file, channels=channels))
+    (pixels,) = read(image, channels)
+    np.testing.assert_array_equal(pixels, decode(file, channels=channels))
 
 
 def test_a_photo_that_was_opened_turned_is_upright(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_many_are_taken_in_any_mixture_and_each_has_a_name(tmp_path: Path) -> No
     stack = np.zeros((2, 4, 4, 3), np.uint8)
     single, grey = torch.zeros(3, 4, 4), np.zeros((2, 4, 5), np.uint8)
     mixture = [tmp_path, str(tmp_path / "b.*"), content.getvalue(), stack, single, grey]
-    found = list(sources_of(iter(mixture)))
-    assert [source.name for source in found] == [
+    sources = list(sources_of(iter(mixture)))
+    assert [source.name for source in sources] == [
         str(tmp_path / "a.png"),
         str(tmp_path / "b.png"),
         str(tmp_path / "b.png"),
@@ -82,7 +82,7 @@ def test_many_are_taken_in_any_mixture_and_each_has_a_name(tmp_path: Path) -> No
         "image 5[0]",
         "image 5[1]",
     ]
-    assert [int(decoded(source, seeing(3))[0, 0, 0]) for source in found] == [255] * 4 + [0] * 5
+    assert [int(decoded(source, seeing(3))[0, 0, 0]) for source in sources] == [255] * 4 + [0] * 5
 
 
 def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         (np.zeros((4, 4, 3)), "an array of float64; it must be uint8"),
         (np.zeros((3, 4, 5), np.uint8), r"shape \(3, 4, 5\); it must be \(H, W\)"),
@@ -114,11 +114,11 @@ def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path
     ],
 )
 def test_what_is_no_image_is_refused_in_words(
-    images: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         list(sources_of(images))
 
 
@@ -135,10 +135,10 @@ def test_bytes_in_any_form_and_open_files_are_read_as_the_file(tmp_path: Path) -
     file = tmp_path / "a.png"
     Image.fromarray(RANDOM.integers(0, 256, (6, 9, 3), np.uint8)).save(file)
     data, expected = file.read_bytes(), decode(file)
-    with file.open("rb") as opened:
-        for form in (bytearray(data), memoryview(data), io.BytesIO(data), opened):
-            (found,) = read(form)
-            np.testing.assert_array_equal(found, expected)
+    with file.open("rb") as stream:
+        for form in (bytearray(data), memoryview(data), io.BytesIO(data), stream):
+            (pixels,) = read(form)
+            np.testing.assert_array_equal(pixels, expected)
     assert len(read([io.BytesIO(data), bytearray(data), file])) == 3
 
 

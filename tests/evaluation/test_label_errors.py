@@ -41,14 +41,14 @@ def test_it_is_the_papers_definition(total, classes, seed):
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, total)
     logits = generator.normal(size=(total, classes), scale=2) + 3 * np.eye(classes)[labels]
-    found = find_label_errors(logits, labels)
+    label_errors = find_label_errors(logits, labels)
     threshold, joint, suspects = by_the_papers_definition(softmax(logits, axis=1), labels)
-    assert found.thresholds == pytest.approx(threshold)
-    assert found.confident_joint.tolist() == joint
-    if found.joint is None:
+    assert label_errors.thresholds == pytest.approx(threshold)
+    assert label_errors.confident_joint.tolist() == joint
+    if label_errors.joint is None:
         assert not better_than_always_the_same(logits, labels)
         suspects = set()
-    assert {(s.index, s.label, s.suggested) for s in found.suspects} == suspects
+    assert {(s.index, s.label, s.suggested) for s in label_errors.suspects} == suspects
 
 
 def better_than_always_the_same(logits, labels):
@@ -63,12 +63,12 @@ def test_the_joint_has_the_labels_own_shares_as_its_rows(total, classes, seed):
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, total)
     logits = generator.normal(size=(total, classes)) + 3 * np.eye(classes)[labels]
-    found = find_label_errors(logits, labels)
-    assume(found.joint is not None)
+    label_errors = find_label_errors(logits, labels)
+    assume(label_errors.joint is not None)
     shares = np.bincount(labels, minlength=classes) / total
-    assert found.joint.sum(axis=1) == pytest.approx(shares)
-    assert 0 <= found.error_rate <= 1
-    margins = [suspect.margin for suspect in found.suspects]
+    assert label_errors.joint.sum(axis=1) == pytest.approx(shares)
+    assert 0 <= label_errors.error_rate <= 1
+    margins = [suspect.margin for suspect in label_errors.suspects]
     assert all(margin > 0 for margin in margins)
     assert margins == sorted(margins, reverse=True)
 
@@ -84,46 +84,50 @@ def test_labels_flipped_by_hand_among_real_digits_are_found():
     probabilities = cross_val_predict(
         model, images / 16, given_labels, cv=folds, method="predict_proba"
     )
-    found = find_label_errors(log_probabilities(probabilities), given_labels)
-    suspected = [suspect.index for suspect in found.suspects]
+    label_errors = find_label_errors(log_probabilities(probabilities), given_labels)
+    suspected = [suspect.index for suspect in label_errors.suspects]
     hits = np.isin(suspected, flipped)
     assert hits.sum() >= 60  # of 90
     assert hits.mean() > 0.9
     assert hits[:40].mean() > 0.95
-    assert found.error_rate == pytest.approx(90 / len(labels), abs=0.01)
-    right = [s.suggested == labels[s.index] for s in found.suspects if s.index in set(flipped)]
+    assert label_errors.error_rate == pytest.approx(90 / len(labels), abs=0.01)
+    right = [
+        s.suggested == labels[s.index] for s in label_errors.suspects if s.index in set(flipped)
+    ]
     assert np.mean(right) > 0.9
 
 
 @given(st.integers(1, 40), st.floats(0.1, 8))
 def test_equal_answers_reach_their_own_mean(count, scale):
     labels = np.repeat([0, 1], count)
-    found = find_label_errors(scale * np.eye(2)[labels], labels)
-    assert found.confident_joint.tolist() == [[count, 0], [0, count]]
+    label_errors = find_label_errors(scale * np.eye(2)[labels], labels)
+    assert label_errors.confident_joint.tolist() == [[count, 0], [0, count]]
 
 
 def test_right_labels_of_a_sure_network_are_not_suspected():
     labels = np.arange(60) % 3
-    found = find_label_errors(9.0 * np.eye(3)[labels], labels)
-    assert found.suspects == ()
-    assert found.error_rate == 0
-    assert found.confident_joint.tolist() == [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
+    label_errors = find_label_errors(9.0 * np.eye(3)[labels], labels)
+    assert label_errors.suspects == ()
+    assert label_errors.error_rate == 0
+    assert label_errors.confident_joint.tolist() == [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
 
 
 def test_a_class_that_labels_no_image_is_never_suggested():
     sure = [[9.0, 1.0, 0.0]] * 30 + [[0.0, 9.0, 1.0]] * 30
     logits = [*sure, [0.0, 1.0, 9.0], [0.5, 0.0, 9.0]]
-    found = find_label_errors(logits, [0] * 30 + [1] * 30 + [0, 1])
-    assert found.thresholds[2] == np.inf
-    assert found.joint is not None
-    assert not found.confident_joint[:, 2].any()
-    assert all(suspect.suggested != 2 for suspect in found.suspects)
+    label_errors = find_label_errors(logits, [0] * 30 + [1] * 30 + [0, 1])
+    assert label_errors.thresholds[2] == np.inf
+    assert label_errors.joint is not None
+    assert not label_errors.confident_joint[:, 2].any()
+    assert all(suspect.suggested != 2 for suspect in label_errors.suspects)
 
 
 def test_the_suspects_go_into_json_by_name():
     logits = [[4.0, 0.0]] * 10 + [[0.0, 4.0]] * 10 + [[4.0, 0]]
-    found = find_label_errors(logits, [0] * 10 + [1] * 11)
-    rows = json.loads(json.dumps(found.rows([f"{i}.png" for i in range(21)], ["cat", "dog"])))
+    label_errors = find_label_errors(logits, [0] * 10 + [1] * 11)
+    rows = json.loads(
+        json.dumps(label_errors.rows([f"{i}.png" for i in range(21)], ["cat", "dog"]))
+    )
     assert [(r["name"], r["label"], r["suggested"]) for r in rows] == [("20.png", "dog", "cat")]
     assert rows[0]["probability"] == pytest.approx(1 / (1 + np.exp(4)))
     assert rows[0]["margin"] == pytest.approx(1 - 2 / (1 + np.exp(4)))
@@ -143,18 +147,18 @@ def test_a_network_at_chance_suspects_no_label_and_estimates_nothing(largest, sc
     logits = generator.normal(size=(400, 2), scale=scale) + np.array(
         [np.log(largest / (1 - largest)), 0]
     )
-    found = find_label_errors(logits, labels)
-    assert found.suspects == ()
-    assert found.joint is None
-    assert found.error_rate is None
+    label_errors = find_label_errors(logits, labels)
+    assert label_errors.suspects == ()
+    assert label_errors.joint is None
+    assert label_errors.error_rate is None
 
 
 def test_a_label_that_is_the_more_probable_class_is_no_error():
     # labelled bees (53 %), and 47 % for ants: more than images of ants have for ants on average
     shares = [[0.1, 0.9]] * 40 + [[0.47, 0.53]] + [[0.6, 0.4]] * 30 + [[0.25, 0.75]] * 30
-    found = find_label_errors(np.log(shares), [1] * 41 + [0] * 60)
-    assert found.thresholds[0] < 0.47
-    assert found.thresholds[1] > 0.53
-    assert found.joint is not None
-    assert found.suspects == ()
-    assert found.error_rate == 0
+    label_errors = find_label_errors(np.log(shares), [1] * 41 + [0] * 60)
+    assert label_errors.thresholds[0] < 0.47
+    assert label_errors.thresholds[1] > 0.53
+    assert label_errors.joint is not None
+    assert label_errors.suspects == ()
+    assert label_errors.error_rate == 0

@@ -30,13 +30,13 @@ def metrics(right: list[int], of: int = 50) -> Metrics:
 def findings(right: list[int], again: str = "resnets train photos", **rest: Any) -> Findings:
     counts = {"train": {"ants": 123, "bees": 98}}
     plain = again.partition(" --")[0]
-    found = {"recipe": SMALL.to_dict(), "counts": counts, "again": again, "by_default": plain}
-    found |= rest
-    return Findings(metrics(right), **found)
+    fields = {"recipe": SMALL.to_dict(), "counts": counts, "again": again, "by_default": plain}
+    fields |= rest
+    return Findings(metrics(right), **fields)
 
 
-def told(found: Findings) -> str:
-    return "\n".join(f"{step.text} {step.command}" for step in next_steps(found))
+def told(run_findings: Findings) -> str:
+    return "\n".join(f"{step.text} {step.command}" for step in next_steps(run_findings))
 
 
 def test_the_weakest_class_is_named_with_its_images() -> None:

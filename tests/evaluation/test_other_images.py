@@ -55,25 +55,27 @@ def test_every_way_to_a_result_knows_the_unfamiliar_ones(model: Model, tmp_path:
     assert [each.status for each in predict(model, images)] == wanted
     assert [each.status for each in predict(model, list(images))] == wanted
     assert all(each.prediction in ("ant", "bee") for each in predict(model, images))
-    told = explain(model, [Source(str(i), image) for i, image in enumerate(images)], side=32)
-    assert [each.prediction.status for each in told] == wanted
-    found = evaluate(model, images, [0, 1, 0, 1, 0]).statuses
-    assert (found.ok.count, found.unfamiliar.count, found.unsure.count) == (3, 2, 0)
+    explanations = explain(
+        model, [Source(str(i), image) for i, image in enumerate(images)], side=32
+    )
+    assert [each.prediction.status for each in explanations] == wanted
+    statuses = evaluate(model, images, [0, 1, 0, 1, 0]).statuses
+    assert (statuses.ok.count, statuses.unfamiliar.count, statuses.unsure.count) == (3, 2, 0)
     predicted = [each.prediction == "ant" for each in predict(model, images[:3])]
-    assert found.wrong == Proportion(np.not_equal(predicted, [True, False, True]).sum(), 3)
+    assert statuses.wrong == Proportion(np.not_equal(predicted, [True, False, True]).sum(), 3)
 
 
 def test_unfamiliar_goes_before_unsure(model: Model) -> None:
     never = calibrate(np.eye(2)[[0, 1] * 10], [1, 0] * 10).to_dict()
     assert never["threshold"] is None
     silent = Model(model.network, replace(model.description, calibration=never))
-    found = [each.status for each in predict(silent, np.r_[flat(DARK, 1), flat(BRIGHT, 1)])]
-    assert found == ["unsure", "unfamiliar"]
+    statuses = [each.status for each in predict(silent, np.r_[flat(DARK, 1), flat(BRIGHT, 1)])]
+    assert statuses == ["unsure", "unfamiliar"]
 
 
 def test_statuses_are_counted_and_only_the_ok_ones_are_judged() -> None:
-    found: list[Any] = ["ok", "unsure", "ok", "unfamiliar", "ok", "unsure"]
-    counted = Statuses.of(found, [True, False, False, False, True, True])
+    statuses: list[Any] = ["ok", "unsure", "ok", "unfamiliar", "ok", "unsure"]
+    counted = Statuses.of(statuses, [True, False, False, False, True, True])
     assert (counted.ok, counted.unsure) == (Proportion(3, 6), Proportion(2, 6))
     assert (counted.unfamiliar, counted.wrong) == (Proportion(1, 6), Proportion(1, 3))
     assert Statuses.of(["unsure"], [True]).wrong is None
@@ -90,11 +92,11 @@ def test_others_are_counted_by_status_and_broken_ones_apart(
     (tmp_path / "broken.png").write_bytes(b"\x89PNG broken")
     sources = open_others(str(tmp_path))
     assert len(sources) == 5
-    found = Others.of(Eager(model), sources, "things")
-    assert (found.ok, found.unfamiliar) == (Proportion(1, 4), Proportion(3, 4))
-    assert found.unreadable == 1
-    assert found.to_dict()["unfamiliar"]["count"] == 3
-    assert "1 more cannot be read" in found.in_words()
+    others = Others.of(Eager(model), sources, "things")
+    assert (others.ok, others.unfamiliar) == (Proportion(1, 4), Proportion(3, 4))
+    assert others.unreadable == 1
+    assert others.to_dict()["unfamiliar"]["count"] == 3
+    assert "1 more cannot be read" in others.in_words()
     with pytest.raises(UsageError, match="none of the 1 other image "):
         Others.of(Eager(model), [Source("a", b"no image")], "things")
 
@@ -104,10 +106,10 @@ def test_without_a_threshold_no_image_is_called_ok_or_unsure_even_if_all_are_unf
 ) -> None:
     bare = Model(model.network, replace(model.description, calibration={}))
     sources = [Source(str(number), image) for number, image in enumerate(flat(BRIGHT, 2))]
-    found = Others.of(Eager(bare), sources, "things")
-    assert (found.unfamiliar, found.not_calibrated) == (Proportion(2, 2), Proportion(0, 2))
-    assert "not calibrated" in found.in_words()
-    assert "status ok" not in found.in_words()
+    others = Others.of(Eager(bare), sources, "things")
+    assert (others.unfamiliar, others.not_calibrated) == (Proportion(2, 2), Proportion(0, 2))
+    assert "not calibrated" in others.in_words()
+    assert "status ok" not in others.in_words()
     counted = evaluate(bare, flat(BRIGHT, 2), [0, 1]).statuses
     assert (counted.unfamiliar, counted.calibrated) == (Proportion(2, 2), False)
     assert evaluate(model, flat(BRIGHT, 2), [0, 1]).statuses.calibrated
@@ -145,9 +147,9 @@ def test_near_duplicates_of_training_images_are_none_of_the_others(model: Model)
     same = [Source(str(seed), as_jpeg(picture(seed))) for seed in range(3)]
     new = [Source(str(seed), as_jpeg(picture(seed))) for seed in range(100, 105)]
     unreadable = Source("broken", b"no image")
-    found = Others.of(Eager(model), [*same, *new, unreadable], "things", [None, train])
-    assert (found.ok.total, found.seen, found.unreadable) == (5, 3, 1)
-    assert "3 more are left out" in found.in_words()
+    others = Others.of(Eager(model), [*same, *new, unreadable], "things", [None, train])
+    assert (others.ok.total, others.seen, others.unreadable) == (5, 3, 1)
+    assert "3 more are left out" in others.in_words()
     assert Others.of(Eager(model), [*same, *new], "things", [train], compared=0).seen == 0
     with pytest.raises(UsageError, match="each of the 3 images looks like an image"):
         Others.of(Eager(model), same, "things", [train])

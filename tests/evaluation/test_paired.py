@@ -82,31 +82,31 @@ def test_the_interval_covers_the_truth_in_95_of_100_cases():
 def test_the_counts_are_those_of_a_loop_over_the_images(total, classes, seed):
     generator = np.random.default_rng(seed)
     said_a, said_b, labels = generator.integers(0, classes, (3, total))
-    found = compare(said_a, said_b, labels, [f"class {k}" for k in range(classes)])
+    comparison = compare(said_a, said_b, labels, [f"class {k}" for k in range(classes)])
     expected = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
     decisive, otherwise = [], []
     for i, (a, b, label) in enumerate(zip(said_a, said_b, labels, strict=True)):
         expected[bool(a == label), bool(b == label)] += 1
         decisive += [i] if (a == label) != (b == label) else []
         otherwise += [i] if label not in (a, b) and a != b else []
-    assert found.pairs == Pairs(*expected.values())
-    assert found.decisive == tuple(decisive)
-    assert found.otherwise_wrong == tuple(otherwise)
-    rows = [row.pairs for row in found.classes if row.pairs]
+    assert comparison.pairs == Pairs(*expected.values())
+    assert comparison.decisive == tuple(decisive)
+    assert comparison.otherwise_wrong == tuple(otherwise)
+    rows = [row.pairs for row in comparison.classes if row.pairs]
     assert sum(row.total for row in rows) == total
-    assert sum(row.only_a for row in rows) == found.pairs.only_a
-    first, second = found.accuracies
-    assert second.value - first.value == pytest.approx(found.pairs.difference)
+    assert sum(row.only_a for row in rows) == comparison.pairs.only_a
+    first, second = comparison.accuracies
+    assert second.value - first.value == pytest.approx(comparison.pairs.difference)
 
 
 def test_looking_at_many_classes_makes_each_less_convincing():
     # 1 of 20 classes is better by 6 images to none, p = 2/64; among twenty that is no news
     labels = np.repeat(np.arange(20), 6)
     said_a = np.where(labels == 7, 0, labels)
-    found = compare(said_a, labels, labels, [str(k) for k in range(20)])
-    assert found.classes[7].pairs.p_value == pytest.approx(2 / 64)
-    assert found.classes[7].adjusted == pytest.approx(20 * 2 / 64)
-    assert found.classes[6].adjusted == 1
+    comparison = compare(said_a, labels, labels, [str(k) for k in range(20)])
+    assert comparison.classes[7].pairs.p_value == pytest.approx(2 / 64)
+    assert comparison.classes[7].adjusted == pytest.approx(20 * 2 / 64)
+    assert comparison.classes[6].adjusted == 1
 
 
 def test_the_verdict_says_which_by_how_much_and_whether_it_is_chance():
@@ -133,8 +133,8 @@ def test_the_verdict_says_which_by_how_much_and_whether_it_is_chance():
 
 
 def test_a_comparison_goes_into_json():
-    found = compare([0, 1, 1], [0, 0, 1], [0, 0, 0], ["cat", "dog", "unseen"])
-    read = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    comparison = compare([0, 1, 1], [0, 0, 1], [0, 0, 0], ["cat", "dog", "unseen"])
+    read = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert read["pairs"] == {"both": 1, "only_a": 0, "only_b": 1, "neither": 1}
     assert read["classes"][2] == {"name": "unseen", "pairs": None, "adjusted": 1.0}
     assert read["decisive"] == [1]

@@ -23,9 +23,9 @@ Untrained = Callable[..., Path]
 @given(total=st.integers(0, 500), parts=st.integers(1, 80))
 def test_parts_are_the_list_in_order_and_of_almost_equal_length(total: int, parts: int) -> None:
     everything = list(range(total))
-    found = [Part(number, parts).of_list(everything) for number in range(1, parts + 1)]
-    assert [each for part in found for each in part] == everything
-    assert max(map(len, found)) - min(map(len, found)) <= 1
+    slices = [Part(number, parts).of_list(everything) for number in range(1, parts + 1)]
+    assert [each for part in slices for each in part] == everything
+    assert max(map(len, slices)) - min(map(len, slices)) <= 1
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1/0", "1", "a/b", "-1/4", "1/4/2", "1/1000000"])
@@ -61,8 +61,10 @@ def test_the_parts_are_one_run(model: Path, photos: Path, tmp_path: Path, parts:
     words = (model, photos, "--top", 2, "--features")
     assert predict(*words, "--parquet", tmp_path / "one.parquet")[0] == 1
     for number in reversed(range(1, parts + 1)):
-        code, told = predict(*words, "--part", f"{number}/{parts}", "--output", tmp_path / "parts")
-        assert code == 0, told
+        code, message = predict(
+            *words, "--part", f"{number}/{parts}", "--output", tmp_path / "parts"
+        )
+        assert code == 0, message
     done = call("merge", tmp_path / "parts", "--output", tmp_path / "all.parquet")
     assert done.returncode == 1  # as for one run, for the broken image
     assert "1 of 5 images cannot be read" in done.stderr
@@ -98,8 +100,8 @@ def test_a_part_that_is_there_is_not_predicted_again(
     words = (model, photos, "--part", "2/3", "--output", tmp_path)
     assert predict(*words)[0] == 0
     monkeypatch.setattr("resnets.deployment.engines.opening.open_engine", None)
-    code, told = predict(*words)
-    assert (code, "done already" in told) == (0, True)
+    code, message = predict(*words)
+    assert (code, "done already" in message) == (0, True)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -133,8 +135,8 @@ def test_parts_of_another_model_list_number_or_settings_are_refused_and_not_mixe
         "one of 2 parts": (model, photos, "--part", "1/3", "--output", tmp_path),
     }
     for reason, words in cases.items():
-        code, told = predict(*words)
-        assert (code, reason in told) == (2, True), told
+        code, message = predict(*words)
+        assert (code, reason in message) == (2, True), message
     assert len(list(tmp_path.iterdir())) == 1
 
 

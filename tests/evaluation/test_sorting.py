@@ -85,12 +85,12 @@ def test_folders_of_classes_are_distinct_and_allowed_everywhere() -> None:
 
 def test_what_is_unsure_or_unfamiliar_is_to_be_reviewed(photos: Path, tmp_path: Path) -> None:
     sources = [Source(each, photos / each) for each in ("x/1.png", "y/1.png", "z/1.PNG")]
-    found = [
+    predictions = [
         Prediction("x/1.png", "Cat", 0.9, "ok"),
         Prediction("y/1.png", "Cat", 0.9, "unfamiliar"),
         Prediction("z/1.PNG", "cat", 0.4, "unsure"),
     ]
-    sort_images(found, sources, tmp_path / "s", NAMES)
+    sort_images(predictions, sources, tmp_path / "s", NAMES)
     assert set(content(tmp_path / "s")) == {"Cat/1.png", "review/1.png", "review/1-2.PNG"}
 
 
@@ -106,10 +106,10 @@ def test_a_folder_with_content_is_replaced_only_if_it_was_sorted_and_only_the_co
     folder = (target / first).parent
     (folder / "mine.png").write_bytes(b"put there by hand")
     assert call("predict", model, photos / "y", "--sort", target, "--overwrite").returncode == 0
-    found = content(target)
-    assert found.pop((folder / "mine.png").relative_to(target).as_posix()) == b"put there by hand"
-    assert list(found.values()) == [(photos / "y" / "1.png").read_bytes()]
-    (copy,) = found
+    files = content(target)
+    assert files.pop((folder / "mine.png").relative_to(target).as_posix()) == b"put there by hand"
+    assert list(files.values()) == [(photos / "y" / "1.png").read_bytes()]
+    (copy,) = files
     (target / copy).write_bytes(b"changed by hand")
     assert call("predict", model, photos / "x", "--sort", target, "--overwrite").returncode == 0
     assert b"changed by hand" in content(target).values()
@@ -160,8 +160,8 @@ def test_other_outputs_and_files_say_it_too(
     table = tmp_path / "table.parquet"
     done = call("predict", model, photos, "--sort", tmp_path / "s", "--parquet", table)
     assert done.returncode == 1
-    found = pq.read_table(table)  # type: ignore[no-untyped-call]
-    assert sum(each is not None for each in found["sorted_to"].to_pylist()) == 3
+    columns = pq.read_table(table)  # type: ignore[no-untyped-call]
+    assert sum(each is not None for each in columns["sorted_to"].to_pylist()) == 3
     printed = call("predict", model, photos, "--sort", tmp_path / "t", "--csv").stdout
     assert "sorted_to" in printed.splitlines()[0]
     assert call("predict", model, photos, "--overwrite").returncode == 2
@@ -169,8 +169,10 @@ def test_other_outputs_and_files_say_it_too(
 
 
 def test_python_sorts_files_alike(model: Path, photos: Path, tmp_path: Path) -> None:
-    found = resnets.predict(model, photos, sort=tmp_path / "s")
-    assert sum(each.sorted_to is not None for each in found) == len(content(tmp_path / "s")) == 3
+    predictions = resnets.predict(model, photos, sort=tmp_path / "s")
+    assert (
+        sum(each.sorted_to is not None for each in predictions) == len(content(tmp_path / "s")) == 3
+    )
     with pytest.raises(UsageError, match="overwrite=True"):
         resnets.predict(model, photos, sort=tmp_path / "s")
     with pytest.raises(UsageError, match="copies files"):

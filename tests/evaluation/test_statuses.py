@@ -55,10 +55,10 @@ def test_what_was_never_calibrated_is_neither_ok_nor_unsure(
 
 
 def test_figures_count_it_apart(never: Path, folder: Path) -> None:
-    found = evaluate(never, folder)
-    assert (found.statuses.ok.count, found.statuses.not_calibrated.count) == (0, 4)
-    assert found.statuses.wrong is None
-    assert found.to_dict()["status"]["not_calibrated"]["count"] == 4
+    evaluation = evaluate(never, folder)
+    assert (evaluation.statuses.ok.count, evaluation.statuses.not_calibrated.count) == (0, 4)
+    assert evaluation.statuses.wrong is None
+    assert evaluation.to_dict()["status"]["not_calibrated"]["count"] == 4
     assert "not calibrated" in call("evaluate", never, folder).stdout
     assert "not calibrated" in call("compare", never, never, folder, "--latency", 0).stdout
 
@@ -71,9 +71,9 @@ def test_explained_images_have_it_too(never: Path) -> None:
 
 
 def test_images_of_other_things_would_be_accepted_by_it(never: Path) -> None:
-    found = Others.of(Eager(load(never)), [Source("a", IMAGES[0])], "things")
-    assert (found.not_calibrated.count, found.ok.count) == (1, 0)
-    assert "accepted" in found.in_words()
+    others = Others.of(Eager(load(never)), [Source("a", IMAGES[0])], "things")
+    assert (others.not_calibrated.count, others.ok.count) == (1, 0)
+    assert "accepted" in others.in_words()
 
 
 @pytest.mark.filterwarnings("ignore:Prediction.answer:DeprecationWarning")
@@ -96,7 +96,7 @@ def test_unsure_says_that_no_probability_was_high_enough(
 
 
 @pytest.mark.parametrize(
-    ("calibration", "said"),
+    ("calibration", "rule"),
     [
         ({}, "the status is not calibrated"),
         (calibrate(np.eye(2)[[0, 1] * 10], [1, 0] * 10).to_dict(), "the status is unsure"),
@@ -104,10 +104,10 @@ def test_unsure_says_that_no_probability_was_high_enough(
     ],
 )
 def test_instructions_inside_an_exported_file_tell_the_rule(
-    untrained: Untrained, calibration: dict[str, Any], said: str
+    untrained: Untrained, calibration: dict[str, Any], rule: str
 ) -> None:
     from resnets.deployment.export.files import _instructions
 
     about = read_description(untrained(("ant", "ok"), calibration=calibration))
-    assert said in _instructions(about)
+    assert rule in _instructions(about)
     assert ("calibrated, each row" in _instructions(about)) == bool(calibration)

@@ -73,11 +73,11 @@ def test_one_confident_error_in_160_images_lowers_every_confidence_only_a_little
 
 def test_the_fit_is_the_peak_of_the_posterior(drawn):
     logits, labels = drawn(50, classes=3, temperature=1.8, seed=2)
-    found = np.log(fit_temperature(logits, labels))
+    peak = np.log(fit_temperature(logits, labels))
 
     def posterior(log_temperature):
         scaled = scipy_log_softmax(logits / np.exp(log_temperature), axis=1)
         prior = norm.logpdf(log_temperature, scale=_SPREAD)
         return scaled[np.arange(50), labels].sum() + prior
 
-    assert posterior(found) > max(posterior(found - 0.01), posterior(found + 0.01))
+    assert posterior(peak) > max(posterior(peak - 0.01), posterior(peak + 0.01))

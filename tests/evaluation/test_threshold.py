@@ -39,9 +39,9 @@ def test_a_promised_error_rate_is_broken_as_seldom_as_promised():
     for _ in range(300):
         confidence = generator.random(5000)
         correct = generator.random(5000) < confidence
-        found = promise(confidence, correct, 0.1)
-        promises += found.promised
-        broken += found.promised and (1 - found.value) / 2 > 0.1
+        threshold = promise(confidence, correct, 0.1)
+        promises += threshold.promised
+        broken += threshold.promised and (1 - threshold.value) / 2 > 0.1
     assert promises > 285
     assert seldom_enough(broken, 300)
 
@@ -108,9 +108,9 @@ def test_a_promise_leaves_few_predictions_out():
     generator = np.random.default_rng(6)
     confidence = generator.random(50_000)
     correct = generator.random(50_000) < confidence
-    found = promise(confidence, correct, 0.1)
-    assert found.promised
-    assert 0.8 < found.value < 0.83  # 0.8 is the true one
+    threshold = promise(confidence, correct, 0.1)
+    assert threshold.promised
+    assert 0.8 < threshold.value < 0.83  # 0.8 is the true one
 
 
 @given(st.integers(0, 2**32), st.integers(1, 120), st.sampled_from([0.01, 0.1, 0.3]))
@@ -119,17 +119,19 @@ def test_the_measured_error_rate_at_the_threshold_is_at_most_the_target(seed, to
     confidence = generator.integers(1, 20, total) / 20  # with equal ones
     correct = generator.random(total) < confidence
     held = _held_back(total, target)
-    found = _fit_threshold(confidence, correct, target, held)
-    if found.value is None:
+    threshold = _fit_threshold(confidence, correct, target, held)
+    if threshold.value is None:
         measured = [errors_beyond(c, confidence, correct) for c in confidence]
         assert min(measured) > target
-        assert found.errors is None
+        assert threshold.errors is None
         return
-    shown = held if found.promised else np.full(total, True)
-    assert found.errors.value == errors_beyond(found.value, confidence[shown], correct[shown])
-    assert found.errors.value <= target
-    if not found.promised:
-        lower = confidence[confidence < found.value]
+    shown = held if threshold.promised else np.full(total, True)
+    assert threshold.errors.value == errors_beyond(
+        threshold.value, confidence[shown], correct[shown]
+    )
+    assert threshold.errors.value <= target
+    if not threshold.promised:
+        lower = confidence[confidence < threshold.value]
         assert all(errors_beyond(c, confidence, correct) > target for c in lower)
 
 
@@ -137,11 +139,11 @@ def test_the_measured_error_rate_at_the_threshold_is_at_most_the_target(seed, to
 def test_the_fewest_images_that_can_promise_are_those_of_the_closed_form(rate, candidates):
     needed = _images_needed(rate, candidates)
     right = np.ones(needed, dtype=bool)
-    found = promise(np.linspace(0.5, 1, needed)[::-1], right, rate, candidates)
+    threshold = promise(np.linspace(0.5, 1, needed)[::-1], right, rate, candidates)
     exact = math.log(0.05 / candidates) / math.log(1 - rate)  # (1 - rate)^n = 0.05 / candidates
     assert exact <= 2 * needed // 3 < exact + 1  # two thirds are held back
     assert promise(np.full(needed, 0.9), right, rate, candidates).promised
-    assert found.value >= 0.5
+    assert threshold.value >= 0.5
     too_few = promise(np.full(needed - 1, 0.9), right[1:], rate, candidates)
     assert (too_few.value, too_few.promised) == (0.9, False)
 
@@ -155,5 +157,5 @@ def test_an_error_rate_outside_zero_to_one_is_refused(rate):
 
 
 def test_predictions_that_are_all_wrong_leave_no_threshold():
-    found = _fit_threshold([0.9, 0.8], [False, False], 0.5)
-    assert (found.value, found.promised, found.errors) == (None, False, None)
+    threshold = _fit_threshold([0.9, 0.8], [False, False], 0.5)
+    assert (threshold.value, threshold.promised, threshold.errors) == (None, False, None)

@@ -49,9 +49,9 @@ def test_probabilities_are_the_mean_over_an_image_and_its_mirror_image(
 def test_just_what_the_network_sees_is_mirrored(size: int, resize: int) -> None:
     preprocessing = Preprocessing(size, resize, (0.5,), (0.5,))
     frames = np.random.default_rng(0).integers(0, 256, (2, resize, resize, 1), np.uint8)
-    for frame, found in zip(frames, _mirrored(frames, preprocessing), strict=True):
+    for frame, mirror_image in zip(frames, _mirrored(frames, preprocessing), strict=True):
         expected = centre_crop(frame, size)[:, ::-1]
-        np.testing.assert_array_equal(centre_crop(found, size), expected)
+        np.testing.assert_array_equal(centre_crop(mirror_image, size), expected)
 
 
 def test_thresholds_stay_and_promise_nothing(images: np.ndarray) -> None:
@@ -70,12 +70,12 @@ def test_thresholds_stay_and_promise_nothing(images: np.ndarray) -> None:
 
 def test_figures_are_those_of_the_averaged_probabilities(images: np.ndarray) -> None:
     rows = predict(MODEL, images, tta=True)
-    found = evaluate(MODEL, images, ["cat"] * len(images), tta=True)
-    assert found.metrics.top1.count == sum(row.prediction == "cat" for row in rows)
+    evaluation = evaluate(MODEL, images, ["cat"] * len(images), tta=True)
+    assert evaluation.metrics.top1.count == sum(row.prediction == "cat" for row in rows)
     of_cat = [dict(row.top)["cat"] for row in predict(MODEL, images, top=10, tta=True)]
-    assert found.metrics.loss == pytest.approx(-np.log(of_cat).mean(), abs=1e-3)
-    assert found.temperature == 1  # what is averaged is calibrated already
-    assert found.before.error == found.after.error
+    assert evaluation.metrics.loss == pytest.approx(-np.log(of_cat).mean(), abs=1e-3)
+    assert evaluation.temperature == 1  # what is averaged is calibrated already
+    assert evaluation.before.error == evaluation.after.error
 
 
 def test_commands_say_that_it_was_used(
@@ -87,15 +87,15 @@ def test_commands_say_that_it_was_used(
     data = str(tmp_path)
     for command in (["predict", MODEL, data], ["evaluate", MODEL, data, "--split", "all"]):
         assert main([*command, "--tta"]) == 0
-        told = capsys.readouterr().err
-        assert "mirror image" in told
-        assert "promise" in told
+        message = capsys.readouterr().err
+        assert "mirror image" in message
+        assert "promise" in message
         assert main(command) == 0
         assert "mirror" not in capsys.readouterr().err
     assert main([*command, "--tta", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["computed"]["tta"] is True
-    assert found["calibration"]["promised"] is False
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["computed"]["tta"] is True
+    assert figures["calibration"]["promised"] is False
 
 
 @pytest.mark.parametrize(("flip", "doubted"), [("none", True), ("random", False)])

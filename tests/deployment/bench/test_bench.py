@@ -18,11 +18,11 @@ def record(*rounds: list[float]) -> Record:
 
 def test_the_ratio_is_made_within_a_round_and_then_its_median_taken() -> None:
     """The machine is ten times slower in the second round; the ratio stays what it is, 2."""
-    found = {
+    records = {
         EAGER: record([0.2, 0.2, 0.2], [2.0, 2.0, 2.0], [0.2, 0.2, 0.2]),
         FAST: record([0.1, 0.1, 0.1], [1.0, 1.0, 9.0], [0.1, 0.1, 0.1]),
     }
-    figures = _row(FAST, 4, found, found[EAGER], (1000, {1: 400_000.0}))
+    figures = _row(FAST, 4, records, records[EAGER], (1000, {1: 400_000.0}))
     assert figures.ratio == pytest.approx(2)
     assert figures.images_per_second == pytest.approx(40)
     assert figures.multiply_adds_per_second == pytest.approx(40_000)
@@ -33,16 +33,16 @@ def test_the_ratio_is_made_within_a_round_and_then_its_median_taken() -> None:
 def test_a_percentile_needs_enough_calls() -> None:
     milliseconds = [number / 1000 for number in range(1, 101)]
     for calls, known in ((3, [50]), (20, [50, 95]), (100, [50, 95, 99])):
-        found = {FAST: record(milliseconds[:calls])}
-        latency = _row(FAST, 4, found, found[FAST], (1, {})).latency
+        records = {FAST: record(milliseconds[:calls])}
+        latency = _row(FAST, 4, records, records[FAST], (1, {})).latency
         assert [percent for percent, value in latency.items() if value is not None] == known
     assert latency[50] == pytest.approx(50.5)
     assert latency[99] == pytest.approx(99.01)
 
 
 def test_without_a_peak_there_is_no_share_of_it() -> None:
-    found = {FAST: record([0.1, 0.1, 0.1])}
-    assert math.isnan(_row(FAST, 4, found, found[FAST], (1, {})).share_of_peak)
+    records = {FAST: record([0.1, 0.1, 0.1])}
+    assert math.isnan(_row(FAST, 4, records, records[FAST], (1, {})).share_of_peak)
 
 
 def test_the_peak_is_the_fastest_product_in_any_round() -> None:
@@ -50,7 +50,7 @@ def test_the_peak_is_the_fastest_product_in_any_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"batch_sizes": ()}, "batch sizes"),
         ({"batch_sizes": (0,)}, "batch sizes"),
@@ -59,8 +59,8 @@ def test_the_peak_is_the_fastest_product_in_any_round() -> None:
         ({"seconds": math.nan}, "seconds: nan"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(options: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_what_cannot_be_measured_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         bench([EAGER], 1, **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="nothing to measure"):
         bench([], 1)

@@ -41,20 +41,20 @@ def wait_for(process: int, letters: str) -> bool:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
-            found = state(process)
+            letter = state(process)
         except FileNotFoundError:
-            found = "-"
-        if found in letters:
+            letter = "-"
+        if letter in letters:
             return True
         time.sleep(0.02)
     return False
 
 
 def test_each_runs_every_batch_size_once_a_round_and_a_failure_has_its_reason() -> None:
-    found, failed = measure_in_turns([PEAK, MISSING], [1, 4], rounds=3, seconds=0.01)
-    assert list(found) == [PEAK]
-    assert {size: len(turns) for size, turns in found[PEAK].turns.items()} == {1: 3, 4: 3}
-    assert found[PEAK].cold_start > 0
+    measurements, failed = measure_in_turns([PEAK, MISSING], [1, 4], rounds=3, seconds=0.01)
+    assert list(measurements) == [PEAK]
+    assert {size: len(turns) for size, turns in measurements[PEAK].turns.items()} == {1: 3, 4: 3}
+    assert measurements[PEAK].cold_start > 0
     assert "no/such/file.onnx" in failed[MISSING]
 
 

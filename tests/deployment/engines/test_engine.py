@@ -39,7 +39,7 @@ def _no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         (np.zeros((2, 20, 20, 1), np.uint8), r"\(2, 20, 20, 1\) and type uint8; expected \(B, H,"),
         (np.zeros((20, 20, 3), np.uint8), r"shape \(20, 20, 3\)"),
@@ -51,11 +51,11 @@ def _no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_no_batch_of_images_is_refused_in_one_way_by_all(
-    name: EngineName, images: Any, said: str, model_path: Path
+    name: EngineName, images: Any, message: str, model_path: Path
 ) -> None:
     engine = opened(model_path, name)
     for call in (engine.probabilities, engine.features, engine.graph):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             call(images)
 
 
@@ -137,15 +137,17 @@ BAD = [
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("change", "said"), BAD, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("change", "message"), BAD, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_hostile_and_lying_files_get_one_clear_error(
-    name: EngineName, change: Change, said: str, exported: Path, tmp_path: Path
+    name: EngineName, change: Change, message: str, exported: Path, tmp_path: Path
 ) -> None:
     model = onnx.load(exported)
     change(model)
     path = tmp_path / "bad.onnx"
     path.write_bytes(undigested(model))
-    with pytest.raises(ContentError, match=said) as error:
+    with pytest.raises(ContentError, match=message) as error:
         open_engine(path, name, threads=1)
     assert "\n" not in str(error.value)
 
@@ -173,8 +175,8 @@ def test_threads_may_share_an_engine(name: EngineName, model_path: Path) -> None
     with ThreadPoolExecutor(8) as pool:
         for size in (1, 1, 1, 2, 4, 2, 1):
             batches = [images[start : start + size] for start in range(0, 64, size)]
-            found = np.concatenate(list(pool.map(engine.probabilities, batches * 4)))
-            np.testing.assert_allclose(found, np.tile(alone, (4, 1)), atol=1e-5)
+            probabilities = np.concatenate(list(pool.map(engine.probabilities, batches * 4)))
+            np.testing.assert_allclose(probabilities, np.tile(alone, (4, 1)), atol=1e-5)
 
 
 def test_an_onnx_file_cut_off_anywhere_is_refused(exported: Path, tmp_path: Path) -> None:
@@ -341,14 +343,14 @@ def test_commands_say_which_file_and_engine_ran(
         (tmp_path / name).mkdir()
         Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / name / "0.png")
     export = in_8_bits.with_suffix(".onnx")
-    for file, said in (
+    for file, text in (
         (in_8_bits, f"torch in float32 from {in_8_bits}"),
         (export, f"onnxruntime in int8 from {export}"),
     ):
         assert main(["predict", str(file), str(tmp_path)]) == 0
-        assert said in capsys.readouterr().err
+        assert text in capsys.readouterr().err
         assert main(["evaluate", str(file), str(tmp_path), "--split", "all"]) == 0
-        assert said in capsys.readouterr().err
+        assert text in capsys.readouterr().err
     assert main(["evaluate", str(export), str(tmp_path), "--split", "all", "--json"]) == 0
     computed = json.loads(capsys.readouterr().out)["computed"]
     assert computed == {"file": str(export), "engine": "onnxruntime", "precision": "int8"}
@@ -376,10 +378,10 @@ def test_every_engine_gives_the_same_status_to_the_same_image(
         probabilities, features = engine.outputs(pixels)
         np.testing.assert_allclose(probabilities, engine.probabilities(pixels), atol=1e-6)
         np.testing.assert_allclose(features, engine.features(pixels), rtol=1e-3, atol=1e-5)
-        found = [each.status for each in predict(engine, pixels)]
-        assert found == [predict(engine, image)[0].status for image in pixels]
-        assert [each if each == "unfamiliar" else "" for each in found] == wanted
-        statuses[name] = found
+        predicted_statuses = [each.status for each in predict(engine, pixels)]
+        assert predicted_statuses == [predict(engine, image)[0].status for image in pixels]
+        assert [each if each == "unfamiliar" else "" for each in predicted_statuses] == wanted
+        statuses[name] = predicted_statuses
         counted = evaluate(engine, pixels, [0] * len(pixels)).statuses
         assert counted is not None
         assert counted.unfamiliar.count == wanted.count("unfamiliar")

@@ -22,10 +22,10 @@ def test_a_batch_size_gets_its_own_graph_when_it_keeps_coming(sizes: list[int]) 
         return batch or -1
 
     graphs = Graphs(make)
-    found = [graphs.for_batch(size) for size in sizes]
-    assert all(graph in (-1, size) for size, graph in zip(sizes, found, strict=True))
-    assert all(graph == 1 for size, graph in zip(sizes, found, strict=True) if size == 1)
-    several = [(s, g) for s, g in zip(sizes, found, strict=True) if s > 1]
+    used_graphs = [graphs.for_batch(size) for size in sizes]
+    assert all(graph in (-1, size) for size, graph in zip(sizes, used_graphs, strict=True))
+    assert all(graph == 1 for size, graph in zip(sizes, used_graphs, strict=True) if size == 1)
+    several = [(s, g) for s, g in zip(sizes, used_graphs, strict=True) if s > 1]
     for size, run in groupby(several, key=lambda pair: pair[0]):
         got = [graph for _, graph in run]
         assert got == ([-1] * _MIN_REPEATS + [size] * len(got))[: len(got)]
@@ -38,8 +38,8 @@ def test_answers_do_not_depend_on_the_graph(name: EngineName, exported: Path) ->
     engine = open_engine(exported, name, threads=1)
     side = engine.description.preprocessing.resize
     images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
-    found = [engine.probabilities(images) for _ in range(_MIN_REPEATS + 2)]
+    probabilities = [engine.probabilities(images) for _ in range(_MIN_REPEATS + 2)]
     alone = np.concatenate([engine.probabilities(image[None]) for image in images])
-    for each in found:
+    for each in probabilities:
         np.testing.assert_allclose(each, alone, atol=1e-5)
     np.testing.assert_allclose(engine.probabilities(images[:2]), alone[:2], atol=1e-5)

@@ -30,8 +30,8 @@ def test_the_published_network_predicts_images_of_cifar_alike_in_every_engine(
     expected = in_pytorch(model, pixels)
     assert (expected == table["label"].to_numpy()).mean() > 0.9
     for name in ("onnxruntime", "openvino"):
-        found = answers(path, name, pixels)
-        differing = np.flatnonzero(found != expected)
+        predictions = answers(path, name, pixels)
+        differing = np.flatnonzero(predictions != expected)
         assert len(differing) <= 1, f"{name} differs on the images {differing.tolist()}"
 
 

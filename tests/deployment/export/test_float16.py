@@ -18,11 +18,13 @@ def test_sixteen_bits_halve_the_weights_and_keep_inputs_and_outputs(
     graph: bytes, images: Make
 ) -> None:
     halved = _float16_graph(graph)
-    found = onnx.load_from_string(halved).graph
-    kinds = Counter(item.data_type for item in found.initializer)
+    halved_graph = onnx.load_from_string(halved).graph
+    kinds = Counter(item.data_type for item in halved_graph.initializer)
     assert kinds[onnx.TensorProto.FLOAT16] == 6  # three weights, three biases
     assert kinds[onnx.TensorProto.FLOAT] == 2  # of the preparation
-    ends = [value.type.tensor_type.elem_type for value in (*found.input, *found.output)]
+    ends = [
+        value.type.tensor_type.elem_type for value in (*halved_graph.input, *halved_graph.output)
+    ]
     assert ends == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT]
     new = images(40)
     difference = np.abs(_probabilities(graph, new) - _probabilities(halved, new)).max()

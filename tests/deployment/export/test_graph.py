@@ -14,10 +14,10 @@ GREY = ((0.5,), (0.25,))
 
 
 def seen(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    found: np.ndarray = _resized_and_cropped(torch.from_numpy(pixels[None]), preprocessing)[
+    crop: np.ndarray = _resized_and_cropped(torch.from_numpy(pixels[None]), preprocessing)[
         0
     ].numpy()
-    return found.transpose(2, 0, 1)
+    return crop.transpose(2, 0, 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,10 +74,10 @@ def test_the_bicubic_graph_clips_after_each_pass_as_pillow_does() -> None:
     """Of an image that Pillow resizes across first."""
     pixels = 255 * np.random.default_rng(0).integers(0, 2, (90, 120, 1), np.uint8)
     preprocessing = crops(50, 10, "bicubic", "center", "even")
-    found = seen(pixels, preprocessing)
-    assert np.abs(found - preprocessing.pixels(pixels)).max() <= 1
-    assert found.min() == 0
-    assert found.max() == 255
+    crop = seen(pixels, preprocessing)
+    assert np.abs(crop - preprocessing.pixels(pixels)).max() <= 1
+    assert crop.min() == 0
+    assert crop.max() == 255
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,8 +89,8 @@ def test_of_a_frame_every_graph_only_moves_bytes(
     side = preprocessing.resize
     pixels = np.random.default_rng(size).integers(0, 256, (side, side, 1), np.uint8)
     window = preprocessing.window
-    found = seen(pixels, preprocessing).transpose(1, 2, 0)
-    np.testing.assert_array_equal(found, pixels[window, window])
+    crop = seen(pixels, preprocessing).transpose(1, 2, 0)
+    np.testing.assert_array_equal(crop, pixels[window, window])
     np.testing.assert_array_equal(preprocessing.pixels(pixels)[0], pixels[window, window, 0])
 
 

@@ -183,19 +183,19 @@ def measured(total: int, only_float: int, only_int8: int) -> Quantisation:
     before, after = truth.copy(), truth.copy()
     after[:only_float] = 1
     before[only_float : only_float + only_int8] = 1
-    found = compare(before, after, truth, ["a", "b"])
+    comparison = compare(before, after, truth, ["a", "b"])
     scales, choice = _Scales(256, 2, 2, 80), Choice((), {}, 16)
-    return Quantisation(found, f"{total} images", scales, choice, 10, 5, "none")
+    return Quantisation(comparison, f"{total} images", scales, choice, 10, 5, "none")
 
 
 def test_thirty_images_on_which_both_agree_do_not_prove_that_nothing_is_lost() -> None:
     """Tango's interval of 0 of 30 ends at z^2 / (n + z^2): 11.4 points."""
     done = measured(30, 0, 0)
     assert done.worst == pytest.approx(100 * 1.96**2 / (30 + 1.96**2), abs=0.01)
-    with pytest.raises(ContentError, match=r"11\.4 points cannot be.* 30 images.*--force") as told:
+    with pytest.raises(ContentError, match=r"11\.4 points cannot be.* 30 images.*--force") as error:
         done.refuse("a.onnx", 0.5, force=False)
-    assert str(told.value).count("cannot be excluded") == 1
-    assert len(str(told.value)) < 250
+    assert str(error.value).count("cannot be excluded") == 1
+    assert len(str(error.value)) < 250
     done.refuse("a.onnx", 0.5, force=True)
     assert "11.4 points cannot be excluded on 30 images" in done.in_words(0.5)
 
@@ -224,8 +224,8 @@ def fitted(max_error: float = 0.1) -> dict[str, Any]:
     """A calibration of the float32 file, far from what its images would give."""
     random = np.random.default_rng(0)
     logits = random.standard_normal((500, 5)) * 0.1
-    found = calibrate(logits, random.integers(0, 5, 500), max_error).to_dict()
-    return found | {"temperature": 1.0, "threshold": 0.999, "promised": True}
+    calibration = calibrate(logits, random.integers(0, 5, 500), max_error).to_dict()
+    return calibration | {"temperature": 1.0, "threshold": 0.999, "promised": True}
 
 
 def test_the_file_in_8_bits_has_its_own_temperature_thresholds_and_metrics(

@@ -40,19 +40,19 @@ def test_eight_bits_answer_like_float_on_new_images(
     graph: bytes, small: bytes, images: Make
 ) -> None:
     new = images(60)
-    wished, given = _probabilities(graph, new), _probabilities(small, new)
-    assert np.abs(wished - given).max() < 0.06
-    assert (wished.argmax(1) == given.argmax(1)).mean() > 0.9
-    assert np.abs(wished - given).max() > 1e-5  # it is not the float graph
+    wished, quantised = _probabilities(graph, new), _probabilities(small, new)
+    assert np.abs(wished - quantised).max() < 0.06
+    assert (wished.argmax(1) == quantised.argmax(1)).mean() > 0.9
+    assert np.abs(wished - quantised).max() > 1e-5  # it is not the float graph
 
 
 def test_weights_have_a_scale_for_each_output_channel_in_whole_numbers(small: bytes) -> None:
-    found = types(small)
-    assert found["w1_quantized"] == found["w2_quantized"] == onnx.TensorProto.INT8
+    data_types = types(small)
+    assert data_types["w1_quantized"] == data_types["w2_quantized"] == onnx.TensorProto.INT8
     shapes = {i.name: tuple(i.dims) for i in onnx.load_from_string(small).graph.initializer}
     assert shapes["w1_scale"] == (8,)
     assert shapes["w2_scale"] == (16,)
-    assert "w1" not in found
+    assert "w1" not in data_types
 
 
 def test_what_prepares_images_and_makes_probabilities_stays_in_float(small: bytes) -> None:
@@ -66,9 +66,9 @@ def test_what_prepares_images_and_makes_probabilities_stays_in_float(small: byte
 def test_a_layer_stays_in_float_when_asked(
     end: str, weight: str, graph: bytes, images: Make
 ) -> None:
-    found = types(quantise_graph(graph, [images(8)], [end]))
-    assert found[weight] == onnx.TensorProto.FLOAT
-    assert found["w2_quantized"] == onnx.TensorProto.INT8
+    data_types = types(quantise_graph(graph, [images(8)], [end]))
+    assert data_types[weight] == onnx.TensorProto.FLOAT
+    assert data_types["w2_quantized"] == onnx.TensorProto.INT8
 
 
 def test_the_choice_follows_the_distortion_on_held_out_images(graph: bytes, images: Make) -> None:
@@ -95,14 +95,14 @@ def test_the_choice_follows_the_distortion_on_held_out_images(graph: bytes, imag
 def test_a_layer_in_float_must_take_away_a_fifth_of_the_distortion(
     nothing: float, first: float, last: float, both: float, kept: tuple[str, ...]
 ) -> None:
-    found = {(): nothing, ("first",): first, ("last",): last, ("first", "last"): both}
-    assert _best_layers(found) == kept
+    divergences = {(): nothing, ("first",): first, ("last",): last, ("first", "last"): both}
+    assert _best_layers(divergences) == kept
 
 
 def test_the_divergence_is_that_of_its_definition() -> None:
     """KL((1/2, 1/2) || (1/4, 3/4)) = ln 2 - ln 3 / 2 (Kullback and Leibler 1951)."""
-    found = _divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]))
-    assert found == pytest.approx(np.log(2) - np.log(3) / 2)
+    divergence = _divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]))
+    assert divergence == pytest.approx(np.log(2) - np.log(3) / 2)
 
 
 def test_too_few_images_and_a_graph_without_network_are_refused(graph: bytes, images: Make) -> None:

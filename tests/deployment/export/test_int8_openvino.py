@@ -34,8 +34,8 @@ def test_eight_bits_answer_like_float_on_new_images(
 ) -> None:
     small = quantise_graph(model, [images(16)], [])
     new = images(60)
-    wished, given = _probabilities(model, new), _probabilities(small, new)
-    assert 1e-5 < np.abs(wished - given).max() < 0.03
+    wished, quantised = _probabilities(model, new), _probabilities(small, new)
+    assert 1e-5 < np.abs(wished - quantised).max() < 0.03
     whole = [op for op in small.get_ops() if op.get_type_name() == "FakeQuantize"]
     assert len(whole) >= 3
     assert not kinds(model)["FakeQuantize"]  # the model that was given stays as it is
@@ -57,9 +57,9 @@ def test_only_what_lies_between_the_first_convolution_and_the_classifier_is_the_
 def test_a_model_without_convolution_is_refused() -> None:
     from openvino import opset13 as ops
 
-    given = ops.parameter([1, 4], np.float32)
+    parameter = ops.parameter([1, 4], np.float32)
     with pytest.raises(ContentError, match="no convolution"):
-        _outside(openvino.Model([ops.relu(given)], [given]))
+        _outside(openvino.Model([ops.relu(parameter)], [parameter]))
 
 
 @pytest.mark.parametrize("factor", [0.3, 2.0])
@@ -68,7 +68,7 @@ def test_rescaled_logits_are_another_temperature(factor: float, model: Any, imag
     before = _probabilities(model, images(3))
     powers = before**factor
     expected = powers / powers.sum(axis=1, keepdims=True)
-    found = _probabilities(rescale_logits(model.clone(), factor), images(3))
-    assert found == pytest.approx(expected, abs=2e-3)  # OpenVINO may round to 16 bits
-    assert np.abs(found - before).max() > 0.05
+    probabilities = _probabilities(rescale_logits(model.clone(), factor), images(3))
+    assert probabilities == pytest.approx(expected, abs=2e-3)  # OpenVINO may round to 16 bits
+    assert np.abs(probabilities - before).max() > 0.05
     assert _probabilities(model, images(3)) == pytest.approx(before)

@@ -65,8 +65,8 @@ def parsed(text: str) -> Any:
 
 def test_a_repository_has_the_folders_that_triton_looks_for(graph: bytes, tmp_path: Path) -> None:
     folder = write_repository(tmp_path / "new" / "repository", "small", graph, NAMES)
-    found = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-    assert found == {"config.pbtxt", "labels.txt", "1/model.onnx"}
+    files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert files == {"config.pbtxt", "labels.txt", "1/model.onnx"}
     assert (folder / "1" / "model.onnx").read_bytes() == graph
     assert (folder / "labels.txt").read_text("utf-8").splitlines() == list(NAMES)
     assert [path.name for path in folder.parent.iterdir()] == ["small"]
@@ -76,8 +76,8 @@ def test_the_configuration_says_what_the_graph_takes_and_gives(graph: bytes) -> 
     config = parsed(_configuration("small", graph, 32, 500))
     assert (config.name, config.backend, config.max_batch_size) == ("small", "onnxruntime", 32)
     assert config.dynamic_batching.max_queue_delay_microseconds == 500
-    (given,) = config.input
-    assert (given.name, given.data_type, list(given.dims)) == ("images", 2, [-1, -1, 3])
+    (entry,) = config.input
+    assert (entry.name, entry.data_type, list(entry.dims)) == ("images", 2, [-1, -1, 3])
     probabilities, features = config.output
     assert (probabilities.name, list(probabilities.dims)) == ("probabilities", [5])
     assert (features.name, list(features.dims)) == ("features", [16])
@@ -113,7 +113,7 @@ def test_a_network_is_only_replaced_when_asked(graph: bytes, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("../small", {}, "the name '../small'"),
         ("", {}, "the name ''"),
@@ -122,9 +122,9 @@ def test_a_network_is_only_replaced_when_asked(graph: bytes, tmp_path: Path) -> 
     ],
 )
 def test_what_the_server_would_refuse_is_refused(
-    name: str, options: dict[str, int], said: str, graph: bytes, tmp_path: Path
+    name: str, options: dict[str, int], message: str, graph: bytes, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         write_repository(tmp_path, name, graph, NAMES, **options)  # type: ignore[arg-type]
 
 

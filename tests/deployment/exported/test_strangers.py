@@ -50,11 +50,11 @@ def node(operator: str, inputs: list[str], **options: Any) -> Any:
 
 
 def external() -> Any:
-    found = tensor(np.zeros(4, np.float32))
-    found.ClearField("raw_data")
-    found.data_location = onnx.TensorProto.EXTERNAL
-    found.external_data.add(key="location", value="../secret.bin")
-    return found
+    weight = tensor(np.zeros(4, np.float32))
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../secret.bin")
+    return weight
 
 
 def graph() -> Any:
@@ -218,11 +218,11 @@ def saved(path: Path, model: Any) -> Path:
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_what_export_does_not_write_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    change, said = STRANGE[name]
+    change, message = STRANGE[name]
     model = onnx.load(FIXTURES / "digits.onnx")
     change(model)
     path = saved(tmp_path / "strange.onnx", model)
-    with pytest.raises(ContentError, match=said) as caught:
+    with pytest.raises(ContentError, match=message) as caught:
         read_onnx(path)
     assert str(path) in str(caught.value)
     assert "onnxruntime" in str(caught.value)
@@ -247,7 +247,7 @@ sys.exit(code)
 
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime", "openvino"])
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("sparse_rel.onnx", "evil"),
         ("sparse_huge.onnx", "evil"),
@@ -255,7 +255,7 @@ sys.exit(code)
     ],
 )
 def test_the_case_files_are_refused_before_a_runtime_is_imported(
-    name: str, said: str, engine: str, shared: Callable[[str], Path], tmp_path: Path
+    name: str, message: str, engine: str, shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
     file = shared(f"cases/files/{name}")
     command = [sys.executable, "-c", CHECK, "predict", str(file), str(tmp_path / "none.png")]
@@ -264,7 +264,7 @@ def test_the_case_files_are_refused_before_a_runtime_is_imported(
         [*command, "--engine", engine], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -321,9 +321,9 @@ XML: dict[str, tuple[Callable[[str], str], str]] = {
 
 @pytest.mark.parametrize("name", XML)
 def test_an_xml_that_export_does_not_write_is_refused(name: str, tmp_path: Path) -> None:
-    change, said = XML[name]
+    change, message = XML[name]
     path = network(tmp_path, change)
-    with pytest.raises(ContentError, match=said) as caught:
+    with pytest.raises(ContentError, match=message) as caught:
         read_openvino(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -373,8 +373,8 @@ def test_an_odd_bin_is_refused(part: str, tmp_path: Path) -> None:
 def test_a_digest_of_an_xml_is_of_its_weights_too(tmp_path: Path) -> None:
     path = network(tmp_path)
     content, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
-    said = f"{DIGEST}&quot;: &quot;{UNSTAMPED}&quot;, &quot;format&quot;"
-    marked = content.replace(b"format&quot;", said.encode(), 1)
+    entry = f"{DIGEST}&quot;: &quot;{UNSTAMPED}&quot;, &quot;format&quot;"
+    marked = content.replace(b"format&quot;", entry.encode(), 1)
     assert marked != content
     path.write_bytes(stamped(marked, weights))
     read_openvino(path)
@@ -448,8 +448,8 @@ def test_changed_files_that_reach_a_runtime_neither_crash_nor_fill_the_memory(
     command = [sys.executable, "-c", RUN, str(tmp_path), str(FIXTURES / name), "150", engine]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    opened, kilobytes = json.loads(done.stdout)
-    assert opened > 0
+    readable_files, kilobytes = json.loads(done.stdout)
+    assert readable_files > 0
     assert kilobytes < 2**20
 
 
@@ -471,9 +471,9 @@ def test_shapes_are_those_of_numpy(left: tuple[int, ...], right: tuple[int, ...]
             continue
         if operator == "MatMul" and min(len(left), len(right)) < 2:
             continue  # vectors do not come in our graphs
-        found = RULES[operator](step, list(known.values()))
-        assert isinstance(found, Tensor)
-        assert found.shape == expected
+        result = RULES[operator](step, list(known.values()))
+        assert isinstance(result, Tensor)
+        assert result.shape == expected
 
 
 def test_what_is_no_longer_needed_does_not_count() -> None:
@@ -564,10 +564,10 @@ def test_an_image_that_overflows_is_named_by_every_engine(
         values = np.frombuffer(weight.raw_data, np.float32) * np.float32(factor)
         weight.raw_data = values.tobytes()
     grey = np.full((1, 20, 20, 3), 128, np.uint8)
-    opened = open_engine(saved(tmp_path / "huge.onnx", model), engine)  # type: ignore[arg-type]
-    assert np.isfinite(opened.probabilities(grey)).all()
+    runtime = open_engine(saved(tmp_path / "huge.onnx", model), engine)  # type: ignore[arg-type]
+    assert np.isfinite(runtime.probabilities(grey)).all()
     with pytest.raises(ContentError, match=r"image\[1\]: .*not finite"):
-        predict(opened, np.concatenate([grey, images(1)[:, :20, :20]]))
+        predict(runtime, np.concatenate([grey, images(1)[:, :20, :20]]))
 
 
 def test_a_weight_that_16_bits_cannot_hold_is_refused_by_name(graph: bytes, tmp_path: Path) -> None:

@@ -24,20 +24,20 @@ def test_planted_copies_are_found_and_nothing_else(scenes):
     train, test = scenes[:40], scenes[40:].copy()
     test[3] = train[7]
     test[11] = np.clip(train[20] * 0.8 + 30, 0, 255).astype(np.uint8)  # paler
-    found = find_duplicates(images(test), images(train), 1000)
-    assert [(pair.second, pair.first, pair.exact) for pair in found.pairs] == [
+    copies = find_duplicates(images(test), images(train), 1000)
+    assert [(pair.second, pair.first, pair.exact) for pair in copies.pairs] == [
         (3, 7, True),
         (11, 20, False),
     ]
-    assert found.everything
-    assert found.share == 2 / 20
+    assert copies.everything
+    assert copies.share == 2 / 20
 
 
 def test_of_many_images_some_are_taken_from_all_over(scenes):
-    found = find_duplicates(images(scenes), images(scenes), 10)
-    assert (found.looked_at, found.total, found.among, found.train_total) == (5, 60, 10, 60)
-    assert not found.everything
-    firsts = {pair.second for pair in found.pairs if pair.exact}
+    copies = find_duplicates(images(scenes), images(scenes), 10)
+    assert (copies.looked_at, copies.total, copies.among, copies.train_total) == (5, 60, 10, 60)
+    assert not copies.everything
+    firsts = {pair.second for pair in copies.pairs if pair.exact}
     assert {0, 59} <= firsts
 
 
@@ -47,9 +47,9 @@ def test_files_that_cannot_be_read_are_passed_over(scenes, tmp_path):
         Image.fromarray(scenes[number]).save(tmp_path / name)
     (tmp_path / "1.png").write_bytes(b"no image")
     train = LabelledImages(FileStorage(tmp_path, names), [0] * 4, ["only"])
-    found = find_duplicates(images(scenes[2:4]), train, 100)
-    assert [(pair.first, pair.second) for pair in found.pairs] == [(2, 0), (3, 1)]
-    assert found.among == 3
+    copies = find_duplicates(images(scenes[2:4]), train, 100)
+    assert [(pair.first, pair.second) for pair in copies.pairs] == [(2, 0), (3, 1)]
+    assert copies.among == 3
 
 
 def test_nothing_to_compare_with_is_no_finding(scenes):

@@ -241,11 +241,11 @@ def test_a_diagnosis_goes_into_json_with_every_image(plant):
 
 
 def test_handwritten_digits_have_no_findings():
-    found = diagnose(read_source("digits"))
-    assert found.findings == ()
+    diagnosis = diagnose(read_source("digits"))
+    assert diagnosis.findings == ()
     images = read_source("digits").images["all"]
     held = diagnose(read_source((images.stacked(1), images.labels)))
-    assert (held.classes, held.findings) == (found.classes, found.findings)
+    assert (held.classes, held.findings) == (diagnosis.classes, diagnosis.findings)
 
 
 def test_none_of_the_bad_images_ends_the_search(shared):

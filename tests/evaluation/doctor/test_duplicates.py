@@ -114,8 +114,8 @@ def test_the_hash_is_the_weighted_cosine_transform(seed):
     square = np.random.default_rng(seed).integers(0, 256, (1, 32, 32), dtype=np.uint8)
     waves = dctn(square[0].astype(float), norm="ortho")[:8, :8]
     expected = (waves * np.hypot(*np.mgrid[:8, :8])).ravel()[1:]
-    found = _hashes(square)[0]
-    assert found == pytest.approx(expected / np.linalg.norm(expected), abs=1e-4)
+    hash_values = _hashes(square)[0]
+    assert hash_values == pytest.approx(expected / np.linalg.norm(expected), abs=1e-4)
 
 
 @pytest.mark.parametrize("grey", [0, 7, 255])
@@ -170,18 +170,18 @@ def test_best_matches_are_those_of_a_loop_at_any_block_size(seed, count, others,
 @given(st.lists(st.integers(0, 6), max_size=30))
 def test_exact_repeats_name_the_first(numbers):
     images = scenes(7, side=8)
-    found = duplicates_within(fingerprints(images[n] for n in numbers), 0.9)
+    repeats = duplicates_within(fingerprints(images[n] for n in numbers), 0.9)
     expected = [(numbers.index(n), i) for i, n in enumerate(numbers) if n in numbers[:i]]
-    assert [(pair.first, pair.second) for pair in found] == expected
-    assert all(pair.exact and pair.similarity == 1 for pair in found)
+    assert [(pair.first, pair.second) for pair in repeats] == expected
+    assert all(pair.exact and pair.similarity == 1 for pair in repeats)
 
 
 def test_indices_are_those_of_the_whole_set_though_repeats_are_left_out():
     one, two, other = scenes(3)
-    found = duplicates_within(
+    repeats = duplicates_within(
         fingerprints([one, one, two, other, one, jpeg(other), jpeg(two)]), 0.9
     )
-    pairs = {(pair.first, pair.second): pair.exact for pair in found}
+    pairs = {(pair.first, pair.second): pair.exact for pair in repeats}
     assert pairs == {(0, 1): True, (0, 4): True, (3, 5): False, (2, 6): False}
 
 
@@ -239,6 +239,6 @@ def test_cifar10_repeats_as_many_training_images_in_its_test_split_as_people_cou
     first, second = fingerprints(known), fingerprints(new)
     threshold = similarity_threshold(np.concatenate([first.hashes, second.hashes]))
     assert threshold == 0.9
-    found = duplicates_across(first, second, threshold)
-    assert 0.7 * 286 / 4 < len(found) < 1.1 * 286 / 4
-    assert not any(pair.exact for pair in found)
+    repeats = duplicates_across(first, second, threshold)
+    assert 0.7 * 286 / 4 < len(repeats) < 1.1 * 286 / 4
+    assert not any(pair.exact for pair in repeats)

@@ -74,11 +74,11 @@ def test_every_count_stands_where_the_names_of_its_row_and_column_meet():
     seen = drawn(measured(COUNTS, NAMES), range(3))
     across, down = axis(seen, NAMES, 0), axis(seen, NAMES, 1)
     assert sorted(across, key=across.get) == sorted(down, key=down.get) == NAMES
-    found = np.zeros((3, 3), int)
+    counts = np.zeros((3, 3), int)
     for (x, y), text in seen.texts.items():
         if text.isdigit():
-            found[NAMES.index(nearest(down, y)), NAMES.index(nearest(across, x))] = int(text)
-    assert found.tolist() == COUNTS
+            counts[NAMES.index(nearest(down, y)), NAMES.index(nearest(across, x))] = int(text)
+    assert counts.tolist() == COUNTS
 
 
 def test_the_true_classes_are_the_rows():

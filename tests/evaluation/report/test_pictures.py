@@ -9,8 +9,8 @@ def test_no_heat_leaves_the_image_as_it_is_and_full_heat_has_one_colour() -> Non
     assert (overlay(pixels, np.zeros((8, 8), np.float32)) == pixels).all()
     hot = np.array(matplotlib.colormaps["turbo"](_HOTTEST)[:3]) * 255
     expected = _OPACITY * hot + (1 - _OPACITY) * pixels
-    found = overlay(pixels, np.ones((8, 8), np.float32))
-    np.testing.assert_allclose(found, expected, atol=0.5)
+    picture = overlay(pixels, np.ones((8, 8), np.float32))
+    np.testing.assert_allclose(picture, expected, atol=0.5)
 
 
 def test_heat_lies_where_it_belongs_on_a_larger_image() -> None:

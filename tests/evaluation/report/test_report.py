@@ -80,8 +80,8 @@ def test_those_who_do_not_see_are_told_as_much():
     ids = [element.get("id") for element in elements if element.get("id")]
     assert len(ids) == len(set(ids))
     links = [element.get("href")[1:] for element in elements if element.tag == "a"]
-    named = [element.get("aria-labelledby") for element in elements]
-    assert {*links, *(name for name in named if name)} <= set(ids)
+    label_ids = [element.get("aria-labelledby") for element in elements]
+    assert {*links, *(name for name in label_ids if name)} <= set(ids)
     levels = [int(element.tag[1]) for element in elements if re.fullmatch("h[1-6]", element.tag)]
     assert levels[0] == 1
     assert set(levels[1:]) == {2}

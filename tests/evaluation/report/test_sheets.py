@@ -51,7 +51,7 @@ def test_a_title_wider_than_the_images_widens_the_sheet() -> None:
 
 
 def test_long_names_keep_both_ends() -> None:
-    found = _shortened("n02099601_golden_retriever.JPEG", 120, _font(13))
-    assert found.startswith("n020")
-    assert found.endswith("JPEG")
-    assert _font(13).getlength(found) <= 120
+    short_name = _shortened("n02099601_golden_retriever.JPEG", 120, _font(13))
+    assert short_name.startswith("n020")
+    assert short_name.endswith("JPEG")
+    assert _font(13).getlength(short_name) <= 120

@@ -39,44 +39,44 @@ def evidence(scores, labels, *, max_error=0.02, fitted=True, **changes) -> Evide
 
 
 def test_few_mistakes_in_enough_images_are_reliable():
-    found = verdict(evidence(*logits_of(2990, 10, 5, 1)))
-    assert (found.level, found.headline.startswith("Reliable")) == ("yes", True)
+    judgement = verdict(evidence(*logits_of(2990, 10, 5, 1)))
+    assert (judgement.level, judgement.headline.startswith("Reliable")) == ("yes", True)
 
 
 def test_where_mistakes_are_marked_unsure_the_other_predictions_are_reliable():
-    found = verdict(evidence(*logits_of(2700, 300, 5, 1)))
-    assert found.level == "yes"
-    assert "status is ok" in found.headline
-    assert "90.0 % (2,700/3,000)" in found.reasons[0]
+    judgement = verdict(evidence(*logits_of(2700, 300, 5, 1)))
+    assert judgement.level == "yes"
+    assert "status is ok" in judgement.headline
+    assert "90.0 % (2,700/3,000)" in judgement.reasons[0]
 
 
 def test_the_same_shares_in_few_images_need_a_review():
-    found = verdict(evidence(*logits_of(90, 10, 5, 1)))
-    assert found.level == "care"
+    judgement = verdict(evidence(*logits_of(90, 10, 5, 1)))
+    assert judgement.level == "care"
     high = Proportion(0, 90).interval[1]
-    assert f"may be up to {100 * high:.1f} %" in found.reasons[-1]
+    assert f"may be up to {100 * high:.1f} %" in judgement.reasons[-1]
 
 
 def test_a_network_as_confident_of_its_mistakes_is_not_ready():
-    found = verdict(evidence(*logits_of(2700, 300, 5, 5)))
-    assert (found.level, found.headline.startswith("Not ready")) == ("no", True)
+    judgement = verdict(evidence(*logits_of(2700, 300, 5, 5)))
+    assert (judgement.level, judgement.headline.startswith("Not ready")) == ("no", True)
 
 
 def test_one_that_predicts_only_the_most_frequent_class_is_not_ready():
     labels = np.r_[np.zeros(80, int), np.ones(10, int), np.full(10, 2)]
-    found = verdict(evidence(np.tile([3.0, 0, 0], (100, 1)), labels))
-    assert (found.level, found.headline.startswith("Not ready")) == ("no", True)
-    assert "80.0 % (80/100)" in found.reasons[0]
+    judgement = verdict(evidence(np.tile([3.0, 0, 0], (100, 1)), labels))
+    assert (judgement.level, judgement.headline.startswith("Not ready")) == ("no", True)
+    assert "80.0 % (80/100)" in judgement.reasons[0]
 
 
 def test_images_that_it_was_trained_on_give_no_verdict():
-    found = verdict(evidence(*logits_of(2990, 10, 5, 1), exposure=Exposure(7, 2, unknown="")))
-    assert (found.level, found.headline.startswith("No verdict")) == ("no", True)
+    judgement = verdict(evidence(*logits_of(2990, 10, 5, 1), exposure=Exposure(7, 2, unknown="")))
+    assert (judgement.level, judgement.headline.startswith("No verdict")) == ("no", True)
 
 
 def test_without_a_target_error_rate_there_is_no_verdict():
-    found = verdict(evidence(*logits_of(2990, 10, 5, 1), fitted=False))
-    assert (found.level, found.headline.startswith("No verdict")) == ("care", True)
+    judgement = verdict(evidence(*logits_of(2990, 10, 5, 1), fitted=False))
+    assert (judgement.level, judgement.headline.startswith("No verdict")) == ("care", True)
 
 
 @pytest.mark.parametrize(("count", "level"), [(3, "yes"), (300, "care")])
