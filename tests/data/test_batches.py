@@ -210,8 +210,8 @@ def test_mixed_targets_sum_to_one_and_name_both_labels() -> None:
         torch.testing.assert_close(batch.targets.sum(1), torch.ones(8))
         labels = torch.from_numpy(images.labels)[batch.indices]
         for row, target in enumerate(batch.targets):  # before the first comes the last
-            named = {int(labels[row]), int(labels[row - 1])}
-            assert set(target.nonzero().flatten().tolist()) == named
+            both_labels = {int(labels[row]), int(labels[row - 1])}
+            assert set(target.nonzero().flatten().tolist()) == both_labels
 
 
 def test_repeats_show_an_image_several_times_in_a_batch_never_the_same() -> None:

@@ -52,24 +52,24 @@ def write(path: Path, content: bytes, when: float = OLD) -> None:
 
 def look(storage: FileStorage) -> list[bytes]:
     digests_of = DigestsOf(storage, np.arange(len(storage)))
-    found = digests_of(range(len(storage)))
+    digests = digests_of(range(len(storage)))
     digests_of.save()
-    return [own.digest for own in found if isinstance(own, ImageDigests)]
+    return [own.digest for own in digests if isinstance(own, ImageDigests)]
 
 
 def reads(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Which files a look opens, by their numbers."""
-    opened: list[int] = []
+    numbers: list[int] = []
     original = FileStorage.open_image
 
     def noted(self: FileStorage, index: int) -> AbstractContextManager[IO[bytes]]:
-        opened.append(index)
+        numbers.append(index)
         return original(self, index)
 
     with monkeypatch.context() as patch:
         patch.setattr(FileStorage, "open_image", noted)
         look(storage)
-    return opened
+    return numbers
 
 
 def test_a_digest_is_the_sha256_of_the_size_and_the_whole_file(large: FileStorage) -> None:
@@ -152,19 +152,19 @@ def test_a_cache_that_cannot_be_written_is_no_fault(large: FileStorage, cache: P
 
 def test_many_looks_at_once_leave_a_whole_memory(large: FileStorage, cache: Path) -> None:
     expected = look(large)
-    found: list[list[bytes]] = []
+    looks: list[list[bytes]] = []
 
     def change_and_look(number: int) -> None:
         write(large.root / f"new-{number}.png", LARGE)
         own = FileStorage(large.root, [*large.paths, f"new-{number}.png"])
-        found.append(look(own))
+        looks.append(look(own))
 
     threads = [threading.Thread(target=change_and_look, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [each[:4] for each in found] == [expected] * 8
+    assert [each[:4] for each in looks] == [expected] * 8
     (file,) = (cache / "digests").iterdir()  # nothing unfinished is left beside it
     assert len(_read_entries(file)) >= 5
 

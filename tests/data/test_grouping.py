@@ -82,14 +82,14 @@ def test_groups_that_share_a_picture_are_one_whatever_the_way(
     """Connected components, found again by spreading through all that is linked."""
     _, digests, groups = content
     rows = [row.tobytes() for row in digests]
-    found = merged(groups, rows)
+    components = merged(groups, rows)
     count = len(rows)
     linked = np.array(
         [[groups[i] == groups[j] or rows[i] == rows[j] for j in range(count)] for i in range(count)]
     )
     for _ in range(count.bit_length()):
         linked = linked @ linked
-    np.testing.assert_array_equal(found[:, None] == found[None, :], linked)
+    np.testing.assert_array_equal(components[:, None] == components[None, :], linked)
 
 
 def encode(seed: Any) -> bytes:
@@ -121,10 +121,10 @@ def patients(people: int = 12, images: int = 5) -> list[str]:
 def people_in(splits: Splits, place: Callable[[str], str]) -> list[set[str]]:
     """The groups in each split; fails where one is in two."""
     parts = [part for part in (splits.train, splits.validation, splits.test) if part is not None]
-    found = [{place(name) for name in part.names} for part in parts]
-    for one, other in itertools.combinations(found, 2):
+    groups = [{place(name) for name in part.names} for part in parts]
+    for one, other in itertools.combinations(groups, 2):
         assert not one & other
-    return found
+    return groups
 
 
 def person(name: str) -> str:
@@ -163,11 +163,11 @@ def test_equal_pictures_of_two_people_tie_them(tmp_path: Path) -> None:
     root = write(tmp_path, patients())
     for number in range(1, 12, 2):
         shutil.copy(root / f"ill/p{number:02}/0.png", root / f"well/p{number - 1:02}/copy.png")
-    found = people_in(
+    people = people_in(
         open_data(root, validation=0.2, test=0.2, split_rule=BY_FOLDER),
         lambda name: str(int(person(name)[1:]) // 2),
     )
-    assert sum(map(len, found)) == 6
+    assert sum(map(len, people)) == 6
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_a_column_of_a_table(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("\n".join(["who,path,label", *lines]), encoding="utf-8")
     split_rule = SplitRule(group_by="column:who")
     splits = open_data(tmp_path / "table.csv", validation=0.2, test=0.2, split_rule=split_rule)
-    found = people_in(splits, lambda name: str(int(name.removesuffix(".png")) // 4))
-    assert [len(each) for each in found] == [8, 2, 2]
+    people = people_in(splits, lambda name: str(int(name.removesuffix(".png")) // 4))
+    assert [len(each) for each in people] == [8, 2, 2]
 
 
 def test_a_column_of_parquet_files(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_what_names_no_groups_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "said"),
+    ("by", "message"),
     [
         ("folder:2", r"ill/p00/0\.png and 119 more.*level 2"),
         ("pattern:(nobody)", r"ill/p00/0\.png and 119 more.*not matched"),
@@ -268,8 +268,8 @@ def test_what_names_no_groups_is_refused(text: str) -> None:
         ("column:who", "no such column"),
     ],
 )
-def test_what_does_not_fit_the_images_is_refused(tmp_path: Path, by: str, said: str) -> None:
-    with pytest.raises(GroupingError, match=said):
+def test_what_does_not_fit_the_images_is_refused(tmp_path: Path, by: str, message: str) -> None:
+    with pytest.raises(GroupingError, match=message):
         open_data(write(tmp_path, patients()), split_rule=SplitRule(group_by=by))
 
 
@@ -278,8 +278,8 @@ def test_columns_that_are_missing_or_have_gaps_are_refused(tmp_path: Path) -> No
     lines = [f"{path},{label},{who}" for path, label, who in rows()]
     lines[5] = lines[5].rpartition(",")[0] + ","
     (tmp_path / "table.csv").write_text("\n".join(["path,label,who", *lines]), encoding="utf-8")
-    for by, said in (("who", r"5\.png: without a value"), ("Who", "'path', 'label', 'who'")):
-        with pytest.raises(GroupingError, match=said):
+    for by, message in (("who", r"5\.png: without a value"), ("Who", "'path', 'label', 'who'")):
+        with pytest.raises(GroupingError, match=message):
             open_data(tmp_path / "table.csv", split_rule=SplitRule(group_by=f"column:{by}"))
     with pytest.raises(GroupingError, match="folders"):
         open_data("digits", split_rule=BY_FOLDER)

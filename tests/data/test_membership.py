@@ -69,9 +69,9 @@ def test_grey_images_are_recognised_as_grey_palette_and_rgb(tmp_path: Path) -> N
             place = tmp_path / mode / "ab"[number % 2] / f"{number}.png"
             place.parent.mkdir(parents=True, exist_ok=True)
             tile.convert(mode).save(place)
-    found = [set(members_of(tmp_path / mode)) for mode in ("L", "P", "RGB", "RGBA")]
-    assert all(each == found[0] for each in found)
-    assert len(found[0]) == 4
+    members = [set(members_of(tmp_path / mode)) for mode in ("L", "P", "RGB", "RGBA")]
+    assert all(each == members[0] for each in members)
+    assert len(members[0]) == 4
 
 
 @pytest.mark.parametrize(("ending", "options"), [(".jpg", {"quality": 95}), (".webp", {})])
@@ -79,8 +79,8 @@ def test_a_lossy_file_is_recognised_by_its_bytes_alone(
     ending: str, options: dict[str, object], tmp_path: Path
 ) -> None:
     lossy = written(tmp_path / "lossy", ending, **options)
-    found = open_source(lossy, to_learn=False).everything()
-    assert (members_of(lossy) == encoded_members(found.digests)).all()
+    checked = open_source(lossy, to_learn=False).everything()
+    assert (members_of(lossy) == encoded_members(checked.digests)).all()
     pixels_of = tmp_path / "decoded"
     for file in lossy.rglob(f"*{ending}"):
         place = pixels_of / file.parent.name / f"{file.stem}.png"
@@ -93,9 +93,9 @@ def test_an_image_that_cannot_be_decoded_is_recognised_by_its_bytes(tmp_path: Pa
     folder = written(tmp_path, ".png")
     broken = folder / "a" / "0.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    found = open_source(folder, to_learn=False).everything()
-    changed = members_of(folder) == encoded_members(found.digests)
-    assert [found.images.names[i] for i in np.flatnonzero(changed)] == ["a/0.png"]
+    checked = open_source(folder, to_learn=False).everything()
+    changed = members_of(folder) == encoded_members(checked.digests)
+    assert [checked.images.names[i] for i in np.flatnonzero(changed)] == ["a/0.png"]
 
 
 def test_cifar_as_parquet_and_as_its_authors_archive_agree(tmp_path: Path) -> None:
@@ -122,13 +122,13 @@ def some(start: int, count: int) -> Members:
 def test_a_history_comes_back_from_json_with_all_that_any_generation_has_seen() -> None:
     first = TrainedOn((Generation.of("old", some(0, 50), some(50, 5)),))
     history = first.after(Generation.of("new", some(40, 30), some(70, 5)))
-    found = TrainedOn.from_dict(history.to_dict())
-    assert (found.trained == history.trained).all()
-    assert (found.trained == np.sort(some(0, 70))[np.r_[0:50, 50:70]]).all()
-    assert (found.validated == history.validated).all()
-    assert [each.train for each in found.generations] == [30, 50]
-    assert (found.ancestors.trained == np.sort(some(0, 50))).all()
-    assert not found.unknown
+    restored = TrainedOn.from_dict(history.to_dict())
+    assert (restored.trained == history.trained).all()
+    assert (restored.trained == np.sort(some(0, 70))[np.r_[0:50, 50:70]]).all()
+    assert (restored.validated == history.validated).all()
+    assert [each.train for each in restored.generations] == [30, 50]
+    assert (restored.ancestors.trained == np.sort(some(0, 50))).all()
+    assert not restored.unknown
 
 
 def test_a_file_carries_8_bytes_an_image_each_once_and_of_too_many_the_count() -> None:
@@ -204,8 +204,8 @@ def test_digests_of_pixels_are_kept_for_the_next_time_and_a_damaged_cache_does_n
 
 def test_what_a_file_says_of_its_data_is_escaped() -> None:
     values = TrainedOn((Generation("\x1b[2Jdata", 1, 0, unknown="\x1b[31mnobody"),)).to_dict()
-    found = TrainedOn.from_dict(values)
-    assert (found.in_words() + found.unknown).isprintable()
+    restored = TrainedOn.from_dict(values)
+    assert (restored.in_words() + restored.unknown).isprintable()
 
 
 def seen(folder: Path, names: set[str]) -> Members:

@@ -89,9 +89,9 @@ def rows(splits: Splits) -> list[set[str]]:
 @pytest.mark.parametrize("test", [0, 0.25])
 def test_splits_are_disjoint_and_nothing_is_lost(validation: float, test: float) -> None:
     splits = open_data("digits", validation=validation, test=test)
-    found = rows(splits)
-    assert set().union(*found) == {f"digits[{index}]" for index in range(1797)}
-    assert sum(map(len, found)) == 1797
+    names = rows(splits)
+    assert set().union(*names) == {f"digits[{index}]" for index in range(1797)}
+    assert sum(map(len, names)) == 1797
     assert (splits.validation is None) == (validation == 0)
     assert (splits.test is None) == (test == 0)
 
@@ -351,14 +351,14 @@ def test_a_damaged_record_of_folds_is_refused(folds: object, fold: object) -> No
 
 def test_labelled_images_and_splits_in_memory_are_a_source_like_any_other() -> None:
     """Dealt by content, so the splits are those of the same images under their name."""
-    named = open_data("digits")
+    by_name = open_data("digits")
     whole = read_source("digits").images["all"]
     again = open_data(whole)
-    assert again.fingerprint == named.fingerprint
-    assert rows(again) == rows(named)
+    assert again.fingerprint == by_name.fingerprint
+    assert rows(again) == rows(by_name)
     assert again.split["source"] == "python: 1,797 images of 10 classes"
-    kept = open_data(named, validation=0.5, test=0.5)  # its own splits stay as they are
-    assert rows(kept) == rows(named)
+    kept = open_data(by_name, validation=0.5, test=0.5)  # its own splits stay as they are
+    assert rows(kept) == rows(by_name)
     with pytest.raises(UsageError, match="from Python"):
         open_data(again.split["source"])
 

@@ -121,9 +121,9 @@ def test_after_an_image_that_cannot_be_read_the_shared_memory_is_sound(tmp_path:
         with pytest.raises(ContentError, match=r"1\.jpg"):
             list(workers.batches(plan))
         (tmp_path / "1.jpg").write_bytes(whole)
-        found = list(workers.batches(plan))
-        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-        del found
+        batches = list(workers.batches(plan))
+        assert all(torch.equal(one, other) for one, other in zip(batches, expected, strict=True))
+        del batches
     gc.collect()  # an error and what raised it hold each other
     assert sorted(workers.slots.free) == list(range(len(workers.slots.memory)))
 
@@ -152,8 +152,8 @@ def test_without_shared_memory_and_for_larger_batches_pixels_come_by_pipe(
 
     first = next(larger)  # whose memory is for batches of 5
     monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
-    for found in ([first, *larger], list(streamed(images, 1).source.batches(plan))):
-        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    for batches in ([first, *larger], list(streamed(images, 1).source.batches(plan))):
+        assert all(torch.equal(one, other) for one, other in zip(batches, expected, strict=True))
 
 
 @pytest.mark.slow

@@ -35,8 +35,8 @@ EXPECTED = np.rint(np.arange(12) * 300 * 255 / 4095)  # of each image's grey, 0 
 def test_white_is_found_in_a_sample_and_what_is_above_it_counted(dim: LabelledImages) -> None:
     assert find_white_level(dim) == _WhiteLevel(White(int16=4095), Clipped(0, 0, 12, 0.0))
     assert list(find_white_level(open_data("digits").train).in_words()) == []
-    (said,) = find_white_level(dim).in_words()
-    assert "4,095" in said
+    (line,) = find_white_level(dim).in_words()
+    assert "4,095" in line
 
 
 def test_an_image_that_cannot_be_read_has_no_say(dim: LabelledImages) -> None:
@@ -67,8 +67,8 @@ def test_batches_are_of_the_white_that_the_preprocessing_has(
 
 def test_frames_for_quantisation_are_of_it_too(dim: LabelledImages) -> None:
     seen = Preprocessing(16, 16, (0.0,) * 3, (1.0,) * 3, White(int16=4095))
-    found = np.concatenate([*_frames(dim, seen, 5)])
-    np.testing.assert_array_equal(found[:, 8, 8, 0], EXPECTED)
+    frames = np.concatenate([*_frames(dim, seen, 5)])
+    np.testing.assert_array_equal(frames[:, 8, 8, 0], EXPECTED)
 
 
 def test_subsets_keep_it(dim: LabelledImages) -> None:

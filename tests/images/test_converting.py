@@ -45,8 +45,8 @@ def test_16_bit_grey_is_scaled_and_not_clipped(encode: Encode, kind: str) -> Non
 
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=20))
 def test_16_bit_grey_is_within_half_a_level(encode: Encode, values: list[int]) -> None:
-    found = decode(encode(sixteen(*values), "PNG"), channels=1).ravel()
-    assert np.abs(found - np.array(values) / 257).max() <= 0.5
+    decoded = decode(encode(sixteen(*values), "PNG"), channels=1).ravel()
+    assert np.abs(decoded - np.array(values) / 257).max() <= 0.5
 
 
 def test_big_endian_16_bit_tiff_is_the_same(shared: Shared) -> None:
@@ -61,9 +61,9 @@ def test_12_bit_tiff_is_scaled_by_its_own_white(shared: Shared) -> None:
     path = shared("badimages/modes/12bit.cropped.tif")
     with Image.open(path) as image:
         expected = np.rint(np.asarray(image) * 255.0 / 4095)
-    found = decode(path, channels=1)[..., 0]
-    np.testing.assert_array_equal(found, expected)
-    assert found.any()  # of 65,535, these dark values would all be 0
+    decoded = decode(path, channels=1)[..., 0]
+    np.testing.assert_array_equal(decoded, expected)
+    assert decoded.any()  # of 65,535, these dark values would all be 0
 
 
 @pytest.mark.parametrize(
@@ -154,16 +154,16 @@ def test_one_bit_is_black_and_white(encode: Encode, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
 def test_cmyk_is_ink_on_white(encode: Encode, kind: str) -> None:
     image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
-    found = decode(encode(image, kind))
-    np.testing.assert_allclose(found[8, 8], (0, 255, 255), atol=3)
+    decoded = decode(encode(image, kind))
+    np.testing.assert_allclose(decoded[8, 8], (0, 255, 255), atol=3)
     assert decode(encode(image, kind), channels=4).shape == (16, 16, 4)
 
 
 def test_inverted_cmyk_of_adobe_is_not_a_negative(shared: Shared) -> None:
     """Its corners are magenta on yellow, and black, by Pillow's own test of this file."""
-    found = decode(shared("badimages/modes/pil_sample_cmyk.jpg"))
-    np.testing.assert_allclose(found[0, 0], (255, 20, 20), atol=30)
-    assert found[-1, -1].max() < 60
+    decoded = decode(shared("badimages/modes/pil_sample_cmyk.jpg"))
+    np.testing.assert_allclose(decoded[0, 0], (255, 20, 20), atol=30)
+    assert decoded[-1, -1].max() < 60
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (200, 30, 30), (20, 90, 160)])
@@ -217,8 +217,8 @@ def test_a_stack_of_images_is_converted_as_each_of_them(
 ) -> None:
     monkeypatch.setattr(converting, "_STRIP", 12)  # pixels: two rows of several at a time
     stack = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 3), np.uint8)
-    found = from_pixels(stack, channels)
-    assert found.shape == (4, 3, 5, channels)
-    for one, image in zip(found, stack, strict=True):
+    converted = from_pixels(stack, channels)
+    assert converted.shape == (4, 3, 5, channels)
+    for one, image in zip(converted, stack, strict=True):
         np.testing.assert_array_equal(one, from_pixels(image, channels))
     assert from_pixels(stack[:0], channels).shape == (0, 3, 5, channels)

@@ -68,18 +68,18 @@ def test_a_crop_is_what_cropping_the_whole_gives(
     wide = data.draw(st.integers(8, width - left))
     box, size = (top, left, tall, wide), data.draw(st.sampled_from([8, 20, 64]))
     seen = []
-    found = decode_crop(
+    crop = decode_crop(
         photo,
         lambda *shape: seen.append(shape) or box,
         size,
         resample=vectorised.square if fast else square,
     )
     assert seen == [(height, width)]
-    assert found.shape == (size, size, 3)
-    assert found.flags.c_contiguous
+    assert crop.shape == (size, size, 3)
+    assert crop.flags.c_contiguous
     expected = plainly(photo, box, size)
     moved = sum(np.abs(np.diff(expected.astype(float), axis=axis)).mean() / 2 for axis in (0, 1))
-    assert difference(found, expected) < 3 + moved
+    assert difference(crop, expected) < 3 + moved
 
 
 def test_at_full_scale_a_crop_is_exactly_the_crop(shared: Shared) -> None:
@@ -95,8 +95,8 @@ def test_at_full_scale_a_crop_is_exactly_the_crop(shared: Shared) -> None:
         box = (int(top), int(left), int(tall), int(wide))
         if full:
             compared += 1
-            found = decode_crop(data, lambda *_, box=box: box, 224)
-            np.testing.assert_array_equal(found, plainly(data, box, 224), err_msg=path.name)
+            crop = decode_crop(data, lambda *_, box=box: box, 224)
+            np.testing.assert_array_equal(crop, plainly(data, box, 224), err_msg=path.name)
     assert compared > 20
 
 
@@ -182,8 +182,8 @@ def test_large_photos_are_decoded_at_reduced_scale(
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF"])
 def test_a_crop_of_any_other_format_is_exact(encode: Encode, kind: str) -> None:
     data = encode(scene(60, 50), kind)
-    found = decode_crop(data, lambda *_: (5, 6, 40, 30), 16)
-    np.testing.assert_array_equal(found, plainly(data, (5, 6, 40, 30), 16))
+    crop = decode_crop(data, lambda *_: (5, 6, 40, 30), 16)
+    np.testing.assert_array_equal(crop, plainly(data, (5, 6, 40, 30), 16))
 
 
 @pytest.mark.parametrize(

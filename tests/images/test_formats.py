@@ -55,8 +55,8 @@ def test_avif_is_read_where_pillow_can(ending: str, tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.fromarray(smooth).save(file, "AVIF", quality=95)
     (tmp_path / f"photo{ending}").write_bytes(file.getvalue())
-    found = decode(tmp_path / f"photo{ending}").astype(int)
-    assert np.abs(found - smooth).max() <= 6
+    decoded = decode(tmp_path / f"photo{ending}").astype(int)
+    assert np.abs(decoded - smooth).max() <= 6
     seen = probe(tmp_path / f"photo{ending}")
     assert seen.format == "AVIF"
 

@@ -28,10 +28,10 @@ print(code.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 def peak(*words: str) -> float:
     """Peak resident memory of a command, in GiB; its exit code must be 0."""
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=True
     )
-    code, kilobytes = map(int, found.stdout.split())
+    code, kilobytes = map(int, process.stdout.split())
     assert code == 0
     return kilobytes / 2**20
 

@@ -51,7 +51,7 @@ def test_pixels_are_resized_and_converted_only_in_their_homes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "found"),
+    ("code", "names"),
     [
         ("picture.resize((3, 2))", ["resize"]),
         ("F.interpolate(images, 3)", ["interpolate"]),
@@ -61,5 +61,5 @@ def test_pixels_are_resized_and_converted_only_in_their_homes() -> None:
         ("resized_to(pixels, 3, 2)", []),
     ],
 )
-def test_such_a_call_would_be_found(code: str, found: list[str]) -> None:
-    assert list(calls(code)) == found
+def test_such_a_call_would_be_found(code: str, names: list[str]) -> None:
+    assert list(calls(code)) == names

@@ -24,12 +24,12 @@ def test_every_orientation_is_applied(encode: Encode, kind: str, orientation: in
     """Pillow's ImageOps.exif_transpose is the witness."""
     options = {"lossless": True} if kind == "WEBP" else {}
     image = Image.fromarray(PATTERN)
-    found = decode(encode(image, kind, orientation=orientation, **options))
+    decoded = decode(encode(image, kind, orientation=orientation, **options))
     image.getexif()[0x0112] = orientation
     expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(found, expected)
-    assert found.flags.c_contiguous
-    assert found.flags.writeable
+    np.testing.assert_array_equal(decoded, expected)
+    assert decoded.flags.c_contiguous
+    assert decoded.flags.writeable
 
 
 def test_an_orientation_in_xmp_or_in_an_old_text_chunk_is_applied(encode: Encode) -> None:
@@ -40,18 +40,18 @@ def test_an_orientation_in_xmp_or_in_an_old_text_chunk_is_applied(encode: Encode
     exif[0x0112] = 3
     old.add_text("Raw profile type exif", f"\nexif\n  8\n{exif.tobytes().hex()}", zip=True)
     for text in (xmp, old):
-        found = decode(encode(Image.fromarray(PATTERN), "PNG", pnginfo=text))
-        np.testing.assert_array_equal(found, PATTERN[::-1, ::-1])
+        decoded = decode(encode(Image.fromarray(PATTERN), "PNG", pnginfo=text))
+        np.testing.assert_array_equal(decoded, PATTERN[::-1, ::-1])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_of_jpeg_is_applied(encode: Encode, orientation: int) -> None:
     smooth = Image.fromarray(PATTERN).resize((50, 30))
     plain = decode(encode(smooth, "JPEG", quality=95))
-    found = decode(encode(smooth, "JPEG", quality=95, orientation=orientation))
+    decoded = decode(encode(smooth, "JPEG", quality=95, orientation=orientation))
     turned = Image.fromarray(plain)
     turned.getexif()[0x0112] = orientation
-    np.testing.assert_array_equal(found, np.asarray(ImageOps.exif_transpose(turned)))
+    np.testing.assert_array_equal(decoded, np.asarray(ImageOps.exif_transpose(turned)))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_rotated_files_of_one_photo_look_alike(
 def test_an_orientation_that_does_not_exist_changes_nothing(
     encode: Encode, orientation: int
 ) -> None:
-    found = decode(encode(Image.fromarray(PATTERN), "PNG", orientation=orientation))
-    np.testing.assert_array_equal(found, PATTERN)
+    decoded = decode(encode(Image.fromarray(PATTERN), "PNG", orientation=orientation))
+    np.testing.assert_array_equal(decoded, PATTERN)
 
 
 @given(st.integers(1, 8), st.integers(1, 6), st.integers(1, 6), st.data())

@@ -36,11 +36,11 @@ def noise(channels: int = 3) -> Pixels:
 
 @given(npst.arrays(np.uint8, shapes))
 def test_pixels_come_as_they_were_written(pixels: Pixels) -> None:
-    found = decode_plain(encode(pixels), pixels.shape[2])
-    assert found is not None
-    np.testing.assert_array_equal(found, pixels)
-    assert found.flags.c_contiguous
-    assert found.flags.writeable
+    decoded = decode_plain(encode(pixels), pixels.shape[2])
+    assert decoded is not None
+    np.testing.assert_array_equal(decoded, pixels)
+    assert decoded.flags.c_contiguous
+    assert decoded.flags.writeable
 
 
 @given(
@@ -51,9 +51,9 @@ def test_every_filter_of_a_row_is_undone(rows: Pixels, filters: list[int]) -> No
     raw = b"".join(bytes([kind]) + row.tobytes() for kind, row in zip(filters, rows, strict=True))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 5, 8, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    found = decode_plain(data, 3)
-    assert found is not None
-    np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(data))))
+    decoded = decode_plain(data, 3)
+    assert decoded is not None
+    np.testing.assert_array_equal(decoded, np.asarray(Image.open(io.BytesIO(data))))
 
 
 def test_pixels_in_several_chunks_after_others_are_read() -> None:
@@ -65,9 +65,9 @@ def test_pixels_in_several_chunks_after_others_are_read() -> None:
     length = int.from_bytes(data[start : start + 4], "big")
     content = data[start + 8 : start + 8 + length]
     halves = chunk(b"IDAT", content[:20]) + chunk(b"IDAT", content[20:])
-    found = decode_plain(data[:start] + halves + data[start + 12 + length :], 3)
-    assert found is not None
-    np.testing.assert_array_equal(found, noise())
+    decoded = decode_plain(data[:start] + halves + data[start + 12 + length :], 3)
+    assert decoded is not None
+    np.testing.assert_array_equal(decoded, noise())
 
 
 def test_what_is_not_plain_is_left_to_pillow() -> None:
@@ -122,6 +122,6 @@ def test_decoding_takes_this_way_and_gives_the_same(shared: Callable[[str], Path
     file = shared("data/cifar10") / "test-00000-of-00001.parquet"
     for row in pq.read_table(file, columns=["img"]).slice(0, 500)["img"].to_pylist():
         assert decode_plain(row["bytes"], 3) is not None
-        found = decode(row["bytes"])
+        decoded = decode(row["bytes"])
         expected = np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB"))
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(decoded, expected)

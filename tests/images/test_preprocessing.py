@@ -46,10 +46,10 @@ def test_pixels_are_those_of_resizing_all_and_cropping(
     whole = triangles(height, new_height) @ planes @ triangles(width, new_width).T
     top, left = (new_height - size) // 2, (new_width - size) // 2
     expected = whole[:, top : top + size, left : left + size]
-    found = plain(3, size, resize).pixels(image)
-    assert found.shape == (3, size, size)
-    assert found.flags.c_contiguous
-    assert np.abs(found - expected).max() < 1.05
+    pixels = plain(3, size, resize).pixels(image)
+    assert pixels.shape == (3, size, size)
+    assert pixels.flags.c_contiguous
+    assert np.abs(pixels - expected).max() < 1.05
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (97, 120), (1600, 1200)])
@@ -107,9 +107,9 @@ def test_pixels_are_those_of_the_published_transforms(
 @pytest.mark.parametrize("mode", ["squash", "border"])
 @pytest.mark.parametrize("shape", [(50_000, 1, 3), (1, 50_000, 3)])
 def test_no_crop_mode_needs_memory_for_an_extreme_shape(mode: Any, shape: tuple[int, ...]) -> None:
-    found = replace(IMAGENET, crop_mode=mode).pixels(np.full(shape, 7, np.uint8))
-    assert found.shape == (3, 224, 224)
-    assert found.min() == 7
+    pixels = replace(IMAGENET, crop_mode=mode).pixels(np.full(shape, 7, np.uint8))
+    assert pixels.shape == (3, 224, 224)
+    assert pixels.min() == 7
 
 
 def test_a_frame_holds_what_the_network_sees_at_its_window() -> None:
@@ -132,14 +132,14 @@ def test_descriptions_that_earlier_versions_could_write_stay_as_they_were() -> N
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_an_image_of_the_right_size_is_only_transposed(channels: int) -> None:
     image = noise(32, 32, channels)
-    found = plain(channels, 32, 32).pixels(image)
-    np.testing.assert_array_equal(found, image.transpose(2, 0, 1))
+    pixels = plain(channels, 32, 32).pixels(image)
+    np.testing.assert_array_equal(pixels, image.transpose(2, 0, 1))
 
 
 def test_an_image_with_the_right_shorter_side_is_only_cropped() -> None:
     image = noise(256, 300)
-    found = IMAGENET.pixels(image)
-    np.testing.assert_array_equal(found, image[16:240, 38:262].transpose(2, 0, 1))
+    pixels = IMAGENET.pixels(image)
+    np.testing.assert_array_equal(pixels, image[16:240, 38:262].transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("shape", [(100_000, 1, 3), (1, 100_000, 3)])
@@ -150,13 +150,13 @@ def test_an_extreme_shape_costs_no_memory(shape: tuple[int, ...]) -> None:
 
 def test_numbers_are_as_the_formula_says() -> None:
     pixels = noise(8, 8).transpose(2, 0, 1)[None]
-    found = IMAGENET.normalise(pixels)
+    normalised = IMAGENET.normalise(pixels)
     mean = np.array(IMAGENET.mean)[:, None, None]
     std = np.array(IMAGENET.std)[:, None, None]
-    assert found.dtype == np.float32
-    assert found.shape == (1, 3, 8, 8)
-    np.testing.assert_allclose(found, (pixels / 255 - mean) / std, atol=1e-6)
-    np.testing.assert_array_equal(found[0], IMAGENET.normalise(pixels[0]))
+    assert normalised.dtype == np.float32
+    assert normalised.shape == (1, 3, 8, 8)
+    np.testing.assert_allclose(normalised, (pixels / 255 - mean) / std, atol=1e-6)
+    np.testing.assert_array_equal(normalised[0], IMAGENET.normalise(pixels[0]))
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def test_the_manifest_says_the_same(shared: Shared) -> None:
         compared += 1
         orientation = int(row["exif_orientation"] or 1)
         size = (seen.height, seen.width) if orientation >= 5 else (seen.width, seen.height)
-        found = (seen.format, seen.mode, "{}x{}".format(*size), seen.orientation)
-        assert found == (row["format"], row["mode"], row["size"], orientation), row["file"]
+        facts = (seen.format, seen.mode, "{}x{}".format(*size), seen.orientation)
+        assert facts == (row["format"], row["mode"], row["size"], orientation), row["file"]
         if row["file"] != "broken/no_rows_per_strip.tif":
             assert seen.frames == int(row["frames"]), row["file"]
     assert compared > 90

@@ -37,12 +37,12 @@ def test_torch_is_within_one_level_of_pillow(
 def test_the_shorter_side_is_as_asked_and_the_shape_is_kept(
     height: int, width: int, side: int
 ) -> None:
-    found = resize(noise(height, width), side).shape
-    assert min(found[:2]) == side
+    shape = resize(noise(height, width), side).shape
+    assert min(shape[:2]) == side
     longer = side * max(height, width) / min(height, width)
-    assert longer - 1 < max(found[:2]) <= longer
-    assert found[:2] == resized_shape(height, width, side)
-    assert (found[0] < found[1]) <= (height < width)
+    assert longer - 1 < max(shape[:2]) <= longer
+    assert shape[:2] == resized_shape(height, width, side)
+    assert (shape[0] < shape[1]) <= (height < width)
 
 
 def test_resizing_is_pillows_antialiased_bilinear() -> None:
@@ -59,9 +59,9 @@ def test_every_filter_is_pillows(kernel: Filter) -> None:
     expected = Image.fromarray(image).resize((31, 90), filters)
     np.testing.assert_array_equal(resized_to(image, 90, 31, kernel), np.asarray(expected))
     large = Image.fromarray(heat[..., 0]).resize((30, 20), filters)
-    found = resized_to(heat, 20, 30, kernel)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found[..., 0], np.asarray(large))
+    resized = resized_to(heat, 20, 30, kernel)
+    assert resized.dtype == np.float32
+    np.testing.assert_array_equal(resized[..., 0], np.asarray(large))
 
 
 @given(sides, sides, sides, sides)
@@ -70,8 +70,8 @@ def test_batches_are_resized_as_single_images_are(
 ) -> None:
     image = noise(height, width)
     batch = torch.from_numpy(np.stack([image, image[::-1]])).permute(0, 3, 1, 2)
-    found = vectorised.resized(batch, tall, wide).permute(0, 2, 3, 1).numpy()
-    for one, single in zip(found, (image, image[::-1]), strict=True):
+    resized = vectorised.resized(batch, tall, wide).permute(0, 2, 3, 1).numpy()
+    for one, single in zip(resized, (image, image[::-1]), strict=True):
         assert np.abs(one.astype(int) - resized_to(single, tall, wide)).max() <= 1
 
 
@@ -105,10 +105,10 @@ def test_a_box_is_resized_where_it_is() -> None:
 @given(sides, sides)
 def test_the_middle_has_as_much_on_either_side(height: int, width: int) -> None:
     size = min(height, width)
-    found = centre_crop(noise(height, width), size)
+    crop = centre_crop(noise(height, width), size)
     top, left = (height - size) // 2, (width - size) // 2
     expected = noise(height, width)[top : top + size, left : left + size]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(crop, expected)
     assert abs((height - size - top) - top) <= 1
 
 

@@ -49,9 +49,9 @@ def ramps(top: float, kind: str) -> list[Array]:
 def white_of(images: list[Array]) -> White:
     levels = Levels()
     for values in images:
-        found = read_deep(tiff(values))
-        assert found is not None
-        levels.note(*found)
+        kind_and_values = read_deep(tiff(values))
+        assert kind_and_values is not None
+        levels.note(*kind_and_values)
     return levels.white()
 
 
@@ -87,8 +87,8 @@ def test_the_same_ramps_in_any_usual_range_decode_alike(kind: str, tops: tuple[f
 
 def test_fractions_and_bytes_that_go_just_above_white_decode_alike() -> None:
     sets = [levels_of(ramps(top, "float32")) for top in (1, 1.0001, 255, 255.5)]
-    for found in sets[1:]:
-        assert np.abs(found - sets[0]).max() <= 1
+    for levels in sets[1:]:
+        assert np.abs(levels - sets[0]).max() <= 1
 
 
 def test_values_that_are_no_light_say_nothing_of_white() -> None:
@@ -97,8 +97,8 @@ def test_values_that_are_no_light_say_nothing_of_white() -> None:
     for values in images:
         values[0, :5] = [np.nan, np.inf, -np.inf, -3, -1e9]
     assert white_of(images) == White(float32=1)
-    found = decode(tiff(images[0]), channels=1, white=White(float32=1))
-    assert found[0, :5, 0].tolist() == [0, 255, 0, 0, 0]
+    decoded = decode(tiff(images[0]), channels=1, white=White(float32=1))
+    assert decoded[0, :5, 0].tolist() == [0, 255, 0, 0, 0]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -119,9 +119,9 @@ def test_a_dark_image_stays_dark() -> None:
     """Alone it would be taken for one of fractions, and be as bright as the others."""
     images = ramps(255, "float32")
     images[0] = images[0] / 255
-    found = levels_of(images)
-    assert found[0].max() <= 1
-    assert found[1:].max() == 255
+    levels = levels_of(images)
+    assert levels[0].max() <= 1
+    assert levels[1:].max() == 255
 
 
 @given(st.floats(1.01, 1.25), st.sampled_from([1.0, 255.0, 65535.0]))
@@ -140,9 +140,9 @@ def test_integers_without_sign_do_not_wrap() -> None:
 def test_each_kind_of_numbers_has_a_white_of_its_own() -> None:
     levels = Levels()
     for values in (*ramps(1, "float32"), *ramps(4095, "uint16")):
-        found = read_deep(tiff(values))
-        assert found is not None
-        levels.note(*found)
+        kind_and_values = read_deep(tiff(values))
+        assert kind_and_values is not None
+        levels.note(*kind_and_values)
     assert levels.white() == White(float32=1, int16=4095)
 
 

@@ -37,8 +37,8 @@ KINDS = tuple(dict.fromkeys([*(shrunk(row.architecture) for row in CATALOG.value
 def kind_id(architecture: Architecture) -> str:
     usual = Architecture(architecture.block, architecture.depths).to_dict()
     fields = architecture.to_dict().items()
-    told = [str(value) for key, value in fields if value != usual.get(key)]
-    return "-".join([architecture.block, *told])
+    unusual = [str(value) for key, value in fields if value != usual.get(key)]
+    return "-".join([architecture.block, *unusual])
 
 
 def _choices(architecture: Architecture) -> set[tuple[str, object]]:

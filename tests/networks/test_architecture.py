@@ -144,8 +144,8 @@ def test_what_no_network_has_is_refused_with_what_is_allowed(
     with pytest.raises(UsageError, match=field) as error:
         replace(PLAIN, **{field: value})
     assert allowed in str(error.value)
-    given = value[-1] if field == "depths" and isinstance(value, tuple) and value else value
-    assert str(given) in str(error.value)
+    wrong_value = value[-1] if field == "depths" and isinstance(value, tuple) and value else value
+    assert str(wrong_value) in str(error.value)
 
 
 @pytest.mark.parametrize(

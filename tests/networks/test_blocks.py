@@ -163,10 +163,10 @@ def test_removing_strides_and_dilating_computes_the_same_values_more_densely(
     images = torch.randn(1, kind.in_channels, 2 * side, 2 * side, dtype=torch.float64)
     with torch.no_grad():
         expected = few.features(images)[-1]
-        found = many.features(images)[-1]
+        features = many.features(images)[-1]
     step = strided.stride // dense.stride
-    assert found.shape[2] == step * expected.shape[2]
-    torch.testing.assert_close(found[..., ::step, ::step], expected, rtol=1e-3, atol=1e-3)
+    assert features.shape[2] == step * expected.shape[2]
+    torch.testing.assert_close(features[..., ::step, ::step], expected, rtol=1e-3, atol=1e-3)
 
 
 STEP = Step(8, 16, stride=2)

@@ -38,12 +38,12 @@ def test_few_channels_are_normalised_as_torch_does_it_in_float64(
     gradient = torch.randn(x.shape)
     exact = copy.deepcopy(theirs).double()
     x64 = x.detach().double().requires_grad_()
-    expected, found = exact(x64), ours(x)
-    assert "NarrowNorm" in found.grad_fn.name()
+    expected, output = exact(x64), ours(x)
+    assert "NarrowNorm" in output.grad_fn.name()
     expected.backward(gradient.double())
-    found.backward(gradient)
+    output.backward(gradient)
     pairs = [
-        (expected, found),
+        (expected, output),
         (x64.grad, x.grad),
         (exact.weight.grad, ours.weight.grad),
         (exact.bias.grad, ours.bias.grad),
@@ -51,7 +51,7 @@ def test_few_channels_are_normalised_as_torch_does_it_in_float64(
     ]
     for right, mine in pairs:
         assert torch.allclose(right.to(mine.dtype), mine, rtol=1e-4, atol=1e-5)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert output.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_network_gets_the_gradients_of_float64() -> None:
@@ -66,8 +66,8 @@ def test_a_network_gets_the_gradients_of_float64() -> None:
     torch.autograd.backward(nn.functional.cross_entropy(fast(x), labels))
     torch.autograd.backward(nn.functional.cross_entropy(exact(x.double()), labels))
     right = torch.cat([p.grad.flatten() for p in exact.parameters()])
-    found = torch.cat([p.grad.flatten() for p in fast.parameters()])
-    assert (found - right).norm() < 2e-5 * right.norm()  # torch's own norm: 7e-4
+    gradients = torch.cat([p.grad.flatten() for p in fast.parameters()])
+    assert (gradients - right).norm() < 2e-5 * right.norm()  # torch's own norm: 7e-4
 
 
 @pytest.mark.parametrize("how", ["evaluation", "contiguous", "float64", "48 channels", "not asked"])

@@ -59,8 +59,8 @@ def test_receptive_fields_are_those_that_others_computed(name: str, fields: list
 @pytest.mark.parametrize("name", ["resnet50_v1", "resnetblur50", "resnet50d", "resnet20"])
 def test_the_receptive_field_is_where_the_gradient_of_one_pixel_is_not_zero(name: str) -> None:
     torch.manual_seed(0)
-    named = CATALOG[name].architecture
-    network = replace(named, depths=(1,) * len(named.depths), width=16)
+    architecture = CATALOG[name].architecture
+    network = replace(architecture, depths=(1,) * len(architecture.depths), width=16)
     field = profile(network, 256).parts[-2].receptive_field
     model = build(network).eval().double()
     for parameter in model.parameters():  # nothing cancels, no ReLU is silent
@@ -72,8 +72,8 @@ def test_the_receptive_field_is_where_the_gradient_of_one_pixel_is_not_zero(name
     assert field < 200, "it must not touch the border"
     reached = images.grad[0].abs().sum(0) > 0
     rows, columns = reached.any(1).nonzero().flatten(), reached.any(0).nonzero().flatten()
-    for found in (rows, columns):
-        assert int(found[-1] - found[0]) + 1 == field
+    for indices in (rows, columns):
+        assert int(indices[-1] - indices[0]) + 1 == field
 
 
 def test_memory_is_what_a_block_must_keep() -> None:

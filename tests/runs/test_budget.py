@@ -247,10 +247,10 @@ def learner(clock: Clock, recipe: Recipe) -> Trainer:
     images = LabelledImages(PixelStorage(pixels, "noise"), np.arange(48) % 2, ["a", "b"])
     seen = Preprocessing(size=8, resize=8, mean=(0.5,) * 3, std=(0.25,) * 3)
     batches = TrainingBatches(images, seen, recipe.augmentation, batch_size=8)
-    given = batches.epoch
+    original = batches.epoch
 
     def slowly(*asked: Any) -> Iterator[Batch]:
-        for batch in given(*asked):
+        for batch in original(*asked):
             clock.now += 1.0 if clock.now < 30 else 1.5
             yield batch
 

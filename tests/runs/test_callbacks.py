@@ -59,9 +59,9 @@ def test_an_exception_in_a_callback_is_passed_on_once_the_state_is_saved(
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         resnets.train(DATA, output=tmp_path / "run", callbacks=[fail], **QUICK)
-    found = Checkpoints(tmp_path / "run" / "checkpoints").newest()
-    assert found is not None
-    assert found[0]["trainer"]["done"][1] == step
+    loaded = Checkpoints(tmp_path / "run" / "checkpoints").newest()
+    assert loaded is not None
+    assert loaded[0]["trainer"]["done"][1] == step
     unbroken = resnets.train(DATA, output=False, **QUICK)
     resumed = resnets.resume(tmp_path / "run", data=DATA, progress=False)
     assert resumed.metrics == unbroken.metrics
@@ -74,8 +74,8 @@ def test_who_stops_a_run_by_what_it_shows_has_chosen_among_its_epochs() -> None:
 
     stopped = resnets.train(DATA, output=False, callbacks=[enough], **QUICK)
     whole = resnets.train(DATA, output=False, **(QUICK | {"epochs": 2}))
-    found = [run.description.calibration["candidates"] for run in (stopped, whole)]
-    assert found == [2, 1]
+    candidates = [run.description.calibration["candidates"] for run in (stopped, whole)]
+    assert candidates == [2, 1]
 
 
 def test_an_exception_before_the_first_step_and_at_the_end_is_passed_on(tmp_path: Path) -> None:

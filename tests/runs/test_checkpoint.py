@@ -41,9 +41,9 @@ def state_of(step: int) -> dict[str, Any]:
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "new folder")
     checkpoints.save(STATE, 12)
-    found = checkpoints.newest()
-    assert found is not None
-    state, damaged = found
+    loaded = checkpoints.newest()
+    assert loaded is not None
+    state, damaged = loaded
     assert torch.equal(state.pop("weights"), STATE["weights"])
     assert state == {"done": [3, 12], "name": "ä", "none": None}
     assert damaged == []
@@ -76,9 +76,9 @@ def test_a_damaged_newest_is_told_and_the_one_before_is_used(
     else:
         content[place] ^= 1 << data.draw(st.integers(0, 7))
     newest.write_bytes(content)
-    found = checkpoints.newest()
-    assert found is not None
-    state, damaged = found
+    loaded = checkpoints.newest()
+    assert loaded is not None
+    state, damaged = loaded
     assert state["step"] == 1
     assert len(damaged) == 1
     assert newest.name in damaged[0]
@@ -123,9 +123,9 @@ def test_code_in_a_file_is_not_run_even_under_a_right_name(tmp_path: Path, write
     path = tmp_path / "file"
     with path.open("wb") as file:
         write({"weights": Intruder()}, file)
-    named = path.rename(tmp_path / f"step-00000001-{_digest(path.read_bytes())}.pt")
+    renamed = path.rename(tmp_path / f"step-00000001-{_digest(path.read_bytes())}.pt")
     with pytest.raises(ContentError, match="not a training state"):
-        read(named)
+        read(renamed)
 
 
 def test_another_file_is_no_checkpoint(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_a_disk_that_loses_what_was_written_is_noticed_before_the_older_states_g
     monkeypatch.setattr(checkpoint, "replacing", losing)
     with pytest.raises(OSError, match="read back"):
         checkpoints.save(state_of(2), 2)
-    found = checkpoints.newest()
-    assert found is not None
-    assert (found[0]["step"], found[1]) == (1, [])
+    loaded = checkpoints.newest()
+    assert loaded is not None
+    assert (loaded[0]["step"], loaded[1]) == (1, [])
 
 
 def test_a_disk_that_fills_up_while_saving_costs_nothing_saved_before(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ def test_a_disk_that_fills_up_while_saving_costs_nothing_saved_before(tmp_path: 
     run = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "File too large" in run.stderr
-    found = checkpoints.newest()
-    assert found is not None
-    assert found[0]["step"] == 0
+    loaded = checkpoints.newest()
+    assert loaded is not None
+    assert loaded[0]["step"] == 0
     assert [path.name for path in tmp_path.iterdir()] == [checkpoints.paths()[0].name]
 
 
@@ -192,13 +192,13 @@ def test_killed_while_saving_the_last_whole_state_is_found(tmp_path: Path, seed:
         saver.stdout.readline()
         time.sleep(random.Random(seed).uniform(0, 0.1))
         saver.send_signal(signal.SIGKILL)
-        told = [1, *map(int, saver.stdout.read().split())]
+        saved_steps = [1, *map(int, saver.stdout.read().split())]
     checkpoints.clear_unfinished()
-    found = checkpoints.newest()
-    assert found is not None
-    state, damaged = found
+    loaded = checkpoints.newest()
+    assert loaded is not None
+    state, damaged = loaded
     assert damaged == []
-    assert state["step"] >= told[-1]
+    assert state["step"] >= saved_steps[-1]
     assert torch.equal(state["weights"], torch.full((250_000,), float(state["step"])))
     assert all(path in checkpoints.paths() for path in tmp_path.iterdir())
 
@@ -262,6 +262,6 @@ def test_a_state_of_other_parts_is_refused_when_a_run_goes_on(
     damage(state)
     checkpoints.save(state, step=1)
     assert main(["train", "--resume", str(run)]) == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    assert "should not happen" not in said
+    stderr = capsys.readouterr().err
+    assert "Traceback" not in stderr
+    assert "should not happen" not in stderr

@@ -63,10 +63,10 @@ def test_the_file_says_how_it_was_measured_and_that_all_images_are_known(photos:
         resnets.evaluate(run, photos)
     new = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     for changes in ({}, {"fold": 1}, {"group_by": "column:patient"}):  # fewer images than folds
-        told = replace(run.description, data=run.description.data | changes)
-        model = replace(run.model, description=told)
-        found = resnets.evaluate(model, (new, ["level", "upright"]))
-        assert found.metrics.top1.total == 2
+        description = replace(run.description, data=run.description.data | changes)
+        model = replace(run.model, description=description)
+        evaluation = resnets.evaluate(model, (new, ["level", "upright"]))
+        assert evaluation.metrics.top1.total == 2
     for damage in (
         {"data": {"start_network": "x"}},
         {"recipe": {"validation": "x"}},

@@ -225,8 +225,8 @@ def test_the_command_says_that_python_goes_on_with_such_a_run(
     data = tmp_path / "data"
     resnets.train(data, network=seeded(), output=folder, callbacks=[stop(2)], loss=focal, **TINY)
     assert main(["train", "--resume", str(folder)]) == 2
-    said = capsys.readouterr().err
-    assert all(word in said for word in ("Net", "focal", "network=...", "loss=...", "Python"))
+    stderr = capsys.readouterr().err
+    assert all(word in stderr for word in ("Net", "focal", "network=...", "loss=...", "Python"))
     assert main(["predict", str(folder), str(data)]) == 1
     assert "network=" in capsys.readouterr().err
 
@@ -248,17 +248,17 @@ def test_an_own_network_is_used_in_memory_and_from_its_folder(tmp_path: Path) ->
     assert resnets.evaluate(run.model, data).metrics.top1.count == round(
         run.metrics["test_accuracy"] * 9
     )
-    found = resnets.predict(run.model, data[0][:9])
-    assert {each.status for each in found} <= {"ok", "unsure"}
+    predictions = resnets.predict(run.model, data[0][:9])
+    assert {each.status for each in predictions} <= {"ok", "unsure"}
     assert resnets.calibrate(run.model, shades(30, seed=5)).description.calibration
     again = resnets.load(tmp_path / "run", network=Net())
-    for one, other in zip(resnets.predict(again, data[0][:9]), found, strict=True):
+    for one, other in zip(resnets.predict(again, data[0][:9]), predictions, strict=True):
         assert one.prediction == other.prediction
         assert one.probability == pytest.approx(other.probability, abs=1e-6)  # other memory format
     with pytest.raises(ContentError, match=r"Net.*network="):
         resnets.load(tmp_path / "run")
-    opened = type(run).open(tmp_path / "run", network=Net())
-    assert_same_weights(opened, run)
+    from_folder = type(run).open(tmp_path / "run", network=Net())
+    assert_same_weights(from_folder, run)
 
 
 @pytest.mark.parametrize("patience", [0, 1])

@@ -65,10 +65,10 @@ def test_only_the_run_that_this_torchrun_began_is_taken_up(
     begin(Path("runs", "a"), "7")
     begin(Path("runs", "b"), None)
     asked = Job(data="elsewhere", device="cpu")
-    found = begun_before(asked, None, ProcessRank(launch="7"))
-    assert found is not None
-    assert found[0] == Path("runs", "a")
-    assert (found[1].data, found[1].device) == ("elsewhere", "cpu")
+    earlier_run = begun_before(asked, None, ProcessRank(launch="7"))
+    assert earlier_run is not None
+    assert earlier_run[0] == Path("runs", "a")
+    assert (earlier_run[1].data, earlier_run[1].device) == ("elsewhere", "cpu")
     assert begun_before(asked, None, ProcessRank(launch="8")) is None
     assert begun_before(asked, None, ProcessRank()) is None
     assert begun_before(asked, Path("runs", "b"), ProcessRank(launch="7")) is None

@@ -17,11 +17,11 @@ def test_the_errors_are_those_of_the_papers_table_6() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_row_is_a_network_with_so_many_layers_and_a_recipe(name: str) -> None:
-    found = experiment(name)
-    assert found.recipe in RECIPES
-    for row in found.rows:
+    paper = experiment(name)
+    assert paper.recipe in RECIPES
+    for row in paper.rows:
         assert CATALOG[row.network].architecture.depth == row.layers
-    assert {row.layers for row in rows(found, None)} == set(found.chosen)
+    assert {row.layers for row in rows(paper, None)} == set(paper.chosen)
 
 
 def test_a_plain_network_is_the_residual_one_of_its_row_without_shortcuts() -> None:

@@ -45,7 +45,7 @@ def test_too_few_steps_from_scratch_are_noticed_with_what_would_help(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["--lr", "0.02"], ["0.02", "sgd", "0.08"]),
         (["--learning-rate=0.02", "--optimizer", "muon"], []),
@@ -54,7 +54,7 @@ def test_too_few_steps_from_scratch_are_noticed_with_what_would_help(
     ],
 )
 def test_a_rate_without_an_optimizer_is_told_which_one_transfer_brings(
-    words: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0.08: the usual rate of sgd for trained weights, as --help says; 0.02 is for muon."""
     jobs: list[Job] = []
@@ -63,15 +63,15 @@ def test_a_rate_without_an_optimizer_is_told_which_one_transfer_brings(
     )
     assert main(["train", "digits", "--from", "resnet20_cifar10", *words]) == 0
     lines = " ".join(rate_without_optimizer(jobs[0].recipe, jobs[0].set_by_user or ()))
-    assert all(word in lines for word in told)
-    assert bool(lines) == bool(told)
+    assert all(word in lines for word in expected)
+    assert bool(lines) == bool(expected)
 
 
 def test_the_notice_of_a_rate_stands_before_the_run_from_python_too() -> None:
-    told: list[str] = []
+    notices: list[str] = []
     changes = {"start": "resnet20_cifar10", "learning_rate": 0.01}
     job = new_job("digits", "auto", None, changes)
-    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), told.append)
-    assert any("0.01" in line and "sgd" in line for line in told)
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), notices.append)
+    assert any("0.01" in line and "sgd" in line for line in notices)
     # so that neither a resumed nor a repeated run says it again
     assert setup.job.set_by_user is None

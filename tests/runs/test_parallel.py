@@ -118,7 +118,7 @@ def test_two_processes_resume_bit_for_bit(two: Path, tmp_path: Path) -> None:
             path.unlink()
     by_two("--resume", broken)
     newest = [Checkpoints(path / "checkpoints").newest() for path in (two, broken)]
-    states = [found[0]["trainer"] for found in newest if found is not None]
+    states = [loaded[0]["trainer"] for loaded in newest if loaded is not None]
     assert [state["done"] for state in states] == [[1, STEPS]] * 2
     for name, value in states[0]["network"].items():
         assert torch.equal(value, states[1]["network"][name]), name
@@ -172,18 +172,18 @@ def test_batch_norm_over_a_part_of_the_batch_is_told(
     norm: str, batch: int, processes: int, accumulate: int, synchronised: bool, seen: int | None
 ) -> None:
     network = ResNet("residual", (1, 1), norm=norm)
-    told = batch_norm_notice(network, batch, processes, accumulate, synchronised)
+    notice = batch_norm_notice(network, batch, processes, accumulate, synchronised)
     if seen is None:
-        assert told is None
+        assert notice is None
         return
-    assert told is not None
-    assert f"over the {seen} " in told
-    assert ("or 22 images of each" in told) == (processes == 3)
-    assert f"all {batch} images" in told
-    assert ("process" in told.split(",")[0]) == (processes > 1 and not synchronised)
-    assert ("--sync-batch-norm" in told) == (processes > 1 and not synchronised)
-    assert ("--accumulate" in told) == (accumulate > 1)
-    assert ("--batch-size" in told) == (seen < 16)
+    assert notice is not None
+    assert f"over the {seen} " in notice
+    assert ("or 22 images of each" in notice) == (processes == 3)
+    assert f"all {batch} images" in notice
+    assert ("process" in notice.split(",")[0]) == (processes > 1 and not synchronised)
+    assert ("--sync-batch-norm" in notice) == (processes > 1 and not synchronised)
+    assert ("--accumulate" in notice) == (accumulate > 1)
+    assert ("--batch-size" in notice) == (seen < 16)
 
 
 def test_frozen_batch_norms_are_no_matter() -> None:

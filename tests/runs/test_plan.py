@@ -17,15 +17,15 @@ RESNET50 = Costs(25_557_032, 4_089_184_256, 85_909_504, 126)
 def planned(*words: object) -> dict[str, Any]:
     done = call("plan", "--network", "resnet50", "--json", *words)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
 def test_a_dgx_a100_trains_as_fast_as_nvidia_measured_on_one_and_on_eight_gpus() -> None:
     """Apart from what the starts of kernels add, which are in the measured figures already."""
     for gpus, rate in (("1xa100", 2470), ("8xa100", 16_621)):
-        found = planned("--images", "1.28m", "--gpus", gpus)
-        assert found["images_per_second"] == pytest.approx(rate, rel=0.02)
+        figures = planned("--images", "1.28m", "--gpus", gpus)
+        assert figures["images_per_second"] == pytest.approx(rate, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def test_mlperf_took_as_long_within_a_quarter(
     """MLPerf Training 3.0: 3.0-2053, 3.0-2071, 3.0-2068; epochs by the logs, batches likewise."""
     words = ("--images", "1281167", "--gpus", "8xh100", "--nodes", nodes, "--epochs", epochs)
     for batch in (("--batch-size", batch_size), ()):
-        found = planned(*words, *batch)
-        assert 60 * found["hours"] == pytest.approx(minutes, rel=0.25)
-        assert found["hours_by_bandwidth"] > found["hours"]
+        figures = planned(*words, *batch)
+        assert 60 * figures["hours"] == pytest.approx(minutes, rel=0.25)
+        assert figures["hours_by_bandwidth"] > figures["hours"]
 
 
 def test_costs_are_those_of_the_network() -> None:
@@ -49,26 +49,26 @@ def test_costs_are_those_of_the_network() -> None:
 
 def test_figures_belong_together() -> None:
     words = ("--images", "1,000", "--gpus", "2xh100", "--epochs", "3", "--batch-size", "100")
-    found = planned(*words, "--price", "2.5")
-    assert found["steps"] == 30
-    step = found["computing"] + found["waiting"] + found["starting"] + found["exchanging"]
-    assert found["hours"] == pytest.approx(30 * step / 3600)
-    assert found["images_per_second"] == pytest.approx(100 / step)
-    assert found["communication_share"] == pytest.approx(found["exchanging"] / step)
-    assert found["cost"] == pytest.approx(found["hours"] * 2 * 2.5)
+    figures = planned(*words, "--price", "2.5")
+    assert figures["steps"] == 30
+    step = figures["computing"] + figures["waiting"] + figures["starting"] + figures["exchanging"]
+    assert figures["hours"] == pytest.approx(30 * step / 3600)
+    assert figures["images_per_second"] == pytest.approx(100 / step)
+    assert figures["communication_share"] == pytest.approx(figures["exchanging"] / step)
+    assert figures["cost"] == pytest.approx(figures["hours"] * 2 * 2.5)
 
 
 def test_a_node_that_reads_slowly_holds_the_gpus_up() -> None:
-    found = planned("--images", "1m", "--gpus", "8xh100", "--nodes", 2, "--reading", 1000)
-    assert found["images_per_second"] == pytest.approx(2000)
-    assert found["node_reads"] == pytest.approx(1000)
-    assert found["input_share"] > 0.9
+    figures = planned("--images", "1m", "--gpus", "8xh100", "--nodes", 2, "--reading", 1000)
+    assert figures["images_per_second"] == pytest.approx(2000)
+    assert figures["node_reads"] == pytest.approx(1000)
+    assert figures["input_share"] > 0.9
 
 
 def test_a_measured_rate_takes_the_place_of_the_data_sheet() -> None:
-    found = planned("--images", "1m", "--gpus", "1xh100", "--rate", 3000)
-    assert found["computing"] == pytest.approx(256 / 3000)
-    assert found["hours_by_bandwidth"] == found["hours"]
+    figures = planned("--images", "1m", "--gpus", "1xh100", "--rate", 3000)
+    assert figures["computing"] == pytest.approx(256 / 3000)
+    assert figures["hours_by_bandwidth"] == figures["hours"]
 
 
 @given(
@@ -84,9 +84,9 @@ def test_machines_are_never_better_than_in_proportion_and_larger_batches_never_s
 
     def rate(machines: Machines, each: int) -> float:
         training = Training(10**7, batch_size=each * machines.devices)
-        found = plan(RESNET50, machines, training)
-        assert 0 <= found.communication_share < 1
-        return found.images_per_second
+        estimate = plan(RESNET50, machines, training)
+        assert 0 <= estimate.communication_share < 1
+        return estimate.images_per_second
 
     one, many = Machines(1, 1, kind), Machines(nodes, gpus, kind)
     assert rate(many, each) <= rate(one, each) * many.devices * (1 + 1e-9)

@@ -33,8 +33,8 @@ def test_images_that_are_drawn_from_train_are_counted_with_those_that_are_left(
         split, label = own[seed % 2], "ab"[seed // 2 % 2]
         draw_noise(tmp_path / f"{split}/{label}/{seed}.png", 8, 8, seed)
     resnets.train(tmp_path, "resnet14", epochs=1, report=False, output=False)
-    said = capsys.readouterr()
-    (line,) = [line for line in (said.out + said.err).splitlines() if "rawn from" in line]
+    captured = capsys.readouterr()
+    (line,) = [line for line in (captured.out + captured.err).splitlines() if "rawn from" in line]
     assert "train" in line
     assert f"4 {drawn} images" in line  # a tenth of either class, rounded: 2 of 15
     assert "26 images left" in line
@@ -65,9 +65,9 @@ def test_what_is_passed_over_is_named_where_that_is_asked_for(
     quick = {"epochs": 1, "report": False, "output": False}
     for verbose in (False, True):
         resnets.train(tmp_path / "photos", "resnet14", verbose=verbose, **quick)
-        said = capsys.readouterr()
-        assert "and 3 more ignored" in said.out + said.err
-        assert all((f"a/{n}.txt" in said.out + said.err) == verbose for n in range(1, 4))
+        captured = capsys.readouterr()
+        assert "and 3 more ignored" in captured.out + captured.err
+        assert all((f"a/{n}.txt" in captured.out + captured.err) == verbose for n in range(1, 4))
 
 
 def test_statistics_of_batch_norms_are_estimated_on_images_of_all_classes_mixed(

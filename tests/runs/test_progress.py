@@ -21,13 +21,13 @@ HALF = Score(5, 10, 0.7)
 def records(epochs: int = 2, steps: int = 3) -> list[Record]:
     """Those of a short run."""
     plan = Plan(0, steps, Recipe(epochs=epochs, progressive_resizing_scale=1.0), NotImplemented)
-    found: list[Record] = [Notice("7 images\x1b[31m"), plan]
+    all_records: list[Record] = [Notice("7 images\x1b[31m"), plan]
     for epoch in range(1, epochs + 1):
         for step in range((epoch - 1) * steps + 1, epoch * steps + 1):
-            found += [Interval(epoch, step, HALF, 0.1), Step(epoch, step, 16, 0.01, 0.0)]
-        found.append(Validating(epoch, epoch * steps, 1))
-        found.append(Epoch(epoch, epoch * steps, HALF, replace(HALF, correct=8), True))
-    return found
+            all_records += [Interval(epoch, step, HALF, 0.1), Step(epoch, step, 16, 0.01, 0.0)]
+        all_records.append(Validating(epoch, epoch * steps, 1))
+        all_records.append(Epoch(epoch, epoch * steps, HALF, replace(HALF, correct=8), True))
+    return all_records
 
 
 @pytest.fixture

@@ -37,18 +37,18 @@ def photos(tmp_path: Path, draw_noise: Callable[..., None]) -> Path:
 
 def begun(job: Job) -> tuple[Setup, str]:
     """What is decided before the first step, and what was told."""
-    told: list[str] = []
-    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), told.append)
-    return setup, "\n".join(told)
+    notices: list[str] = []
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), notices.append)
+    return setup, "\n".join(notices)
 
 
 def test_photos_start_from_weights_in_the_cache(published: HubServer, photos: Path) -> None:
     assert main(["fetch", NETWORK]) == 0
-    setup, told = begun(new_job(str(photos), NETWORK, None, {}))
+    setup, text = begun(new_job(str(photos), NETWORK, None, {}))
     origin, commit = setup.ancestors.origin, published.repositories[f"models/{ID}"].refs["main"]
     assert origin["commit"] == commit
-    assert ID in told
-    assert "none" in told
+    assert ID in text
+    assert "none" in text
     written = Job.from_toml(setup.job.to_toml())
     assert (written.start, written.start_sha256) == (f"{ID}@{commit}", origin["sha256"])
     with pytest.raises(ContentError, match="replaced"):
@@ -72,9 +72,9 @@ def test_a_model_file_on_the_hub_is_pinned_itself_and_not_what_it_was_made_of(
 def test_a_run_from_scratch_stays_one_when_weights_come_into_the_cache(
     published: HubServer, photos: Path
 ) -> None:
-    setup, told = begun(new_job(str(photos), NETWORK, None, {}))
+    setup, text = begun(new_job(str(photos), NETWORK, None, {}))
     assert not setup.ancestors
-    assert f"resnets fetch {NETWORK}" in told
+    assert f"resnets fetch {NETWORK}" in text
     assert not published.asked  # nobody agreed
     assert main(["fetch", NETWORK]) == 0
     again, _ = begun(Job.from_toml(setup.job.to_toml()))
@@ -111,8 +111,8 @@ def test_what_a_user_sets_is_kept_where_photos_start_from_weights(
     main([*words, "--no-fit-head-first", "--flip", "random"])
     changes = {"optimizer": "muon", "weight_decay": 0.05, "fit_head_first": False, "flip": "random"}
     jobs.append(new_job(str(photos), NETWORK, None, changes))
-    named = new_job(str(photos), NETWORK, "transfer", {**changes, "start": NETWORK})
-    wanted = begun(named)[0].job
+    explicit_job = new_job(str(photos), NETWORK, "transfer", {**changes, "start": NETWORK})
+    wanted = begun(explicit_job)[0].job
     assert wanted.recipe.optimizer == "muon"
     assert [begun(job)[0].job for job in jobs] == [wanted, wanted]
 
@@ -121,9 +121,9 @@ def test_small_images_and_networks_without_weights_start_from_scratch(
     published: HubServer,
 ) -> None:
     assert main(["fetch", NETWORK]) == 0
-    told: list[str] = []
-    assert published_start("resnet20", told.append, lambda _: True) is None
-    assert told == []
+    notices: list[str] = []
+    assert published_start("resnet20", notices.append, lambda _: True) is None
+    assert notices == []
     recipe = Recipe(network=NETWORK, image_size=32)
     job = Job(data="digits", start="auto", recipe=recipe)
     setup, _ = begun(job)
@@ -132,17 +132,17 @@ def test_small_images_and_networks_without_weights_start_from_scratch(
 
 
 def test_a_download_needs_consent(published: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    assert published_start(NETWORK, told.append, lambda _: False) is None
+    notices: list[str] = []
+    assert published_start(NETWORK, notices.append, lambda _: False) is None
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert published_start(NETWORK, told.append, lambda _: pytest.fail("asked")) is None
+    assert published_start(NETWORK, notices.append, lambda _: pytest.fail("asked")) is None
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert published_start(NETWORK, told.append, lambda _: True) is None
+    assert published_start(NETWORK, notices.append, lambda _: True) is None
     assert not published.asked
-    assert len(told) == 3
+    assert len(notices) == 3
     monkeypatch.setenv("HF_ENDPOINT", published.address)
-    assert published_start(NETWORK, told.append, lambda question: ID in question) == ID
+    assert published_start(NETWORK, notices.append, lambda question: ID in question) == ID
 
 
 @pytest.mark.parametrize(("typed", "agreed"), [(b"y\n", True), (b"\n", False), (b"\x04", False)])

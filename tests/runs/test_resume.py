@@ -44,9 +44,9 @@ def unbroken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def newest(folder: Path) -> State:
-    found = Checkpoints(folder / "checkpoints").newest()
-    assert found is not None
-    state, damaged = found
+    loaded = Checkpoints(folder / "checkpoints").newest()
+    assert loaded is not None
+    state, damaged = loaded
     assert damaged == []
     return {key: value for key, value in state.items() if key not in ("log", "seconds")}
 
@@ -128,11 +128,11 @@ def test_without_the_random_state_it_ends_otherwise(unbroken: Path, tmp_path: Pa
     shutil.copytree(unbroken, folder)
     checkpoints = Checkpoints(folder / "checkpoints", keep=9)
     paths = checkpoints.paths()
-    found = torch.load(paths[-2], weights_only=True)  # of the epoch before the last
+    state = torch.load(paths[-2], weights_only=True)  # of the epoch before the last
     for path in paths:
         path.unlink()
-    found["random"][0]["torch"] = torch.Generator().manual_seed(1).get_state()
-    checkpoints.save(found, found["trainer"]["done"][1])
+    state["random"][0]["torch"] = torch.Generator().manual_seed(1).get_state()
+    checkpoints.save(state, state["trainer"]["done"][1])
     assert call("train", "--resume", folder).returncode == 0
     assert "/trainer/network/conv.weight" in differences(newest(folder), newest(unbroken))
 

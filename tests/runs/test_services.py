@@ -148,22 +148,22 @@ def test_an_outage_in_mid_training_is_told_and_ends_nothing(tmp_path: Path, serv
         if isinstance(record, resnets.Notice):
             notices.append(record.text)
 
-    found = run(tmp_path, "mlflow", at_step(3, outage), listen)
-    assert found.stopped is None
-    assert found.history.finished
-    assert found.history.step == 6
-    told = [text for text in notices if "mlflow" in text]
-    assert len(told) == 2  # once when it begins, once at the end
-    assert "connection reset by peer" in told[0]
-    assert "log.jsonl" in told[1]
+    trained = run(tmp_path, "mlflow", at_step(3, outage), listen)
+    assert trained.stopped is None
+    assert trained.history.finished
+    assert trained.history.step == 6
+    about_mlflow = [text for text in notices if "mlflow" in text]
+    assert len(about_mlflow) == 2  # once when it begins, once at the end
+    assert "connection reset by peer" in about_mlflow[0]
+    assert "log.jsonl" in about_mlflow[1]
 
 
 def test_a_service_that_hangs_delays_no_step_and_not_the_end(
     tmp_path: Path, server: Server
 ) -> None:
     server.hangs = threading.Event()
-    found = run(tmp_path, "mlflow")
-    assert found.history.finished
+    trained = run(tmp_path, "mlflow")
+    assert trained.history.finished
     assert server.metrics == []
     assert server.status == ["RUNNING"]
 
@@ -224,7 +224,7 @@ def test_ctrl_c_of_the_command_is_no_finished_run_and_resume_goes_on_in_the_same
     words += ["--workers", "0", "--no-report", "--log-to", "mlflow", "--checkpoint-every", "1"]
     original = server.log_metric
 
-    def interrupt(*arguments: Any, **named: Any) -> None:
+    def interrupt(*arguments: Any, **keywords: Any) -> None:
         monkeypatch.setattr(server, "log_metric", original)
         signal.raise_signal(signal.SIGINT)
 
@@ -238,17 +238,17 @@ def test_ctrl_c_of_the_command_is_no_finished_run_and_resume_goes_on_in_the_same
 def test_figures_over_epochs_and_over_intervals_are_not_one_curve_and_constants_are_none(
     tmp_path: Path, server: Server
 ) -> None:
-    found = run(tmp_path, "mlflow")
+    trained = run(tmp_path, "mlflow")
     values: dict[str, list[float]] = {}
     for name, value, _ in server.metrics:
         values.setdefault(name, []).append(value)
-    intervals, epochs = found.history.of("interval"), found.history.epochs
+    intervals, epochs = trained.history.of("interval"), trained.history.epochs
     assert values["interval/training/loss"] == [each["training"]["loss"] for each in intervals]
     assert values["training/loss"] == [each["training"]["loss"] for each in epochs]
-    assert values["epoch"] == [each["epoch"] for each in found.history if "epoch" in each]
+    assert values["epoch"] == [each["epoch"] for each in trained.history if "epoch" in each]
     assert not [name for name in values if name.endswith(("images", "steps", "threads"))]
     assert server.params["recipe/network"] == "resnet14"
-    assert server.params["beginning/fingerprint"] == found.history.start["fingerprint"]
+    assert server.params["beginning/fingerprint"] == trained.history.start["fingerprint"]
     assert _curves({"kind": "start", "step": 0, "threads": 4}) == {}
 
 
@@ -282,8 +282,8 @@ def test_resume_goes_on_without_a_service_that_is_away_or_not_installed(
         if isinstance(record, resnets.Notice):
             notices.append(record.text)
 
-    found = resnets.resume(tmp_path / "run", data=DATA, callbacks=[listen], progress=False)
-    assert found.history.finished
+    resumed = resnets.resume(tmp_path / "run", data=DATA, callbacks=[listen], progress=False)
+    assert resumed.history.finished
     text = "\n".join(text for text in notices if "without" in text)
     assert "without mlflow: no route to host" in text
     assert "without wandb" in text

@@ -50,11 +50,11 @@ def test_what_a_file_does_not_tell_is_imagenet_s_or_measured(
 
 def prepared(folder: Path, **changes: Any) -> tuple[Setup, str]:
     """What is decided for training on noise in colour, and what was told."""
-    told: list[str] = []
+    notices: list[str] = []
     recipe = Recipe(image_size=32, channels=changes.pop("channels", None))
     job = Job(data=str(folder), recipe=recipe, **changes)
-    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), told.append)
-    return setup, "\n".join(told)
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), notices.append)
+    return setup, "\n".join(notices)
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def noise(tmp_path: Path, draw_noise: Callable[..., None]) -> Path:
 def test_a_network_for_other_channels_is_adapted_to_the_images(noise: Path, tmp_path: Path) -> None:
     grey = build("resnet14", in_channels=1)
     torch.save(grey.state_dict(), tmp_path / "grey.pth")
-    setup, told = prepared(noise, start=str(tmp_path / "grey.pth"))
+    setup, text = prepared(noise, start=str(tmp_path / "grey.pth"))
     assert setup.preprocessing.channels == 3
-    assert "grey" in told
+    assert "grey" in text
     adapted = setup.network.get_parameter("conv.weight")
     torch.testing.assert_close(adapted.sum(1, keepdim=True), grey.conv.weight)
     setup, _ = prepared(noise, start="resnet14_cifar10", channels=1)
@@ -88,5 +88,5 @@ def test_weights_that_are_not_understood_are_left_out_when_told_to(
     torch.save(weights, tmp_path / "odd.pth")
     with pytest.raises(ContentError, match="act_alpha"):
         prepared(noise, start=str(tmp_path / "odd.pth"))
-    _, told = prepared(noise, start=str(tmp_path / "odd.pth"), ignore_left_over=True)
-    assert "act_alpha" in told
+    _, text = prepared(noise, start=str(tmp_path / "odd.pth"), ignore_left_over=True)
+    assert "act_alpha" in text

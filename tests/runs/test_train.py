@@ -73,8 +73,8 @@ def test_a_run_is_a_model_with_plain_metrics_and_a_history(quick: Any, shades: A
     assert run.description == saved.description
     again = pickle.loads(pickle.dumps(run))  # noqa: S301  (our own)
     assert same(weights(again), weights(run))
-    opened = resnets.Run.open(run.path)
-    assert (opened.metrics, len(opened.history)) == (run.metrics, len(run.history))
+    from_folder = resnets.Run.open(run.path)
+    assert (from_folder.metrics, len(from_folder.history)) == (run.metrics, len(run.history))
     assert str(run.path) in repr(run)
 
 
@@ -438,7 +438,7 @@ def test_a_run_stands_for_its_model_in_every_function() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "message"),
     [
         ({"data": None}, "data is None"),
         ({"data": ""}, "no data given"),
@@ -448,9 +448,9 @@ def test_a_run_stands_for_its_model_in_every_function() -> None:
     ],
 )
 def test_arguments_of_a_wrong_kind_are_refused_by_name(
-    arguments: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=named):
+    with pytest.raises(UsageError, match=message):
         resnets.train(progress=False, **arguments)
     assert not list(tmp_path.iterdir())

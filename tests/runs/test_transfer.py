@@ -31,9 +31,9 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     fit = head._fit_classifier
 
-    def counted(features: Any, *rest: Any, **named: Any) -> Any:
+    def counted(features: Any, *rest: Any, **keywords: Any) -> Any:
         counts.append(len(features))
-        return fit(features, *rest, **named)
+        return fit(features, *rest, **keywords)
 
     monkeypatch.setattr(head, "_fit_classifier", counted)
     return counts

@@ -169,16 +169,16 @@ def test_randaugment_draws_each_operation_and_either_sign_equally_often() -> Non
     image = torch.from_numpy(np.random.default_rng(0).integers(9, 250, (1, 20, 20, 3), np.uint8))
     pixels = image.expand(count, -1, -1, -1)
     results = randaugment(pixels, Draws(1, 2, count, np.arange(count)), 1, 30, FILL).flatten(1)
-    found = np.zeros(14)
+    per_operation = np.zeros(14)
     for position, name in enumerate(_OPERATIONS):
         strength = _RANGES[name][0] * (20 if "translate" in name else 1)
         ends = [strength, -strength] if 1 <= position < 10 else [strength]
         outcomes = [_apply_operations(image, np.array([name]), np.array([s]), FILL) for s in ends]
         counts = [int((results == o.flatten()).all(1).sum()) for o in outcomes]
         assert len(ends) == 1 or stats.chisquare(counts).pvalue > 0.001, name
-        found[position] = sum(counts)
-    assert found.sum() == count
-    assert stats.chisquare(found).pvalue > 0.001
+        per_operation[position] = sum(counts)
+    assert per_operation.sum() == count
+    assert stats.chisquare(per_operation).pvalue > 0.001
 
 
 def test_trivialaugment_draws_strengths_up_to_the_largest_equally_often() -> None:

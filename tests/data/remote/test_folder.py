@@ -40,15 +40,15 @@ def test_an_answer_that_does_not_come_is_asked_for_again(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"), [("503", "503"), ("cut", "cut"), ("short", "4,999 bytes"), ("slow", "0.2")]
+    ("fault", "reason"), [("503", "503"), ("cut", "cut"), ("short", "4,999 bytes"), ("slow", "0.2")]
 )
 def test_after_all_attempts_the_error_names_address_range_and_reason(
-    folder: Path, fault: str, told: str
+    folder: Path, fault: str, reason: str
 ) -> None:
     patience = Patience(attempts=2, seconds=0.2 if fault == "slow" else 5, first_pause=0.001)
     with (
         serving(folder, faults=[fault, fault]) as server,
-        pytest.raises(RemoteError, match=told) as caught,
+        pytest.raises(RemoteError, match=reason) as caught,
     ):
         RemoteFolder(server.address, patience=patience).read(place(7, 5000))
     for part in (f"{server.address}/a.tar", "bytes 7 to 5,006", "2 attempts"):

@@ -112,9 +112,9 @@ def test_a_split_that_gets_no_image_is_none_and_said(
     splits = open_data(folder(per_class("cat", "dog", count=count)))
     parts = (splits.train, splits.validation, splits.test)
     assert tuple(0 if part is None else len(part) for part in parts) == sizes
-    said = " ".join(splits.not_drawn)
+    text = " ".join(splits.not_drawn)
     for name, size in zip(("train", "validation", "test"), sizes, strict=True):
-        assert (f"no {name} images" in said) == (not size)
+        assert (f"no {name} images" in text) == (not size)
 
 
 def test_a_split_of_which_no_image_is_readable_is_none_and_said(folder: Folder) -> None:

@@ -64,8 +64,8 @@ def look(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
 
 def walked(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """What a walk without an index tells."""
-    found = listing(root)
-    return [*found.images], [*found.passed_over]
+    content = listing(root)
+    return [*content.images], [*content.passed_over]
 
 
 def listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -95,21 +95,21 @@ def test_a_data_set_in_the_cache_is_opened_without_a_network_and_others_are_refu
     prepared = python(PREPARE, tmp_path)
     assert prepared.returncode == 0, prepared.stderr
     name = "hub:someone/digits_10"
-    opened = python(OPEN, f"{name}@other", "hub:uoft-cs/cifar10", name, f"{name}@plain")
-    other, absent, *found = opened.stdout.splitlines()
-    assert other.startswith(f"UsageError: {name}@other: cannot be loaded: "), opened.stderr
+    process = python(OPEN, f"{name}@other", "hub:uoft-cs/cifar10", name, f"{name}@plain")
+    other, absent, *lines = process.stdout.splitlines()
+    assert other.startswith(f"UsageError: {name}@other: cannot be loaded: "), process.stderr
     assert absent.startswith(
         "ContentError: hub:uoft-cs/cifar10: the hub cannot be reached, and there is no copy in the "
         "cache ("
     )
     assert absent.endswith("or download its parquet files elsewhere and pass their folder")
-    assert found == [
+    assert lines == [
         "180 20 60",
         f"digit 3 {name} train[1] splits ignored: 'extra'",
         "180 20 60",
         f"digit 3 {name}@plain train[1] splits ignored: 'extra'",
         "(8, 8, 1) True",
-    ], opened.stderr
+    ], process.stderr
 
 
 @pytest.mark.slow
@@ -128,11 +128,11 @@ def test_a_hub_that_does_not_answer_is_asked_once(
 
         threading.Thread(target=hang_up, daemon=True).start()
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        found = python(
+        process = python(
             OPEN, "hub:uoft-cs/cifar10", HF_HUB_OFFLINE="0", HF_ENDPOINT=address, no_proxy="*"
         )
         server.shutdown(socket.SHUT_RDWR)
-    assert "the hub cannot be reached, and there is no copy in the cache" in found.stdout
+    assert "the hub cannot be reached, and there is no copy in the cache" in process.stdout
     assert len(asked) == 1
 
 
@@ -277,8 +277,8 @@ def test_a_folder_here_is_never_read_in_place_of_the_hub(
         (tmp_path / place).mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / place / "0.png")
     sources = ("hub:owner/name", "hub:name", "hub:imagefolder")
-    found = python(IN_A_FOLDER, tmp_path, *sources).stdout.splitlines()
-    for source, line in zip(sources, found, strict=True):
+    lines = python(IN_A_FOLDER, tmp_path, *sources).stdout.splitlines()
+    for source, line in zip(sources, lines, strict=True):
         assert line.split()[0] in ("ContentError", "UsageError")
         assert source in line
-    assert "file format" in found[2]
+    assert "file format" in lines[2]

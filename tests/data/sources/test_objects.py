@@ -118,10 +118,10 @@ def test_the_same_pixels_are_the_same_data_whatever_holds_them(
     first = open_data(forms["arrays"], seed=draw)
     assert sum(map(len, seen(first).values())) == count
     for name, form in forms.items():
-        found = open_data(form, seed=draw)
-        assert found.fingerprint == first.fingerprint, name
-        assert seen(found) == seen(first), name
-        np.testing.assert_array_equal(found.train.stacked(), first.train.stacked(), name)
+        splits = open_data(form, seed=draw)
+        assert splits.fingerprint == first.fingerprint, name
+        assert seen(splits) == seen(first), name
+        np.testing.assert_array_equal(splits.train.stacked(), first.train.stacked(), name)
 
 
 def test_grey_images_and_numbered_classes_are_those_of_mnist() -> None:
@@ -175,12 +175,12 @@ def forms_of_paths(root: Path) -> dict[str, Any]:
 def test_the_same_files_are_the_same_data_whatever_names_them(photos: Path) -> None:
     whole = open_data(photos)
     for name, form in forms_of_paths(photos).items():
-        found = open_data(form)
-        assert found.fingerprint == whole.fingerprint, name
+        splits = open_data(form)
+        assert splits.fingerprint == whole.fingerprint, name
         if name != "bytes":
-            files = [Path(path).name for path in found.train.names]
+            files = [Path(path).name for path in splits.train.names]
             assert files == [Path(path).name for path in whole.train.names], name
-            np.testing.assert_array_equal(found.train.stacked(), whole.train.stacked())
+            np.testing.assert_array_equal(splits.train.stacked(), whole.train.stacked())
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
@@ -192,9 +192,9 @@ def test_a_frame_of_paths_and_labels_is_the_same_data(library: str, photos: Path
     assert open_data(frame).fingerprint == open_data(photos).fingerprint
     columns["Label"][0] = columns["Label"][5] = None
     frame = module.table(columns) if library == "pyarrow" else module.DataFrame(columns)
-    found = open_data(frame)
-    assert "2 images without a label" in found.warnings[0]
-    assert sum(map(len, seen(found).values())) == 34
+    splits = open_data(frame)
+    assert "2 images without a label" in splits.warnings[0]
+    assert sum(map(len, seen(splits).values())) == 34
 
 
 def test_a_frame_may_have_categories_missing_numbers_splits_and_groups(photos: Path) -> None:
@@ -226,9 +226,9 @@ def test_a_frame_may_have_categories_missing_numbers_splits_and_groups(photos: P
     assert sum(map(len, patients)) == 12
     frame.loc[[103, 107], "number"] = None
     numbered = frame[["path", "number"]].rename(columns={"number": "label"})
-    found = open_data(numbered)
-    assert found.class_names == ("0", "1", "2")
-    assert "2 images without a label" in found.warnings[0]
+    by_number = open_data(numbered)
+    assert by_number.class_names == ("0", "1", "2")
+    assert "2 images without a label" in by_number.warnings[0]
 
 
 def pairs_of(frame: Any) -> dict[str, int]:
@@ -296,13 +296,13 @@ def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     groups = np.arange(40) // 4
     split_rule = SplitRule(group_by=f"column:{GROUPS}")
     splits = open_data(_Grouped((images, labels), groups), split_rule=split_rule, test=0.2)
-    found = [
+    by_group = [
         {int(name[6:-1]) // 4 for name in part.names}
         for part in (splits.train, splits.validation, splits.test)
         if part is not None
     ]
-    assert len(found) == 3
-    assert sum(map(len, found)) == 10
+    assert len(by_group) == 3
+    assert sum(map(len, by_group)) == 10
     pairs = listed(photos)[::-1]
     wards = [int(path.stem) % 5 for path, _ in pairs]
     splits = open_data(_Grouped(pairs, wards), split_rule=split_rule, test=0.2)
@@ -371,8 +371,8 @@ def test_sixteen_bit_pictures_are_scaled_by_the_white_of_all_of_them(tmp_path: P
     assert white.to_dict() == find_white_level(held).white.to_dict() != {}
     for number, name in enumerate(files.names):
         expected = files.with_white(white).image(number)
-        found = held.with_white(white).image(int(Path(name).stem))
-        np.testing.assert_array_equal(found, expected)
+        pixels = held.with_white(white).image(int(Path(name).stem))
+        np.testing.assert_array_equal(pixels, expected)
 
 
 X, Y = noise(12)

@@ -98,9 +98,9 @@ def test_a_files_name_or_folder_tells_its_split(
 ) -> None:
     for seed, file in enumerate(files):
         folder = write(file, [0, 1], seed=seed)
-    found = read_parquet(folder).images
-    assert {split[:5] for split in found} == splits
-    assert sum(map(len, found.values())) == 2 * len(files)
+    parts = read_parquet(folder).images
+    assert {split[:5] for split in parts} == splits
+    assert sum(map(len, parts.values())) == 2 * len(files)
 
 
 def test_one_file_is_a_source_too(write: Callable[..., Path]) -> None:
@@ -291,8 +291,8 @@ def test_what_is_a_label_and_what_is_none(
 ) -> None:
     content = read_parquet(write("0.parquet", labels, names))
     assert set(content.class_names) == set(classes)
-    found = [content.class_names[label] for label in content.images["all"].labels]
-    assert found == [classes[number] for number in numbers]
+    label_names = [content.class_names[label] for label in content.images["all"].labels]
+    assert label_names == [classes[number] for number in numbers]
     left_out = len(labels) - len(numbers)
     assert bool(left_out) == any(
         "without a label" in text and str(left_out) in text for text in content.warnings

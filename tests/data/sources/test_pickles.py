@@ -122,9 +122,9 @@ def test_arrays_of_numbers_come_as_they_were_written(
     array: np.ndarray[Any, Any], protocol: int, by_columns: bool
 ) -> None:
     array = np.asfortranarray(array) if by_columns else array
-    found = _load_dict(pickle.dumps({b"data": array}, protocol))["data"]
-    assert found.dtype == array.dtype
-    np.testing.assert_array_equal(found, array)
+    loaded = _load_dict(pickle.dumps({b"data": array}, protocol))["data"]
+    assert loaded.dtype == array.dtype
+    np.testing.assert_array_equal(loaded, array)
 
 
 plain = st.recursive(

@@ -56,9 +56,9 @@ def test_what_was_trained_on_the_one_is_known_in_the_other(animals: Path, place:
         one, other = (open_source(source).everything() for source in (trained, evaluated))
         members = member_digests(one.images, one.digests)
         history = TrainedOn((Generation.of("", members[:4], members[4:6]),))
-        found = ranks(member_digests(other.images, other.digests), history)
-        assert {*np.array(other.images.names)[found == NEVER]} == {*one.images.names[:4]}
-        assert (found == 1).sum() == 2
+        image_ranks = ranks(member_digests(other.images, other.digests), history)
+        assert {*np.array(other.images.names)[image_ranks == NEVER]} == {*one.images.names[:4]}
+        assert (image_ranks == 1).sum() == 2
 
 
 def test_all_commands_take_the_folder_or_its_index(

@@ -77,7 +77,7 @@ def test_labels_that_are_numbers_are_in_their_order(table: Callable[..., Path]) 
 
 
 @pytest.mark.parametrize(
-    ("labels", "named"),
+    ("labels", "example"),
     [
         (("1.37", "2", "2.5"), "1.37 (line 1)"),
         (("3", "-0.5", "1e-3"), "-0.5 (line 2)"),
@@ -86,14 +86,14 @@ def test_labels_that_are_numbers_are_in_their_order(table: Callable[..., Path]) 
     ],
 )
 def test_labels_that_are_no_whole_numbers_are_classes_and_a_warning_says_so(
-    table: Callable[..., Path], labels: tuple[str, ...], named: str
+    table: Callable[..., Path], labels: tuple[str, ...], example: str
 ) -> None:
     places = ("a/1.png", "a/2.png", "b/1.png")
     rows = zip(places, labels, strict=True)
     content = read_table(table("".join(f"{place},{label}\n" for place, label in rows)))
     assert sorted(content.class_names) == sorted(labels)
-    assert len(content.warnings) == (named != "")
-    assert named in "".join(content.warnings)
+    assert len(content.warnings) == (example != "")
+    assert example in "".join(content.warnings)
 
 
 @given(st.lists(st.integers(0, 10**12), unique=True))

@@ -104,12 +104,12 @@ def test_a_real_foreign_checkpoint_is_recognised(shared: Shared) -> None:
 
 def translated(state: Mapping[str, Tensor], layout: Layout, prefix: str = "") -> dict[str, Tensor]:
     """The same weights by another project's names."""
-    found = {}
+    their_weights = {}
     for name, value in state.items():
         theirs = layout.theirs(name)
         assert theirs is not None, name
-        found[prefix + theirs] = value
-    return found
+        their_weights[prefix + theirs] = value
+    return their_weights
 
 
 def without_small_stem(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -328,7 +328,7 @@ def test_every_row_is_recognised_by_shape_where_shapes_tell() -> None:
             state = build(row.architecture).state_dict()
         known = {field: getattr(row.architecture, field) for field in unseen}
         known |= {"stem": "padded"} if row.architecture.stem == "padded" else {}
-        found = _understand(state, **known).architecture
+        architecture = _understand(state, **known).architecture
         expected = row.architecture.to_dict() | {"dropout": 0.0}
-        assert found.to_dict() == expected, name
-        assert name_of(found) == name
+        assert architecture.to_dict() == expected, name
+        assert name_of(architecture) == name

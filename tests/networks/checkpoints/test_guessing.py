@@ -67,9 +67,9 @@ def test_the_order_in_which_a_block_was_written_does_not_matter() -> None:
     blocks = list(dict.fromkeys(place(name, ())[0] for name in state))
     for first in (("downsample",), ("conv",)):
         names = sorted(state, key=lambda n: (blocks.index(place(n, first)[0]), place(n, first)[1]))
-        found = _understand(renamed({name: state[name] for name in names}))
-        assert found.guessed
-        assert all(torch.equal(value, state[name]) for name, value in found.weights.items())
+        checkpoint = _understand(renamed({name: state[name] for name in names}))
+        assert checkpoint.guessed
+        assert all(torch.equal(value, state[name]) for name, value in checkpoint.weights.items())
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18"])

@@ -84,30 +84,30 @@ def test_timms_images_are_as_large_as_it_validates_them(
     changes: dict[str, Any], size: int, resize: int, tmp_path: Path
 ) -> None:
     """timm 1.0, validate.py: use_test_size; transforms_factory.py: floor(size / crop_pct)."""
-    found = read_hub_folder(folder(tmp_path, changed(TIMM, **changes)))
-    seen = found.preprocessing
+    contents = read_hub_folder(folder(tmp_path, changed(TIMM, **changes)))
+    seen = contents.preprocessing
     assert (seen.size, seen.resize) == (size, resize)
     assert (seen.interpolation, seen.crop_mode, seen.crop_rounding) == ("bicubic", "center", "even")
     assert (list(seen.mean), list(seen.std)) == (MEAN, STD)
-    assert found.training_size == (224 if size == 288 else None)
-    assert found.class_names == ()
-    assert found.changes["strided_conv"] == 2
+    assert contents.training_size == (224 if size == 288 else None)
+    assert contents.class_names == ()
+    assert contents.changes["strided_conv"] == 2
 
 
 def test_timms_labels_crop_mode_and_grey_images_are_read(tmp_path: Path) -> None:
     config = changed(TIMM, crop_mode="squash", mean=HALF, std=[0.1, 0.2, 0.3])
     config |= {"label_names": {"1": "bee", "0": "ant"}, "model_args": {"in_chans": 1}}
-    found = read_hub_folder(folder(tmp_path, config))
-    assert found.class_names == ("ant", "bee")
-    assert found.preprocessing.crop_mode == "squash"
-    assert found.preprocessing.mean == (0.5,)
-    assert found.preprocessing.std == pytest.approx((0.2,))
+    contents = read_hub_folder(folder(tmp_path, config))
+    assert contents.class_names == ("ant", "bee")
+    assert contents.preprocessing.crop_mode == "squash"
+    assert contents.preprocessing.mean == (0.5,)
+    assert contents.preprocessing.std == pytest.approx((0.2,))
 
 
 def test_the_flat_form_of_timms_older_files_is_read(tmp_path: Path) -> None:
     config = {"architecture": "resnet18", "labels": ["a", "b"]} | TIMM["pretrained_cfg"]
-    found = read_hub_folder(folder(tmp_path, config))
-    assert (found.class_names, found.preprocessing.size) == (("a", "b"), 288)
+    contents = read_hub_folder(folder(tmp_path, config))
+    assert (contents.class_names, contents.preprocessing.size) == (("a", "b"), 288)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_image_processors_of_transformers_are_understood(
     processor: Any, expected: tuple[int, int, str, str], tmp_path: Path
 ) -> None:
     config = RESNET | {"id2label": dict(enumerate(CLASSES)), "layer_type": "basic"}
-    found = read_hub_folder(folder(tmp_path, config, processor))
-    seen = found.preprocessing
+    contents = read_hub_folder(folder(tmp_path, config, processor))
+    seen = contents.preprocessing
     assert (seen.size, seen.resize, seen.interpolation, seen.crop_mode) == expected
     assert seen.crop_rounding == "down"
-    assert found.class_names == CLASSES
-    assert not found.notes
+    assert contents.class_names == CLASSES
+    assert not contents.notes
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_microsofts_networks_get_the_preprocessing_of_their_weights(
     """Their own file is ConvNeXT's; timm 0.5.4, whose weights they are, is the witness."""
     labels = {number: f"class {number}" for number in range(1000)} | {0: "tench, Tinca tinca"}
     config = RESNET | {"depths": depths, "layer_type": kind, "id2label": labels}
-    found = read_hub_folder(folder(tmp_path / "published", config, CONVNEXT))
-    seen = found.preprocessing
+    contents = read_hub_folder(folder(tmp_path / "published", config, CONVNEXT))
+    seen = contents.preprocessing
     assert (seen.size, seen.resize, seen.interpolation) == (224, resize, interpolation)
-    assert len(found.notes) == (0 if (kind, resize) == ("bottleneck", 256) else 1)
-    assert all("ConvNeXT" in note for note in found.notes)
+    assert len(contents.notes) == (0 if (kind, resize) == ("bottleneck", 256) else 1)
+    assert all("ConvNeXT" in note for note in contents.notes)
     own = config | {"id2label": dict(enumerate(CLASSES))}  # trained on with that processor
     tuned = read_hub_folder(folder(tmp_path / "tuned", own, CONVNEXT))
     assert (tuned.preprocessing.resize, tuned.notes) == (256, ())
@@ -165,18 +165,18 @@ def test_the_network_computes_as_before_it_left(project: str, tmp_path: Path) ->
     weights = {name: value.clone() for name, value in convert(original, project).items()}
     config = RESNET | {"id2label": dict(enumerate(CLASSES)), "layer_type": "bottleneck"}
     config = config if project == "huggingface" else TIMM | {"label_names": CLASSES}
-    found = read_hub_folder(folder(tmp_path, config, CONVNEXT, weights))
+    contents = read_hub_folder(folder(tmp_path, config, CONVNEXT, weights))
     assert is_hub_folder(tmp_path)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert torch.equal(found.network()(images), original(images))
+        assert torch.equal(contents.network()(images), original(images))
 
 
 def test_a_stride_in_the_first_convolution_is_read(tmp_path: Path) -> None:
     config = RESNET | {"layer_type": "bottleneck", "downsample_in_bottleneck": True}
-    found = read_hub_folder(folder(tmp_path, config))
-    assert found.changes == {"strided_conv": 1}
-    (note,) = found.notes
+    contents = read_hub_folder(folder(tmp_path, config))
+    assert contents.changes == {"strided_conv": 1}
+    (note,) = contents.notes
     assert "no preprocessor_config.json" in note
 
 
@@ -184,8 +184,8 @@ def test_a_stride_in_the_first_convolution_is_read(tmp_path: Path) -> None:
 def test_weights_of_half_precision_become_float32(half: torch.dtype, tmp_path: Path) -> None:
     original = network()
     weights = {name: value.to(half) for name, value in convert(original, "timm").items()}
-    found = read_hub_folder(folder(tmp_path, TIMM | {"label_names": CLASSES}, None, weights))
-    restored = found.network()
+    contents = read_hub_folder(folder(tmp_path, TIMM | {"label_names": CLASSES}, None, weights))
+    restored = contents.network()
     assert {value.dtype for value in restored.parameters()} == {torch.float32}
     expected = original.fc.weight.to(half).float()
     assert torch.equal(restored.fc.weight, expected)
@@ -216,11 +216,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("config", "processor", "said"), BAD)
+@pytest.mark.parametrize(("config", "processor", "message"), BAD)
 def test_what_cannot_be_prepared_alike_is_refused_in_one_line(
-    config: Any, processor: Any, said: str, tmp_path: Path
+    config: Any, processor: Any, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ContentError, match=said) as error:
+    with pytest.raises(ContentError, match=message) as error:
         read_hub_folder(folder(tmp_path, config, processor))
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)

@@ -45,8 +45,8 @@ def opened(name: str, facts: Any, folder: Path) -> tuple[ResNet, Preprocessing]:
         return load_checkpoint(folder / "model.safetensors"), preprocessing
     config = {"architecture": facts["architecture"], "pretrained_cfg": facts["config"]}
     (folder / "config.json").write_text(json.dumps(config))
-    found = read_hub_folder(folder)
-    return found.network(), found.preprocessing
+    contents = read_hub_folder(folder)
+    return contents.network(), contents.preprocessing
 
 
 def softened(logits: NDArray[Any], scale: float) -> NDArray[Any]:
@@ -65,8 +65,8 @@ def test_published_networks_compute_here_what_they_compute_there(name: str, tmp_
     numbers = torch.from_numpy(fill.images((1, 3, size, size)))
     expected, pictures = np.array(facts["numbers"]), photos.pictures()
     with torch.inference_mode():
-        found = network(numbers)[0].numpy()
-    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
+        outputs = network(numbers)[0].numpy()
+    assert np.linalg.norm(outputs - expected) < 1e-4 * np.linalg.norm(expected)
     for picture, pixels in zip(pictures, facts["pixels"], strict=True):
         seen = preprocessing.pixels(picture)[:, ::STEP, ::STEP].astype(int)
         assert np.abs(seen - np.array(pixels)).max() <= 1

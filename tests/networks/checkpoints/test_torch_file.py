@@ -78,8 +78,8 @@ SIX = np.arange(6, dtype=np.float32).tobytes()
 
 
 def test_a_view_within_its_storage_is_read(tmp_path: Path) -> None:
-    found = weights(tmp_path, archive({"a": view(1, (2, 2), (1, 2))}, **{"0": SIX}))
-    assert found["a"].tolist() == [[1, 3], [2, 4]]
+    tensors = weights(tmp_path, archive({"a": view(1, (2, 2), (1, 2))}, **{"0": SIX}))
+    assert tensors["a"].tolist() == [[1, 3], [2, 4]]
 
 
 HUGE = 1 << 40
@@ -226,8 +226,8 @@ class Holder(nn.Module):
 def many_kinds() -> dict[str, Any]:
     torch.manual_seed(0)
     base = torch.randn(4, 6)
-    named = torch.zeros(3)
-    named.note = "kept by torch"  # type: ignore[attr-defined]
+    with_note = torch.zeros(3)
+    with_note.note = "kept by torch"  # type: ignore[attr-defined]
     kinds = ["float16", "bfloat16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
     tree: dict[str, Any] = {kind: torch.ones(3, dtype=getattr(torch, kind)) for kind in kinds}
     return OrderedDict(
@@ -240,7 +240,7 @@ def many_kinds() -> dict[str, Any]:
             "expanded": torch.tensor(7),
             "empty": torch.empty(0, 3),
             "parameter": nn.Parameter(base.clone()),
-            "named": named,
+            "named": with_note,
             "complex": torch.tensor([1 + 2j]),
             "nested": {"list": [1, 2.5, None, True, "text", b"bytes", (1, 2)], 3: torch.ones(1)},
             "size": torch.Size([2, 3]),
@@ -282,10 +282,10 @@ def test_a_state_does_not_share_memory_with_its_file_or_within_it() -> None:
     stream = io.BytesIO()
     both = torch.get_rng_state().repeat(2)
     torch.save({"pad": torch.zeros(3), "generator": both[len(both) // 2 :]}, stream)
-    found = read_torch(stream.getvalue()).values()["generator"]
-    assert found.storage_offset() == 0
-    torch.set_rng_state(found)
-    assert torch.equal(torch.get_rng_state(), found)
+    state = read_torch(stream.getvalue()).values()["generator"]
+    assert state.storage_offset() == 0
+    torch.set_rng_state(state)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_real_files_are_read_as_torch_reads_them(shared: Shared) -> None:
@@ -378,16 +378,16 @@ def test_what_unpacks_to_far_more_is_refused_in_little_memory(tmp_path: Path) ->
     paths = [tmp_path / f"{write.__name__}.pth" for write in bombs]
     for write, path in zip(bombs, paths, strict=True):
         write(path)
-    for code, said, peak in inspected(*paths):
+    for code, message, peak in inspected(*paths):
         assert code == 1
-        assert "unpacks to more than" in said
+        assert "unpacks to more than" in message
         assert peak < 1 << 30
 
 
 def test_files_that_hurt_are_refused_in_one_line(shared: Shared) -> None:
     names = ("np_object_pointer.pth", "dictbomb.pth")
-    for code, said, peak in inspected(*(shared(f"cases/files/{name}") for name in names)):
+    for code, message, peak in inspected(*(shared(f"cases/files/{name}") for name in names)):
         assert code == 1
-        assert "Traceback" not in said
-        assert len(said.splitlines()) == 1
+        assert "Traceback" not in message
+        assert len(message.splitlines()) == 1
         assert peak < 1 << 30

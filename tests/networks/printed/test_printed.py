@@ -169,13 +169,13 @@ def test_a_changed_number_is_refused_at_its_line_or_is_another_network(data: st.
 )
 def test_the_line_that_makes_no_sense_is_named(old: str, new: str, line: int) -> None:
     text = printed("resnet20").replace(old, new, 1)
-    named = next(number for number, row in enumerate(text.splitlines(), 1) if new in row)
-    with pytest.raises(ContentError, match=f"^line {named}: "):
+    line_number = next(number for number, row in enumerate(text.splitlines(), 1) if new in row)
+    with pytest.raises(ContentError, match=f"^line {line_number}: "):
         from_printed(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "line 1: no printed module"),
         ("just a sentence", "line 1: no printed module"),
@@ -186,8 +186,8 @@ def test_the_line_that_makes_no_sense_is_named(old: str, new: str, line: int) ->
         ("ResNet(\n  (conv): 1 + 1\n)", "line 2: not a module"),
     ],
 )
-def test_what_is_no_residual_network_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ContentError, match=said):
+def test_what_is_no_residual_network_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ContentError, match=message):
         from_printed(text)
 
 
