@@ -179,9 +179,9 @@ def main() -> None:
             }
             for row, name in enumerate(WAYS)
         ]
-        found = {"machine": machine(), "photos": len(photos), "rounds": options.rounds}
+        results = {"machine": machine(), "photos": len(photos), "rounds": options.rounds}
         options.json_file.write_text(
-            json.dumps(found | {"ways": ways}, indent=2) + "\n", encoding="utf-8"
+            json.dumps(results | {"ways": ways}, indent=2) + "\n", encoding="utf-8"
         )
 
 

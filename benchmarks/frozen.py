@@ -136,7 +136,7 @@ def main(trial: Trial) -> None:
         seconds = [run["seconds"] for run in runs if run["way"] == way]
         print(f"{way}: {statistics.median(seconds):.1f} s (n = {len(seconds)})")
     if trial.json_file:
-        found = {
+        results = {
             "machine": machine() | {"torch": torch.__version__},
             "data": trial.data.name,
             "images": sum(map(len, images.values())),
@@ -144,7 +144,7 @@ def main(trial: Trial) -> None:
             "size": row.size,
             "runs": runs,
         }
-        trial.json_file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        trial.json_file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Settings:
 
 def logits(settings: Settings) -> dict[str, Any]:
     """How far the logits of a GPU are from those of the CPU, in full float32 and in TF32."""
-    device, found = choose_device(settings.device), {}
+    device, comparisons = choose_device(settings.device), {}
     networks = {"resnet14": 8} if settings.tiny else {"resnet20": 32, "resnet50": 224}
     for name, side in networks.items():
         torch.manual_seed(0)
@@ -85,14 +85,14 @@ def logits(settings: Settings) -> dict[str, Any]:
             for tf32 in (False, True):
                 with computing(device, Recipe(tf32=tf32)):
                     actual = network.to(device)(images.to(device)).cpu()
-                found[f"{name}, tf32 {tf32}"] = {
+                comparisons[f"{name}, tf32 {tf32}"] = {
                     "largest_difference": (actual - expected).abs().max().item(),
                     "largest_logit": expected.abs().max().item(),
                     "same_predictions": (actual.argmax(1) == expected.argmax(1)).sum().item(),
                     "images": len(images),
                 }
             network.cpu()
-    return found
+    return comparisons
 
 
 def losses(settings: Settings) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def waits(settings: Settings) -> dict[str, Any]:
     device = choose_device(settings.device)
     if device.type != "cuda":
         return {"skipped": f"{device}: torch notices this on CUDA only"}
-    found = {}
+    counts = {}
     for recipe in ("quick", "strong"):
         torch.cuda.set_sync_debug_mode("warn")
         try:
@@ -143,8 +143,8 @@ def waits(settings: Settings) -> dict[str, Any]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         places = [f"{Path(each.filename).name}:{each.lineno}" for each in caught]
-        found[recipe] = {place: places.count(place) for place in sorted(set(places))}
-    return found
+        counts[recipe] = {place: places.count(place) for place in sorted(set(places))}
+    return counts
 
 
 def processes(settings: Settings) -> dict[str, Any]:
@@ -156,12 +156,12 @@ def processes(settings: Settings) -> dict[str, Any]:
     words += ["--sync-batch-norm"] if device.type == "cuda" else []
     both = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     started = {"one": [sys.executable], "two": both}
-    found = {}
+    metrics = {}
     for name, launcher in started.items():
         command = [*launcher, "-m", "resnets", *words, "--output", str(place / name), "--overwrite"]
         subprocess.run(command, check=True, capture_output=True)
-        found[name] = resnets.Run.open(place / name).history.epochs[-1]["training"]
-    return found
+        metrics[name] = resnets.Run.open(place / name).history.epochs[-1]["training"]
+    return metrics
 
 
 def training_speed(settings: Settings) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _speeds(settings: Settings, make: Callable[..., Step]) -> dict[str, Any]:
     device = choose_device(settings.device)
     name, side = ("resnet14", 8) if settings.tiny else ("resnet50", 224)
     batch, steps = (4, 2) if settings.tiny else (256, 30)
-    found: dict[str, Any] = {"network": name, "side": side, "batch_size": batch, "steps": steps}
+    speeds: dict[str, Any] = {"network": name, "side": side, "batch_size": batch, "steps": steps}
     modes = (False,) if settings.tiny else (False, True)
     for dtype in (torch.float32, torch.bfloat16):
         for compiled in modes:
@@ -221,8 +221,8 @@ def _speeds(settings: Settings, make: Callable[..., Step]) -> dict[str, Any]:
                 step = make(network, images, dtype)
                 seconds = [*islice(_seconds(step, device), 5, 5 + steps)]
             label = f"{str(dtype).removeprefix('torch.')} {'compiled' if compiled else 'eager'}"
-            found[label] = batch / statistics.median(seconds)
-    return found
+            speeds[label] = batch / statistics.median(seconds)
+    return speeds
 
 
 def _seconds(step: Step, device: torch.device) -> Iterator[float]:

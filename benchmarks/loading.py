@@ -171,7 +171,7 @@ def loaders(options: argparse.Namespace, folder: Path, exits: ExitStack) -> dict
         sys.exit("the shards were not written")
     server = (sys.executable, str(ROOT / "tests/range_server.py"), str(shards))
     away = next_line(exits.enter_context(process(*server, "--delay", str(DELAY))))
-    found = {
+    by_name = {
         "folder": ours(whole(str(photos)), options),
         "shards": ours(whole(str(shards)), options),
         "shards 50 ms away": ours(whole(away), options),
@@ -187,8 +187,8 @@ def loaders(options: argparse.Namespace, folder: Path, exits: ExitStack) -> dict
         while (line := next_line(running)) != "ready":
             if not line and running.poll() is not None:
                 sys.exit("litdata did not start")
-        found["litdata"] = litdatas(running)
-    return found
+        by_name["litdata"] = litdatas(running)
+    return by_name
 
 
 def main() -> None:

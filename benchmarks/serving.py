@@ -192,12 +192,12 @@ def server(model: str, core: int) -> Iterator[tuple[tuple[str, int], int]]:
     ):
         try:
             while not (
-                found := re.search(r"http://(\S+):(\d+)", text := Path(log.name).read_text("utf-8"))
+                match := re.search(r"http://(\S+):(\d+)", text := Path(log.name).read_text("utf-8"))
             ):
                 if process.poll() is not None:
                     raise RuntimeError(text)
                 time.sleep(0.1)
-            yield (found[1], int(found[2])), max_batch(found[0])
+            yield (match[1], int(match[2])), max_batch(match[0])
         finally:
             process.kill()
 
@@ -205,9 +205,9 @@ def server(model: str, core: int) -> Iterator[tuple[tuple[str, int], int]]:
 def max_batch(address: str) -> int:
     """The largest batch of a server, which it measured at its start."""
     with urllib.request.urlopen(f"{address}/metrics") as response:
-        found = re.search(r'"max_batch of [^"]*"} (\d+)', response.read().decode())
-    assert found is not None
-    return int(found[1])
+        match = re.search(r'"max_batch of [^"]*"} (\d+)', response.read().decode())
+    assert match is not None
+    return int(match[1])
 
 
 def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, float]:

@@ -237,7 +237,7 @@ def wait_for(process: subprocess.Popen[bytes], port: int, path: str) -> None:
 
 def offered(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> Outcomes:
     """What becomes of requests that are sent at fixed times."""
-    found = Outcomes()
+    outcomes = Outcomes()
 
     async def main() -> None:
         free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -254,9 +254,9 @@ def offered(port: int, requests: Sequence[bytes], rate: float, seconds: float) -
             except (OSError, EOFError, AssertionError):  # a TimeoutError is an OSError
                 if connection is not None:
                     connection[1].transport.abort()
-            found.statuses[status] += 1
+            outcomes.statuses[status] += 1
             if status == 200:
-                found.times.append(time.perf_counter() - due)
+                outcomes.times.append(time.perf_counter() - due)
 
         await asyncio.gather(*(one(place) for place in range(max(20, int(rate * seconds)))))
         for _, writer in free:
@@ -264,7 +264,7 @@ def offered(port: int, requests: Sequence[bytes], rate: float, seconds: float) -
 
     address = ("127.0.0.1", port)
     asyncio.run(main())
-    return found
+    return outcomes
 
 
 def tree(pid: int) -> list[int]:
@@ -290,7 +290,7 @@ def figures_of(port: int, way: Way, photos: Sequence[bytes], seconds: float) -> 
     closed_loop(address, requests, CLIENTS, 1.0)  # to warm up
     rate = closed_loop(address, requests, CLIENTS, seconds)["rate"]
     half = offered(port, requests, rate / 2, seconds)
-    found = {
+    figures = {
         "images/s": rate,
         "half load p50 ms": 1e3 * percentile(half.times, 50),
         "half load p99 ms": 1e3 * percentile(half.times, 99),
@@ -298,8 +298,8 @@ def figures_of(port: int, way: Way, photos: Sequence[bytes], seconds: float) -> 
         "half load not answered": half.statuses.total() - half.statuses[200],
     }
     if way.overload:
-        found |= overload_of(offered(port, requests, 2 * rate, seconds))
-    return found
+        figures |= overload_of(offered(port, requests, 2 * rate, seconds))
+    return figures
 
 
 def overload_of(outcomes: Outcomes) -> dict[str, Any]:

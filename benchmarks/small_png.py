@@ -49,14 +49,14 @@ def measured(files: list[bytes], side: int, rounds: int) -> dict[str, float | li
     """The medians of both methods, and the ratio of Pillow's time to ours in each round."""
     times = max(1, PIXELS // (side * side * len(files)))
     limits = {"short": side * side, "pillow": 0}
-    found: dict[str, list[float]] = {name: [] for name in limits}
+    durations: dict[str, list[float]] = {name: [] for name in limits}
     for limit in limits.values():  # warm-up
         microseconds(files, 1, limit)
     for number in range(rounds):
         for name in sorted(limits, reverse=number % 2 == 1):
-            found[name].append(microseconds(files, times, limits[name]))
-    pairs = zip(found["pillow"], found["short"], strict=True)
-    medians = {name: statistics.median(values) for name, values in found.items()}
+            durations[name].append(microseconds(files, times, limits[name]))
+    pairs = zip(durations["pillow"], durations["short"], strict=True)
+    medians = {name: statistics.median(values) for name, values in durations.items()}
     return {"side": side, **medians, "ratios": [round(whole / own, 3) for whole, own in pairs]}
 
 
@@ -74,8 +74,8 @@ def main() -> None:
     for row in rows:
         print("{side:4} pixels: {short:7.1f} us, Pillow {pillow:7.1f} us".format(**row))
     if options.json_file:
-        found = {"machine": machine(), "images": len(paths[:40]), "sizes": rows}
-        options.json_file.write_text(json.dumps(found, indent=2) + "\n")
+        results = {"machine": machine(), "images": len(paths[:40]), "sizes": rows}
+        options.json_file.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

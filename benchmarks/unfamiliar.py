@@ -92,23 +92,23 @@ Score = Callable[[Classifier], Callable[[Outputs], Array]]  # high scores: unfam
 
 def probability(_: Classifier) -> Callable[[Outputs], Array]:
     """Hendrycks and Gimpel 2017, arXiv:1610.02136: the probability of the predicted class."""
-    return lambda found: -softmax(found.logits, axis=1).max(1)
+    return lambda output: -softmax(output.logits, axis=1).max(1)
 
 
 def logit(_: Classifier) -> Callable[[Outputs], Array]:
     """Hendrycks et al. 2022, arXiv:1911.11132: the largest logit."""
-    return lambda found: -found.logits.max(1)
+    return lambda output: -output.logits.max(1)
 
 
 def energy(_: Classifier) -> Callable[[Outputs], Array]:
     """Liu et al. 2020, arXiv:2010.03759, equation 4 at temperature 1."""
-    return lambda found: -logsumexp(found.logits, axis=1)
+    return lambda output: -logsumexp(output.logits, axis=1)
 
 
 def mahalanobis(classifier: Classifier) -> Callable[[Outputs], Array]:
     """Lee et al. 2018, arXiv:1807.03888, equation 2, of the features alone: to the nearest mean."""
     means, whiten = class_gaussians(classifier)
-    return lambda found: nearest(found.features @ whiten, means @ whiten)
+    return lambda output: nearest(output.features @ whiten, means @ whiten)
 
 
 def relative_mahalanobis(classifier: Classifier) -> Callable[[Outputs], Array]:
@@ -116,50 +116,50 @@ def relative_mahalanobis(classifier: Classifier) -> Callable[[Outputs], Array]:
     means, whiten = class_gaussians(classifier)
     features = classifier.train.features
     middle, whole = features.mean(0, keepdims=True), whitening(features - features.mean(0))
-    return lambda found: (
-        nearest(found.features @ whiten, means @ whiten)
-        - nearest(found.features @ whole, middle @ whole)
+    return lambda output: (
+        nearest(output.features @ whiten, means @ whiten)
+        - nearest(output.features @ whole, middle @ whole)
     )
 
 
 def cosine(classifier: Classifier) -> Callable[[Outputs], Array]:
     """The angle to the nearest class mean."""
     means = unit(class_means(classifier))
-    return lambda found: -(unit(found.features) @ means.T).max(1)
+    return lambda output: -(unit(output.features) @ means.T).max(1)
 
 
 def centred_cosine(classifier: Classifier) -> Callable[[Outputs], Array]:
     """The same, relative to the mean of all images."""
     origin = classifier.train.features.mean(0)
     means = unit(class_means(classifier) - origin)
-    return lambda found: -(unit(found.features - origin) @ means.T).max(1)
+    return lambda output: -(unit(output.features - origin) @ means.T).max(1)
 
 
 def cosine_and_energy(classifier: Classifier) -> Callable[[Outputs], Array]:
     """The sum of both scores, each in standard deviations over the training images."""
     both = [each(classifier) for each in (cosine, energy)]
     spread = [score(classifier.train).std() for score in both]
-    return lambda found: sum(score(found) / s for score, s in zip(both, spread, strict=True))
+    return lambda output: sum(score(output) / s for score, s in zip(both, spread, strict=True))
 
 
 def neighbour(classifier: Classifier) -> Callable[[Outputs], Array]:
     """Sun et al. 2022, arXiv:2204.06507: distance of unit features to the k-th nearest."""
     bank = unit(classifier.train.features)
     k = min(NEIGHBOUR, max(1, len(bank) // 20))
-    return lambda found: -np.partition(unit(found.features) @ bank.T, -k, axis=1)[:, -k]
+    return lambda output: -np.partition(unit(output.features) @ bank.T, -k, axis=1)[:, -k]
 
 
 def residual(classifier: Classifier) -> Callable[[Outputs], Array]:
     """Wang et al. 2022, arXiv:2203.10807: the part of the features outside the main subspace."""
     origin, basis = outside(classifier)
-    return lambda found: np.linalg.norm((found.features - origin) @ basis, axis=1)
+    return lambda output: np.linalg.norm((output.features - origin) @ basis, axis=1)
 
 
 def virtual_logit(classifier: Classifier) -> Callable[[Outputs], Array]:
     """ViM (Wang et al. 2022, equation 9): the residual against the energy."""
     away = residual(classifier)
     scale = classifier.train.logits.max(1).mean() / away(classifier.train).mean()
-    return lambda found: scale * away(found) - logsumexp(found.logits, axis=1)
+    return lambda output: scale * away(output) - logsumexp(output.logits, axis=1)
 
 
 def class_means(classifier: Classifier) -> Array:
@@ -225,8 +225,8 @@ class Shared:
 
     def data(self, name: str) -> LabelledImages:
         """The held-out images of a data set."""
-        found = open_data(self.folder / "data" / name, to_learn=False)
-        images = found.validation if name != "cifar10" else found.test
+        splits = open_data(self.folder / "data" / name, to_learn=False)
+        images = splits.validation if name != "cifar10" else splits.test
         assert images is not None
         return images
 

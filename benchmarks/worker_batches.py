@@ -95,12 +95,12 @@ def main() -> None:
     every = ways(reader, options.workers)
     for way in every.values():
         measured(way, plan)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
     for number in range(options.rounds):
         for name in np.roll(list(every), number):
-            found[name].append(measured(every[name], plan))
+            times[name].append(measured(every[name], plan))
     rows = []
-    for name, values in found.items():
+    for name, values in times.items():
         computing, waiting = zip(*values, strict=True)
         rows.append({"name": name, "computing": computing, "waiting": waiting})
         print(

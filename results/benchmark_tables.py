@@ -33,10 +33,10 @@ def where(machine: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def training(found: dict[str, Any]) -> str:
+def training(results: dict[str, Any]) -> str:
     """The table of benchmarks/training.py."""
     cells = []
-    for name, speeds in found["networks"].items():
+    for name, speeds in results["networks"].items():
         per_second, ratios = speeds["images_per_second"], speeds["ratios"]
         cells.append(
             [
@@ -48,20 +48,20 @@ def training(found: dict[str, Any]) -> str:
             ]
         )
     columns = ("network", "plain loop", "this trainer", "convolutions alone", "ratio (range)")
-    what = f"Images/s by the recipe `{found['recipe']}`, batch {found['batch_size']}"
-    head = f"{what}, {found['images']}. {where(found['machine'])}.\n\n"
+    what = f"Images/s by the recipe `{results['recipe']}`, batch {results['batch_size']}"
+    head = f"{what}, {results['images']}. {where(results['machine'])}.\n\n"
     return head + rows((*columns, "rounds", "ratio, undisturbed"), cells)
 
 
-def inference(found: dict[str, Any]) -> str:
+def inference(results: dict[str, Any]) -> str:
     """The tables of benchmarks/inference.py."""
-    parts = [f"Images/s. {where(found['machine'])}.\n"]
-    for name, model in found["models"].items():
+    parts = [f"Images/s. {where(results['machine'])}.\n"]
+    for name, model in results["models"].items():
         speeds = model["images_per_second"]
         sizes = list(next(iter(speeds.values())))
         cells = [[who, *(f"{of[size]:,.1f}" for size in sizes)] for who, of in speeds.items()]
         parts.append(rows((name, *(f"batch {size}" for size in sizes)), cells))
-    aims = [aim for model in found["models"].values() for aim in model["aims"]]
+    aims = [aim for model in results["models"].values() for aim in model["aims"]]
     judged = [
         [aim["name"], f"{aim['aim']:g}", f"{aim['ratio']:.2f}", yes_or_no(aim)] for aim in aims
     ]
@@ -73,7 +73,7 @@ def yes_or_no(aim: dict[str, Any]) -> str:
     return "yes" if aim["ratio"] >= aim["aim"] else "no"
 
 
-def decoding(found: dict[str, Any]) -> str:
+def decoding(results: dict[str, Any]) -> str:
     """The table of benchmarks/decode.py."""
     cells = [
         [
@@ -82,14 +82,14 @@ def decoding(found: dict[str, Any]) -> str:
             f"{way['ratio']:.2f} ({min(way['ratios']):.2f} to {max(way['ratios']):.2f})",
             f"{way['mean_difference']:.3f}",
         ]
-        for way in found["ways"]
+        for way in results["ways"]
     ]
     columns = ("way", "images/s", "ratio (range)", "mean difference of 255")
-    head = f"{found['photos']} photos, {found['rounds']} rounds, one core. "
-    return f"{head}{where(found['machine'])}.\n\n{rows(columns, cells)}"
+    head = f"{results['photos']} photos, {results['rounds']} rounds, one core. "
+    return f"{head}{where(results['machine'])}.\n\n{rows(columns, cells)}"
 
 
-def small_png(found: dict[str, Any]) -> str:
+def small_png(results: dict[str, Any]) -> str:
     """The table of benchmarks/small_png.py."""
     cells = [
         [
@@ -98,42 +98,42 @@ def small_png(found: dict[str, Any]) -> str:
             f"{row['pillow']:,.0f}",
             f"{median(row['ratios']):.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})",
         ]
-        for row in found["sizes"]
+        for row in results["sizes"]
     ]
-    head = f"Microseconds an image, of {found['images']} images, one core. "
+    head = f"Microseconds an image, of {results['images']} images, one core. "
     columns = ("pixels", "short way", "Pillow", "ratio (range)")
-    return f"{head}{where(found['machine'])}.\n\n{rows(columns, cells)}"
+    return f"{head}{where(results['machine'])}.\n\n{rows(columns, cells)}"
 
 
-def worker_batches(found: dict[str, Any]) -> str:
+def worker_batches(results: dict[str, Any]) -> str:
     """The table of benchmarks/worker_batches.py."""
     cells = [
         [way["name"], *(spread(way[name]) for name in ("computing", "waiting"))]
-        for way in found["ways"]
+        for way in results["ways"]
     ]
-    what = "{batch_size} images of {side} x {side} pixels, {workers} workers".format(**found)
+    what = "{batch_size} images of {side} x {side} pixels, {workers} workers".format(**results)
     columns = ("way", "ms of computing in the main process (range)", "ms a batch (range)")
-    return f"{what}. {where(found['machine'])}.\n\n{rows(columns, cells)}"
+    return f"{what}. {where(results['machine'])}.\n\n{rows(columns, cells)}"
 
 
-def loading(found: dict[str, Any]) -> str:
+def loading(results: dict[str, Any]) -> str:
     """The table of benchmarks/loading.py."""
     cells = []
-    for each in found["loaders"]:
+    for each in results["loaders"]:
         ratios = each["ratios"]
         spread_of_ratios = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         cells.append([each["name"], f"{median(each['images_per_second']):,.0f}", spread_of_ratios])
     head = "Batches of {batch_size} random crops, {workers} workers, {rounds} rounds".format(
-        **found
+        **results
     )
     table = rows(("loader", "images/s", "of the folder's (range)"), cells)
-    return f"{head}. {where(found['machine'])}.\n\n{table}"
+    return f"{head}. {where(results['machine'])}.\n\n{table}"
 
 
-def small_sets(found: dict[str, Any]) -> str:
+def small_sets(results: dict[str, Any]) -> str:
     """The table of benchmarks/small_sets.py."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for run in found["runs"]:
+    for run in results["runs"]:
         start = run["from"] or "from scratch"
         key = (
             run["data"],
@@ -155,10 +155,10 @@ def small_sets(found: dict[str, Any]) -> str:
     return rows((*columns, "validation accuracy (range)", "shown better than chance"), cells)
 
 
-def transfer(found: dict[str, Any]) -> str:
+def transfer(results: dict[str, Any]) -> str:
     """The table of benchmarks/transfer.py."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for run in found["runs"]:
+    for run in results["runs"]:
         case = (run["data"], run["network"], run["size"], run["per_class"] or "all")
         changes = ", ".join(f"{name} = {value}" for name, value in run["changes"].items())
         groups.setdefault((*case, run["way"], changes), []).append(run)
@@ -179,10 +179,10 @@ def transfer(found: dict[str, Any]) -> str:
     return rows((*columns, *scored, "seconds"), cells)
 
 
-def quick_photos(found: dict[str, Any]) -> str:
+def quick_photos(results: dict[str, Any]) -> str:
     """The table of benchmarks/quick_photos.py: each setting beside quick on the same images."""
     groups: dict[tuple[tuple[Any, ...], str], list[dict[str, Any]]] = {}
-    for run in found["runs"]:
+    for run in results["runs"]:
         case = (run["full"], run["images"], run["size"], run["measured"][1])
         groups.setdefault((case, run["setting"]), []).append(run)
     cells = []
@@ -204,10 +204,10 @@ def spread(values: list[float]) -> str:
     return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def promises(found: dict[str, Any]) -> str:
+def promises(results: dict[str, Any]) -> str:
     """The table of benchmarks/false_promises.py."""
     cells = []
-    for case in found["cases"]:
+    for case in results["cases"]:
         shares = []
         for way in ("earlier", "now"):
             low, high = case["false"][way]["interval"]
@@ -221,10 +221,10 @@ def promises(found: dict[str, Any]) -> str:
     return rows((*columns, "false, earlier", "promised", "false, now", "promised"), cells)
 
 
-def frozen(found: dict[str, Any]) -> str:
+def frozen(results: dict[str, Any]) -> str:
     """The table of benchmarks/frozen.py."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for run in found["runs"]:
+    for run in results["runs"]:
         groups.setdefault(run["way"], []).append(run)
     cells = [
         [
@@ -235,34 +235,37 @@ def frozen(found: dict[str, Any]) -> str:
         ]
         for way, runs in groups.items()
     ]
-    what = "{images} photos ({data}), {weights}, {size} pixels".format(**found)
+    what = "{images} photos ({data}), {weights}, {size} pixels".format(**results)
     columns = ("begun", "seconds (range)", "CPU seconds (range)", "load before (range)", "n")
-    return f"{what}. {where(found['machine'])}.\n\n{rows(columns, cells)}"
+    return f"{what}. {where(results['machine'])}.\n\n{rows(columns, cells)}"
 
 
-def serving(found: dict[str, Any]) -> str:
+def serving(results: dict[str, Any]) -> str:
     """The table of benchmarks/serving.py."""
-    names = list(dict.fromkeys(row["model"] for row in found["rounds"]))
-    kept = [key for key in found["rounds"][0] if key not in ("model", "round", "load", "max_batch")]
+    names = list(dict.fromkeys(row["model"] for row in results["rounds"]))
+    kept = [
+        key for key in results["rounds"][0] if key not in ("model", "round", "load", "max_batch")
+    ]
     cells = []
     for key in kept:
-        values = [[row[key] for row in found["rounds"] if row["model"] == name] for name in names]
+        values = [[row[key] for row in results["rounds"] if row["model"] == name] for name in names]
         spreads = [map(significant, (median(v), min(v), max(v))) for v in values]
         cells.append([key, *("{} ({} to {})".format(*each) for each in spreads)])
-    rounds = len(found["rounds"]) // len(names)
-    what = f"{found['machine']}, {found['photos']} photos; medians and ranges of {rounds} rounds"
-    return f"{what}.\n\n{rows(('', *names), cells)}"
+    rounds = len(results["rounds"]) // len(names)
+    what = f"{results['machine']}, {results['photos']} photos"
+    return f"{what}; medians and ranges of {rounds} rounds.\n\n{rows(('', *names), cells)}"
 
 
-def serving_others(found: dict[str, Any]) -> str:
+def serving_others(results: dict[str, Any]) -> str:
     """The tables of benchmarks/serving_others.py, one a network."""
-    told = [f"{name} {number}" for name, number in found["versions"].items()]
-    chosen = [f"{name}: {words}" for name, words in found["settings"].items()]
+    versions = [f"{name} {number}" for name, number in results["versions"].items()]
+    chosen = [f"{name}: {words}" for name, words in results["settings"].items()]
     parts = [
-        f"{found['machine']}, {found['photos']} photos; {', '.join(told)}. {'; '.join(chosen)}."
+        f"{results['machine']}, {results['photos']} photos; "
+        f"{', '.join(versions)}. {'; '.join(chosen)}."
     ]
-    for name, about in found["models"].items():
-        mine = [row for row in found["rounds"] if row["model"] == name]
+    for name, about in results["models"].items():
+        mine = [row for row in results["rounds"] if row["model"] == name]
         rounds = len({row["round"] for row in mine})
         same = percent(about["same class"])
         head = f"{name}, {about['side']} pixels, batches of up to {about['max_batch']} in ours"
@@ -284,17 +287,17 @@ def _asked(row: dict[str, Any]) -> tuple[str, str]:
     return row["server"], row["way"]
 
 
-def _server_cells(found: Sequence[dict[str, Any]]) -> list[str]:
+def _server_cells(rounds: Sequence[dict[str, Any]]) -> list[str]:
     """The cells of a server over the rounds; empty for what was not measured."""
     cells = []
     for key in _SERVER_COLUMNS[2:]:
-        values = [row[key] for row in found if key in row and row[key] == row[key]]
+        values = [row[key] for row in rounds if key in row and row[key] == row[key]]
         spread = [significant(each(values)) for each in (median, min, max)] if values else []
         if key in _COUNTS:
             cells.append(f"{sum(values):,}" if values else "")
         else:
             cells.append("{} ({} to {})".format(*spread) if values else "")
-    return [*_asked(found[0]), *cells]
+    return [*_asked(rounds[0]), *cells]
 
 
 Table = Callable[[Path], str]

@@ -41,7 +41,7 @@ MARKED = re.compile(r"(<!-- figure: (\S+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 def of_run(entry: Entry, speed: Speed | None) -> dict[str, str]:
     """The figures of a run."""
     test, recipe, history = entry.history.test, entry.job.recipe, entry.history
-    found = {
+    by_name = {
         "accuracy": percent(test.value, 2),
         "error": percent(1 - test.value, 2),
         "interval": percent_interval(*test.interval),
@@ -52,10 +52,10 @@ def of_run(entry: Entry, speed: Speed | None) -> dict[str, str]:
     }
     if speed is not None and history.images_per_second:
         time = Time(entry, speed, history.images_per_second, BY_LOG)
-        found["updates_minutes"] = f"{time.seconds / 60:.1f}"
-        found["ratio"] = f"{time.ratio:.1f}"
-        found["paper_ratio"] = f"{time.paper_ratio:.1f}"
-    return found
+        by_name["updates_minutes"] = f"{time.seconds / 60:.1f}"
+        by_name["ratio"] = f"{time.ratio:.1f}"
+        by_name["paper_ratio"] = f"{time.paper_ratio:.1f}"
+    return by_name
 
 
 def of_speed(speed: Speed, entry: Entry) -> dict[str, str]:
@@ -97,8 +97,8 @@ def of_foreign() -> dict[str, str]:
     path = EXAMPLES / "foreign.json"
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))["top1"]
-    count, total = found["count"], found["total"]
+    top1 = json.loads(path.read_text(encoding="utf-8"))["top1"]
+    count, total = top1["count"], top1["total"]
     return {"accuracy": percent(count / total, 2), "count": fraction(count, total)}
 
 
@@ -106,21 +106,21 @@ def of_frozen(root: Path) -> dict[str, str]:
     """How long `--freeze all` takes; how to find out where that is not measured."""
     if not (root / "frozen.json").is_file():
         return {"in_words": "how long that takes here, `python benchmarks/frozen.py` measures"}
-    found = json.loads((root / "frozen.json").read_text(encoding="utf-8"))
+    results = json.loads((root / "frozen.json").read_text(encoding="utf-8"))
     groups: dict[str, list[float]] = {}
-    for run in found["runs"]:
+    for run in results["runs"]:
         groups.setdefault(run["way"], []).append(run["seconds"])
     took = [f"{median(seconds):.0f} s {way}" for way, seconds in groups.items()]
     return {
-        "in_words": f"for {found['images']} photos, the whole command took {', '.join(took)} "
-        f"(medians of {len(found['runs']) // len(took)} on {found['machine']['cores']} cores)"
+        "in_words": f"for {results['images']} photos, the whole command took {', '.join(took)} "
+        f"(medians of {len(results['runs']) // len(took)} on {results['machine']['cores']} cores)"
     }
 
 
 def figures(root: Path = HERE) -> dict[str, str]:
     """Every figure that a page may show, by name."""
     entries, speed, equal = read_all(root), read_speed(root), read_budgets(root)
-    found = {
+    by_name = {
         f"{entry.name}.{name}": value
         for entry in entries
         for name, value in of_run(entry, speed).items()
@@ -128,15 +128,15 @@ def figures(root: Path = HERE) -> dict[str, str]:
     if speed is not None:
         measured = Path(speed.recipe).parent.name
         (entry,) = (entry for entry in entries if entry.name == measured)
-        found |= {f"speed.{name}": value for name, value in of_speed(speed, entry).items()}
+        by_name |= {f"speed.{name}": value for name, value in of_speed(speed, entry).items()}
     for budget in equal[1] if equal else []:
-        found |= {f"budget{budget.seconds:g}.{n}": v for n, v in of_budget(budget).items()}
-    found |= {f"foreign.{name}": value for name, value in of_foreign().items()}
-    found |= {f"frozen.{name}": value for name, value in of_frozen(root).items()}
+        by_name |= {f"budget{budget.seconds:g}.{n}": v for n, v in of_budget(budget).items()}
+    by_name |= {f"foreign.{name}": value for name, value in of_foreign().items()}
+    by_name |= {f"frozen.{name}": value for name, value in of_frozen(root).items()}
     pairs = read_pairs(root)
-    found |= {f"unfamiliar.{n}": v for n, v in of_pairs(pairs).items()} if pairs else {}
-    found |= {f"benchmark.{name}": f"\n\n{table(root)}\n" for name, table in TABLES.items()}
-    return found | dict(examples())
+    by_name |= {f"unfamiliar.{n}": v for n, v in of_pairs(pairs).items()} if pairs else {}
+    by_name |= {f"benchmark.{name}": f"\n\n{table(root)}\n" for name, table in TABLES.items()}
+    return by_name | dict(examples())
 
 
 def filled(text: str, known: dict[str, str], where: str) -> str:

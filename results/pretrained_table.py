@@ -50,7 +50,7 @@ def from_timm(results: Path, commit: str) -> Iterator[dict[str, Any]]:
             model = timm.create_model(name, pretrained=False)
         seen = resolve_data_config({}, pretrained_cfg=cfg.to_dict(), use_test_size=True)
         side, crop = seen["input_size"][-1], seen["crop_pct"]
-        found = measured.get((name, side, round(crop, 3)))
+        score = measured.get((name, side, round(crop, 3)))
         yield {
             "id": f"timm/{name}",
             "network": network,
@@ -62,8 +62,8 @@ def from_timm(results: Path, commit: str) -> Iterator[dict[str, Any]]:
             "mean": seen["mean"],
             "std": seen["std"],
             "classes": cfg.num_classes,
-            "top1": float(found["top1"]) if found else None,
-            "source": f"timm's results/results-imagenet.csv, commit {commit[:12]}" if found else "",
+            "top1": float(score["top1"]) if score else None,
+            "source": f"timm's results/results-imagenet.csv, commit {commit[:12]}" if score else "",
             "licence": cfg.license or UNKNOWN,
         } | counts(model)
 

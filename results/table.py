@@ -111,22 +111,22 @@ RUN_COLUMNS = (
 
 def run_cells(entry: Entry) -> list[str]:
     """The cells of a run."""
-    found, recipe = entry.metrics, entry.job.recipe
+    metrics, recipe = entry.metrics, entry.job.recipe
     test = entry.history.test
-    speed = found["images_per_second"]
-    remark = f"; {found['remark']}" if found["remark"] else ""
+    speed = metrics["images_per_second"]
+    remark = f"; {metrics['remark']}" if metrics["remark"] else ""
     return [
         f"[{entry.name}]({entry.name})",
-        found["network"],
-        found["data"],
+        metrics["network"],
+        metrics["data"],
         in_words(recipe) + remark,
         f"{percent(test.value, 2)} ({fraction(test.count, test.total)}; "
         f"{percent_interval(*test.interval)})",
-        str(found["seed"]),
+        str(metrics["seed"]),
         "–" if speed is None else f"{speed:,.0f}",
-        duration(found["seconds"]),
-        machine(found),
-        f"`{found['command']}`",
+        duration(metrics["seconds"]),
+        machine(metrics),
+        f"`{metrics['command']}`",
     ]
 
 
@@ -147,14 +147,14 @@ def resumed(times: int) -> str:
     return "" if times == 0 else ", resumed once" if times == 1 else f", resumed {times} times"
 
 
-def machine(found: dict[str, Any]) -> str:
+def machine(metrics: dict[str, Any]) -> str:
     """The machine of a run, in words."""
-    known = found["machine"]
-    threads = " and ".join(map(str, found["threads"])) + " thread"
-    threads += "" if found["threads"] == [1] else "s"
-    threads += resumed(found["resumed"])
+    known = metrics["machine"]
+    threads = " and ".join(map(str, metrics["threads"])) + " thread"
+    threads += "" if metrics["threads"] == [1] else "s"
+    threads += resumed(metrics["resumed"])
     memory = "" if known["memory_gib"] is None else f", {byte_size(known['memory_gib'] * 2**30)}"
-    device = known["processor"] if found["device"] == "cpu" else found["device"]
+    device = known["processor"] if metrics["device"] == "cpu" else metrics["device"]
     return f"{device}, {plural(known['cores'], 'core')}, {threads}{memory}"
 
 
@@ -173,13 +173,13 @@ def by_seeds(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 def seed_cells(group: Sequence[Entry]) -> list[str]:
     """The cells of a group."""
-    found = group[0].metrics
+    metrics = group[0].metrics
     values = [100 * entry.history.test.value for entry in group]
     links = ", ".join(f"[{entry.name}]({entry.name})" for entry in group)
     mean, spread = statistics.mean(values), statistics.stdev(values)
     words = in_words(group[0].job.recipe)
     accuracy = f"{mean:.2f} ± {spread:.2f} %"
-    return [found["network"], found["data"], words, accuracy, str(len(group)), links]
+    return [metrics["network"], metrics["data"], words, accuracy, str(len(group)), links]
 
 
 def published(name: str, entries: Sequence[Entry]) -> list[str]:
@@ -204,13 +204,13 @@ def published(name: str, entries: Sequence[Entry]) -> list[str]:
 
 def curves_of(experiment: Experiment, entries: Sequence[Entry]) -> dict[str, list[Curve]]:
     """The curves of an experiment's runs that evaluated the test images, by panel."""
-    found: dict[str, list[Curve]] = {panel: [] for panel in PANELS}
+    by_panel: dict[str, list[Curve]] = {panel: [] for panel in PANELS}
     for row in experiment.rows if experiment.curves else ():
         panel = "plain" if row.network.startswith("plain") else "residual"
         own = [entry.history for entry in entries if follows(entry, row)]
         curves = [Curve.of(f"{row.layers} layers", history) for history in own]
-        found[panel] += [curve for curve in curves if curve.test]
-    return found
+        by_panel[panel] += [curve for curve in curves if curve.test]
+    return by_panel
 
 
 def picture(name: str, experiment: Experiment, entries: Sequence[Entry]) -> list[str]:
@@ -236,16 +236,16 @@ def time_part(entries: Sequence[Entry], root: Path) -> list[str]:
     title = "## Time to the paper's accuracy\n"
     if speed is None:
         return [title, "Not measured yet: `results/speed.json` is missing.\n"]
-    found = times(entries, speed)
-    return [title, speed.in_words(), table(Time.columns, (time.cells() for time in found))]
+    rows = times(entries, speed)
+    return [title, speed.in_words(), table(Time.columns, (time.cells() for time in rows))]
 
 
 def equal_time_part(root: Path) -> list[str]:
     """The section on two recipes in the same time, or which file is missing."""
-    title, found = "## Accuracy by time\n", read_budgets(root)
-    if found is None:
+    title, where_and_budgets = "## Accuracy by time\n", read_budgets(root)
+    if where_and_budgets is None:
         return [title, f"Not measured yet: `results/{EQUAL_TIME}` is missing.\n"]
-    where, budgets = found
+    where, budgets = where_and_budgets
     return [
         title,
         "The recipe `quick` against the reference (rate 0.1, divided at half and three quarters, "

@@ -1,4 +1,7 @@
-"""A name without underscore is used by another module or is public; packages list their own."""
+"""A name without underscore is used by another module or is public; packages list their own.
+
+Variables are called by what they hold.
+"""
 
 import ast
 import re
@@ -19,6 +22,10 @@ ALLOWED = {
     "resnets.networks.blocks.ZeroPadding": PRINTED,
     "resnets.networks.layers.EfficientAttention": PRINTED,
     "resnets.networks.layers.SqueezeExcitation": PRINTED,
+}
+PARTICIPLES = {"found", "given", "named", "opened", "placed", "said", "told"}
+KEPT = {
+    "resnets/evaluation/familiarity.py:found": "a field whose name model files store as a key",
 }
 Definition = tuple[str, ast.stmt]
 
@@ -144,3 +151,34 @@ def test_a_name_without_underscore_is_used_by_another_module_or_public() -> None
 def test_each_package_lists_its_public_names() -> None:
     packages = [path for path in modules().values() if path.name == "__init__.py"]
     assert not [str(path) for path in packages if listed(path) is None]
+
+
+def is_fixture(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def variables(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The lines and names of all variables, fields, parameters and fixtures of a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+            yield node.lineno, node.name or "_"
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_fixture(node):
+            yield node.lineno, node.name
+
+
+def test_variables_are_called_by_what_they_hold() -> None:
+    kept, wrong = set(), []
+    for folder in ("resnets", "tests", *SCRIPTS):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            file = path.relative_to(ROOT).as_posix()
+            for line, name in variables(tree_of(path)):
+                if f"{file}:{name}" in KEPT:
+                    kept.add(f"{file}:{name}")
+                elif name in PARTICIPLES:
+                    wrong.append(f"{file}:{line}:{name}")
+    assert not wrong, "call these by what they hold:\n" + "\n".join(wrong)
+    assert not KEPT.keys() - kept, "these need no exception"

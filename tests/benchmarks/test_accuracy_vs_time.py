@@ -29,11 +29,11 @@ def test_both_recipes_train_as_long_and_are_scored_on_the_test_images(
     monkeypatch.setattr(subprocess, "run", in_this_process)
     run = call_script(SCRIPT, *words)
     assert run.returncode == 0, run.stderr
-    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    assert {run["recipe"] for run in found["runs"]} == {"quick", "reference"}
-    assert {"processor", "cores", "memory_gib"} <= found["machine"].keys()
+    results = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert {run["recipe"] for run in results["runs"]} == {"quick", "reference"}
+    assert {"processor", "cores", "memory_gib"} <= results["machine"].keys()
     configs = {}
-    for one in found["runs"]:
+    for one in results["runs"]:
         folder = tmp_path / "runs" / f"{one['recipe']}-2s-seed0"
         end = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         assert (one["budget"], one["test"]) == (2.0, end["test"]["top1"])
@@ -53,5 +53,5 @@ def test_both_recipes_train_as_long_and_are_scored_on_the_test_images(
     race = runpy.run_path(str(SCRIPT))["Race"]("digits", "resnet14", tmp_path / "runs")
     log = tmp_path / "runs" / "quick-2s-seed0" / "log.jsonl"
     before = log.read_bytes()
-    assert race.run("quick", "2s", 0) in found["runs"]  # what has finished is kept
+    assert race.run("quick", "2s", 0) in results["runs"]  # what has finished is kept
     assert log.read_bytes() == before

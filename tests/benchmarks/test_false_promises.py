@@ -45,14 +45,14 @@ def test_the_fewest_mistakes_are_kept(script: dict[str, Any]) -> None:
 
 def test_a_case_counts_promises_and_false_ones(script: dict[str, Any]) -> None:
     case = script["Case"]("nearly perfect", script["equal"](0.0001), 0.1, 1, 300)
-    found = script["run_case"](case, 5)
-    assert found["promised"]["now"] == 5
-    assert found["false"]["now"]["count"] == 0
+    counts = script["run_case"](case, 5)
+    assert counts["promised"]["now"] == 5
+    assert counts["false"]["now"]["count"] == 0
 
 
 @pytest.mark.skipif(not FOUND.is_file(), reason="no measurement is committed")
 def test_no_more_promises_are_false_than_may_be() -> None:
     for case in json.loads(FOUND.read_text(encoding="utf-8"))["cases"]:
-        found = case["false"]["now"]
-        chance = binomtest(found["count"], case["trials"], 0.05, alternative="greater")
+        false_promises = case["false"]["now"]
+        chance = binomtest(false_promises["count"], case["trials"], 0.05, alternative="greater")
         assert chance.pvalue > 0.01, case["what"]

@@ -19,12 +19,12 @@ def test_a_round_begins_without_a_cache_and_keeps_first_the_weights_then_the_fea
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     for number in range(4):
         draw_noise(tmp_path / "photos" / "ab"[number % 2] / f"{number}.png", seed=number)
-    found: list[tuple[bool, bool]] = []
+    caches: list[tuple[bool, bool]] = []
 
     def run(words: list[str], env: dict[str, str], **_: object) -> CompletedProcess[str]:
         assert words[2:6] == ["resnets", "train", str(tmp_path / "photos"), "--from"]
         own = Path(env["RESNETS_CACHE"])
-        found.append((own.exists(), (own / "features").exists()))
+        caches.append((own.exists(), (own / "features").exists()))
         with monkeypatch.context() as patch:
             for name in ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "RESNETS_CACHE"):
                 patch.setenv(name, env[name])
@@ -37,7 +37,7 @@ def test_a_round_begins_without_a_cache_and_keeps_first_the_weights_then_the_fea
     words = ("--network", "resnet10t", "--rounds", "1", "--json-file", file)
     done = call_script(SCRIPT, tmp_path / "photos", *words)
     assert done.returncode == 0, done.stderr
-    assert found == [(False, False), (True, False), (True, True)]
+    assert caches == [(False, False), (True, False), (True, True)]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert written["images"] == 4
     assert [run["way"] for run in written["runs"]] == [

@@ -43,21 +43,21 @@ class Trainings:
 
 def test_correctness_and_speed_are_measured_and_not_again(tmp_path: Path) -> None:
     parts = ("logits", "waits", "training-speed", "inference-speed")
-    found = measured(tmp_path, *parts)
-    assert set(found) == {*parts, "summary"}
-    assert found["logits"]["resnet14, tf32 False"]["largest_difference"] == 0
-    assert found["training-speed"]["float32 eager"] > 0
-    assert found["inference-speed"]["timm"]
-    assert "CUDA" in found["waits"]["skipped"]
-    assert "cores" in found["logits"]["machine"]
-    assert measured(tmp_path, *parts) == found
+    results = measured(tmp_path, *parts)
+    assert set(results) == {*parts, "summary"}
+    assert results["logits"]["resnet14, tf32 False"]["largest_difference"] == 0
+    assert results["training-speed"]["float32 eager"] > 0
+    assert results["inference-speed"]["timm"]
+    assert "CUDA" in results["waits"]["skipped"]
+    assert "cores" in results["logits"]["machine"]
+    assert measured(tmp_path, *parts) == results
 
 
 @pytest.mark.slow
 def test_losses_and_resume_are_compared(tmp_path: Path) -> None:
-    found = measured(tmp_path, "losses", "resume")
-    assert found["losses"]["cpu float32"] == found["losses"]["device float32"]
-    assert found["resume"]["equal"] is True
+    results = measured(tmp_path, "losses", "resume")
+    assert results["losses"]["cpu float32"] == results["losses"]["device float32"]
+    assert results["resume"]["equal"] is True
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_a_training_that_is_cut_off_goes_on_with_the_next_call(
     monkeypatch.setattr(subprocess, "Popen", trainings)
     part = "accuracy-quick-resnet20-0"
     assert part not in measured(tmp_path, part)
-    found = measured(tmp_path, part)
+    results = measured(tmp_path, part)
     assert trainings.started[-1][:2] == ["train", "--resume"]
-    assert found["summary"]["accuracy"]["quick resnet20"]["n"] == 1
-    assert found[part]["reached"].keys() == {"0.94", "0.95", "0.96"}
+    assert results["summary"]["accuracy"]["quick resnet20"]["n"] == 1
+    assert results[part]["reached"].keys() == {"0.94", "0.95", "0.96"}

@@ -46,8 +46,8 @@ def test_a_short_run_measures_every_candidate_and_judges_every_aim(
     monkeypatch.setattr(runtimes, "RUNTIMES", dict(runtimes.RUNTIMES))  # the script adds some
     monkeypatch.setattr(runtimes, "main", lambda: runtimes._serve(sys.stdin, sys.stdout))
     done = call_script(SCRIPT, "--models", "model 1", *options)
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    model = found["models"]["model 1"]
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    model = results["models"]["model 1"]
     assert model["failed"] == {}
     speeds = {name: by_size["1"] for name, by_size in model["images_per_second"].items()}
     assert list(speeds) == [
@@ -70,4 +70,4 @@ def test_a_short_run_measures_every_candidate_and_judges_every_aim(
     assert to_bare == pytest.approx(ours / fastest)
     assert int8[0] == pytest.approx(speeds["onnxruntime int8"] / speeds["onnxruntime"])
     assert done.stdout.count("reached") == len(aims) == 5
-    assert {"processor", "cores"} <= found["machine"].keys()
+    assert {"processor", "cores"} <= results["machine"].keys()

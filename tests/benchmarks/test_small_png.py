@@ -14,7 +14,7 @@ def test_a_short_run_measures_both_ways_at_every_size(tmp_path: Path) -> None:
     Image.fromarray(photo).save(tmp_path / "photo.jpg")
     file = tmp_path / "small_png.json"
     call_script(SCRIPT, tmp_path, "--rounds", "1", "--json-file", file)
-    found = json.loads(file.read_text())
-    assert [row["side"] for row in found["sizes"]] == [28, 32, 64, 128, 224]
-    for row in found["sizes"]:
+    results = json.loads(file.read_text())
+    assert [row["side"] for row in results["sizes"]] == [28, 32, 64, 128, 224]
+    for row in results["sizes"]:
         assert row["ratios"] == [round(row["pillow"] / row["short"], 3)]

@@ -29,7 +29,7 @@ class InThisProcess(nullcontext[None]):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the benchmark writes of a short run on random images."""
     file = tmp_path_factory.mktemp("benchmark") / "training.json"
     options = f"--networks resnet20 --batch-size {BATCH} --rounds 1 --steps 2 --json-file {file}"
@@ -41,15 +41,15 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_ratio_is_the_trainers_speed_over_the_plain_loops(found: dict[str, Any]) -> None:
-    network = found["networks"]["resnet20"]
+def test_the_ratio_is_the_trainers_speed_over_the_plain_loops(results: dict[str, Any]) -> None:
+    network = results["networks"]["resnet20"]
     (plain,), (ours,) = (network["rounds"][name] for name in ("plain_loop", "trainer"))
     assert network["ratio"] == pytest.approx(ours / plain, rel=0.02)
 
 
 @pytest.mark.slow
-def test_the_convolutions_are_those_of_the_network(found: dict[str, Any]) -> None:
-    parts = found["networks"]["resnet20"]["convolutions"]
+def test_the_convolutions_are_those_of_the_network(results: dict[str, Any]) -> None:
+    parts = results["networks"]["resnet20"]["convolutions"]
     operations = {name: of["milliseconds"] * of["gigaflops"] * 1e6 for name, of in parts.items()}
     whole = 2 * BATCH * MULTIPLICATIONS
     assert operations["forward"] == pytest.approx(whole, rel=0.002)
@@ -58,7 +58,7 @@ def test_the_convolutions_are_those_of_the_network(found: dict[str, Any]) -> Non
 
 
 @pytest.mark.slow
-def test_it_says_what_it_measured(found: dict[str, Any]) -> None:
-    assert found["images"] == "random images"
-    assert found["batch_size"] == BATCH
-    assert {"processor", "cores", "torch"} <= found["machine"].keys()
+def test_it_says_what_it_measured(results: dict[str, Any]) -> None:
+    assert results["images"] == "random images"
+    assert results["batch_size"] == BATCH
+    assert {"processor", "cores", "torch"} <= results["machine"].keys()

@@ -15,7 +15,7 @@ def test_a_short_run_measures_every_way(tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, *options]
     done = subprocess.run(command, check=False, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads(file.read_text(encoding="utf-8"))
-    assert [way["name"] for way in found["ways"]] == ["pipe", "shared memory", "DataLoader"]
-    for way in found["ways"]:
+    results = json.loads(file.read_text(encoding="utf-8"))
+    assert [way["name"] for way in results["ways"]] == ["pipe", "shared memory", "DataLoader"]
+    for way in results["ways"]:
         assert all(value[0] > 0 for value in (way["computing"], way["waiting"]))

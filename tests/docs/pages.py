@@ -51,5 +51,5 @@ def blocks(page: Path, replaced: Mapping[str, str] = {}) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     for old, new in replaced.items():
         text = text.replace(old, new)
-    found = BLOCK.finditer(text)
-    return [Block(x["language"], x["text"], x["remark"] or "") for x in found]
+    matches = BLOCK.finditer(text)
+    return [Block(x["language"], x["text"], x["remark"] or "") for x in matches]

@@ -286,11 +286,11 @@ def png(content: bytes, random: Random) -> bytes:
     chunks[which] = (kind, inside)
     if random.random() < 0.2:
         chunks.insert(which, random.choice(chunks))
-    found = content[:8]
+    output = content[:8]
     for kind, inside in chunks:
         checksum = zlib.crc32(kind + inside)
-        found += struct.pack(">I", len(inside)) + kind + inside + struct.pack(">I", checksum)
-    return found
+        output += struct.pack(">I", len(inside)) + kind + inside + struct.pack(">I", checksum)
+    return output
 
 
 def protobuf(content: bytes, random: Random, depth: int = 0) -> bytes:
@@ -320,11 +320,11 @@ def protobuf(content: bytes, random: Random, depth: int = 0) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while value > 127:
-        found.append(value & 127 | 128)
+        encoded.append(value & 127 | 128)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*encoded, value])
 
 
 def _field(number: int, kind: int, value: int | bytes) -> bytes:
@@ -337,7 +337,7 @@ def _field(number: int, kind: int, value: int | bytes) -> bytes:
 def _fields(content: bytes) -> list[tuple[int, int, int | bytes]]:
     """The fields of a message; nothing if it is none."""
     place = 0
-    found: list[tuple[int, int, int | bytes]] = []
+    fields: list[tuple[int, int, int | bytes]] = []
 
     def varint() -> int:
         nonlocal place
@@ -352,16 +352,16 @@ def _fields(content: bytes) -> list[tuple[int, int, int | bytes]]:
         while place < len(content):
             key = varint()
             if key & 7 == 0:
-                found.append((key >> 3, 0, varint()))
+                fields.append((key >> 3, 0, varint()))
                 continue
             length = {1: 8, 5: 4}.get(key & 7) or (varint() if key & 7 == 2 else -1)
             if length < 0 or place + length > len(content) or not key >> 3:
                 return []
-            found.append((key >> 3, key & 7, content[place : place + length]))
+            fields.append((key >> 3, key & 7, content[place : place + length]))
             place += length
     except IndexError:
         return []
-    return found
+    return fields
 
 
 def footer(content: bytes, random: Random) -> bytes:

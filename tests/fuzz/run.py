@@ -29,7 +29,7 @@ ADDRESSES = 12 << 30  # bytes of address space of a process; a claim beyond is a
 CASES = 200  # of a reader, in one process
 
 
-def work(name: str, seed: int, folder: str, said: Connection) -> None:
+def work(name: str, seed: int, folder: str, connection: Connection) -> None:
     """Read cases of one reader, and tell of each before and after."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     warnings.simplefilter("ignore")
@@ -38,7 +38,7 @@ def work(name: str, seed: int, folder: str, said: Connection) -> None:
         target.outcome(content, Path(tempfile.mkdtemp(dir=folder)))  # imports what it needs
     for _ in range(CASES):
         content = target.case(random)
-        said.send(("case", content))
+        connection.send(("case", content))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
         try:
@@ -51,8 +51,8 @@ def work(name: str, seed: int, folder: str, said: Connection) -> None:
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         if grown > MOST_MEMORY:
             outcome = f"took {grown >> 20} MiB"
-        said.send(("outcome", outcome))
-    said.send(("end", ""))
+        connection.send(("outcome", outcome))
+    connection.send(("end", ""))
 
 
 def turn(name: str, seed: int) -> Counter[str]:

@@ -165,15 +165,15 @@ def parquet_files() -> list[bytes]:
         pa.array(range(6)).cast(pa.decimal128(30, 2)),
     ]
     hub = b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}}}'
-    found = []
+    files = []
     for number, label in enumerate(labels):
         for known in ({}, {b"huggingface": hub}):
             table = pa.table({"image": images[number % 2], "label": label})
             stream = io.BytesIO()
             how = ("snappy", "zstd", "none")[number % 3]
             pq.write_table(table.replace_schema_metadata(known), stream, compression=how)
-            found.append(stream.getvalue())
-    return found
+            files.append(stream.getvalue())
+    return files
 
 
 def picture(seed: int, ending: str = "png", mode: str = "RGB") -> bytes:
@@ -291,11 +291,11 @@ def read_printed(path: Path) -> None:
 def printed() -> list[bytes]:
     from resnets.networks import ResNet
 
-    found = []
+    texts = []
     for block in ("residual", "bottleneck", "preact_residual"):
         for attention in ("none", "se"):
-            found.append(str(ResNet(block, (1, 1), width=8, attention=attention)).encode())
-    return found
+            texts.append(str(ResNet(block, (1, 1), width=8, attention=attention)).encode())
+    return texts
 
 
 def read_image(path: Path) -> None:

@@ -19,15 +19,15 @@ def everything(_: str) -> bool:
 
 
 def test_a_call_is_written_down_and_not_made() -> None:
-    found = read_pickle(b"cos\nsystem\n(X\x02\x00\x00\x00lstR.", everything)
-    assert isinstance(found, Call)
-    assert (found.function, found.arguments) == (Name("os.system"), ("ls",))
+    call = read_pickle(b"cos\nsystem\n(X\x02\x00\x00\x00lstR.", everything)
+    assert isinstance(call, Call)
+    assert (call.function, call.arguments) == (Name("os.system"), ("ls",))
 
 
 def test_a_persistent_id_is_handed_on_and_not_looked_up() -> None:
-    found: list[Reference] = []
-    value = read_pickle(b"K\x07Q.", everything, references=found)
-    assert (value.about, found) == (7, [value])
+    references: list[Reference] = []
+    value = read_pickle(b"K\x07Q.", everything, references=references)
+    assert (value.about, references) == (7, [value])
 
 
 def nested_key(levels: int) -> bytes:
@@ -114,8 +114,8 @@ def test_plain_containers_are_made() -> None:
     for protocol in range(5):
         stream = io.BytesIO()
         pickle.Pickler(stream, protocol).dump(values)
-        found = read_pickle(stream.getvalue(), everything, python2="utf-8")
-        assert found == values or protocol == 0  # in which bytes keys are calls
+        result = read_pickle(stream.getvalue(), everything, python2="utf-8")
+        assert result == values or protocol == 0  # in which bytes keys are calls
 
 
 def test_half_a_character_becomes_a_question_mark_that_can_be_printed() -> None:

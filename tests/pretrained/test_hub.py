@@ -104,8 +104,11 @@ def test_what_goes_wrong_is_told_in_a_line(
 def test_a_network_or_revision_that_is_not_there_is_wrong_usage(
     published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = [("timm/resnet10t.none", "no such network"), ("timm/resnet10t.c3_in1", f"nearest: {ID}")]
-    for name, word in (*told, (f"{ID}@none", "no revision")):
+    cases = [
+        ("timm/resnet10t.none", "no such network"),
+        ("timm/resnet10t.c3_in1", f"nearest: {ID}"),
+    ]
+    for name, word in (*cases, (f"{ID}@none", "no revision")):
         assert main(["predict", name, str(photo)]) == 2
         assert word in capsys.readouterr().err
     for name in ("hf-hub:owner", "hf-hub:a/b/c", "timm/../x", "torchvision/resnet18.NONE"):
@@ -237,8 +240,8 @@ def test_folders_may_be_called_by_synset_ids_and_by_one_name_of_a_class(
     for seed, synset in enumerate((right, other)):
         draw_noise(tmp_path / "data" / synset / f"{synset}.png", seed=seed)
     assert main(["evaluate", ID, str(tmp_path / "data"), "--split", "all", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["top1"]["count"], found["top1"]["total"]) == (1, 2)
+    evaluation = json.loads(capsys.readouterr().out)
+    assert (evaluation["top1"]["count"], evaluation["top1"]["total"]) == (1, 2)
     words = ["compare", ID, ID, str(tmp_path / "data"), "--split", "all", "--json"]
     assert main([*words, "--latency", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["images"].startswith("2 images")

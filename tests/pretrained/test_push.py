@@ -176,13 +176,13 @@ def test_the_card_names_the_ancestor_and_its_licence(
     monkeypatch.setattr("resnets.deployment.repository._write_onnx", lacking)
     assert main(["push", str(tmp_path / "child.safetensors"), "ann/child", "--private"]) == 0
     assert hub.repositories["models/ann/child"].private
-    found = files(hub, "ann/child")
-    assert not {"report.html", "model.onnx"} & set(found)
-    card = found["README.md"].decode()
+    contents = files(hub, "ann/child")
+    assert not {"report.html", "model.onnx"} & set(contents)
+    card = contents["README.md"].decode()
     words = (ID.replace("_", r"\_"), origin["commit"], f"base_model: {ID}", "license: apache-2.0")
     for word in (*words, "20 images of photos", "never calibrated"):
         assert word in card
-    config = json.loads(found["config.json"])
+    config = json.loads(contents["config.json"])
     assert config["architecture"] == "resnet10t"  # so that timm reads it, too
     assert config["label_names"] == ["cat", "dog"]
 
@@ -237,11 +237,11 @@ def test_a_report_tells_where_its_run_lies(tmp_path: Path) -> None:
     subject = CardSubject(about, "ann/pets", 1, onnx=True)
     commands = ("resnets train digits --recipe {}", "resnets report &#x27;{}&#x27; digits")
     for command in commands:
-        for path, told in (("run/config.toml", []), ("/home/ann/run", ["report.html"])):
+        for path, expected in (("run/config.toml", []), ("/home/ann/run", ["report.html"])):
             page = tmp_path / "report.html"
             page.write_text(f"<p>a / b</p><pre>{command.format(path)}</pre>", encoding="utf-8")
             lines = _paths_told(subject, page)
-            assert [word for line in lines for word in line.split() if "." in word] == told
+            assert [word for line in lines for word in line.split() if "." in word] == expected
 
 
 REFUSALS = [

@@ -127,16 +127,16 @@ def test_the_picture_shows_the_time_that_each_run_took(tmp_path: Path) -> None:
     locked = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     if f"matplotlib=={matplotlib.__version__}" not in locked:
         pytest.skip("another matplotlib drew the picture")
-    found = json.loads((RESULTS / "accuracy_vs_time.json").read_text(encoding="utf-8"))
+    results = json.loads((RESULTS / "accuracy_vs_time.json").read_text(encoding="utf-8"))
     plot = runpy.run_path(str(ROOT / "benchmarks" / "accuracy_vs_time.py"))["plot"]
-    machine = f"{found['machine']['processor']}, {found['machine']['cores']} cores"
-    title = f"{found['network']} on {found['data']}, {machine}"
-    plot(found["runs"], title, tmp_path / "again.svg")
+    machine = f"{results['machine']['processor']}, {results['machine']['cores']} cores"
+    title = f"{results['network']} on {results['data']}, {machine}"
+    plot(results["runs"], title, tmp_path / "again.svg")
     drawn = (RESULTS / "accuracy_vs_time.svg").read_text(encoding="utf-8")
     assert (tmp_path / "again.svg").read_text(encoding="utf-8") == drawn
-    for run in found["runs"]:
+    for run in results["runs"]:
         run["seconds"] *= 1.5 if run["recipe"] == "quick" else 1
-    plot(found["runs"], title, tmp_path / "other.svg")
+    plot(results["runs"], title, tmp_path / "other.svg")
     assert (tmp_path / "other.svg").read_text(encoding="utf-8") != drawn
 
 
@@ -164,7 +164,7 @@ def test_no_measured_figure_stands_outside_what_the_logs_write(page: str) -> Non
     text = MARKED.sub("", (ROOT / page).read_text(encoding="utf-8"))
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     text = re.sub(r"`[^`\n]*`|\"[^\"\n]*\"", "", text)  # names, and messages that are quoted
-    loose = [found[0] for found in MEASURED.finditer(text)]
+    loose = [match[0] for match in MEASURED.finditer(text)]
     assert [figure for figure in loose if figure not in NO_MEASUREMENTS.get(page, ())] == []
 
 
@@ -240,9 +240,9 @@ def test_the_time_of_frozen_features_is_a_median_of_each_way(tmp_path: Path) -> 
         for way in ("from nothing", "with features there too")
     ]
     machine = {"processor": "Abacus", "cores": 2}
-    found = {"machine": machine, "images": 397, "data": "ants", "weights": "a/b", "size": 288}
+    header = {"machine": machine, "images": 397, "data": "ants", "weights": "a/b", "size": 288}
     file = tmp_path / "frozen.json"
-    file.write_text(json.dumps(found | {"runs": runs}), encoding="utf-8")
+    file.write_text(json.dumps(header | {"runs": runs}), encoding="utf-8")
     words = of_frozen(tmp_path)["in_words"]
     assert all(part in words for part in ("397", "42 s from nothing", "medians of 3", "2 cores"))
     row = "| from nothing | 42.0 (40.0 to 90.0) | 84.0 (80.0 to 180.0) |"

@@ -128,10 +128,12 @@ CHANGES: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES.keys())
-def test_what_does_not_agree_with_its_log_is_refused(copy: Path, change: Change, said: str) -> None:
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES.keys())
+def test_what_does_not_agree_with_its_log_is_refused(
+    copy: Path, change: Change, message: str
+) -> None:
     change(copy / NAME)
-    with pytest.raises(ContentError, match=said):
+    with pytest.raises(ContentError, match=message):
         write(copy)
 
 
@@ -148,11 +150,11 @@ def test_faults_end_with_1_and_one_line(copy: Path) -> None:
         "add": [copy, "new", "--root", copy],
         "time_to_accuracy": ["--root", copy],
     }
-    said = {"table": "has no log.jsonl", "add": "no run", "time_to_accuracy": "missing"}
+    messages = {"table": "has no log.jsonl", "add": "no run", "time_to_accuracy": "missing"}
     for name, options in words.items():
         output = script(name, *options, code=1)
         assert output.count("\n") == 1
-        assert said[name] in output
+        assert messages[name] in output
 
 
 @pytest.mark.slow
@@ -261,12 +263,12 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
     known = json.loads((copy / "long-one" / "metrics.json").read_text(encoding="utf-8"))["machine"]
     rounds = {"plain_loop": [400.0, 200.0, 500.0], "trainer": [800.0, 300.0, 1500.0]}
     speeds = {"images_per_second": {"plain_loop": 400.0}, "rounds": rounds}
-    found = {"machine": known | {"load_before": 0.1}, "networks": {"resnet20": speeds}}
-    found["recipe"] = "results/long-one/config.toml"
-    (copy / "speed.json").write_text(json.dumps(found), encoding="utf-8")
-    told = json.loads(script("time_to_accuracy", "--root", copy, "--json"))
-    assert told["reference_seconds"] == 25_000
-    log, benchmark = told["runs"]
+    results = {"machine": known | {"load_before": 0.1}, "networks": {"resnet20": speeds}}
+    results["recipe"] = "results/long-one/config.toml"
+    (copy / "speed.json").write_text(json.dumps(results), encoding="utf-8")
+    times = json.loads(script("time_to_accuracy", "--root", copy, "--json"))
+    assert times["reference_seconds"] == 25_000
+    log, benchmark = times["runs"]
     assert (log["measured"], benchmark["measured"]) == ("its log", "the benchmark (estimate)")
     assert log["reached"] is True
     assert log["error"] == pytest.approx(8.70)
@@ -343,12 +345,12 @@ def test_recipes_that_were_allowed_the_same_time_are_set_side_by_side_with_what_
         for seed, count in enumerate(counts)
         for test in [{"count": count, "total": 100}]
     ]
-    found = {"network": "resnet20", "data": "cifar10", "machine": machine(), "runs": runs[::-1]}
-    (copy / "accuracy_vs_time.json").write_text(json.dumps(found), encoding="utf-8")
+    results = {"network": "resnet20", "data": "cifar10", "machine": machine(), "runs": runs[::-1]}
+    (copy / "accuracy_vs_time.json").write_text(json.dumps(results), encoding="utf-8")
     row = "| 1 min 30 s | 51.00 ± 1.41 % | 40.50 ± 0.71 % | 2 | 10.50 ± 2.12 points "
     row += "| 1 min 45 s, 1 min 20 s | 38,400, 32,000 | 300, 250 |"
     assert row in write(copy)
-    found["runs"].pop()
-    (copy / "accuracy_vs_time.json").write_text(json.dumps(found), encoding="utf-8")
+    results["runs"].pop()
+    (copy / "accuracy_vs_time.json").write_text(json.dumps(results), encoding="utf-8")
     with pytest.raises(ContentError, match="not what benchmarks/accuracy_vs_time"):
         write(copy)

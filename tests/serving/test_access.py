@@ -50,12 +50,12 @@ def test_names_that_were_bound_to_this_machine_are_refused(
 
 
 def test_a_host_name_can_be_allowed_and_a_key_allows_any(serving: Serving, keys: Keys) -> None:
-    named = {"Host": "photos.example.org"}
+    headers = {"Host": "photos.example.org"}
     client = serving(access=Access(hosts=("photos.example.org",)))
-    assert client.get("/metrics", headers=named).status_code == 200
+    assert client.get("/metrics", headers=headers).status_code == 200
     client = serving(access=Access(keys=keys))
-    named |= {"Authorization": f"Bearer {KEY}"}
-    assert client.get("/metrics", headers=named).status_code == 200
+    headers |= {"Authorization": f"Bearer {KEY}"}
+    assert client.get("/metrics", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(

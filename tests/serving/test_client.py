@@ -155,9 +155,9 @@ def busy(seconds: str) -> Any:
 
 
 def test_a_busy_server_is_asked_again_when_it_says_and_not_beyond_the_timeout() -> None:
-    found = httpx2.Response(200, json={"predictions": [ANSWER]})
+    response = httpx2.Response(200, json={"predictions": [ANSWER]})
     keys: list[str] = []
-    transport = answering(busy("0"), busy("0"), found, keys=keys)
+    transport = answering(busy("0"), busy("0"), response, keys=keys)
     with Client("http://x", key="secret", transport=transport) as client:
         assert client.predict(image_bytes())[0].prediction == "cat"
     assert set(keys) == {"Bearer secret"}

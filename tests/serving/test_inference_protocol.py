@@ -39,9 +39,9 @@ def triton(model_file: Path) -> Iterator[Any]:
 def tensor(name: str, values: Any, kind: str, binary: bool = True) -> Any:
     import tritonclient.http as http
 
-    given = http.InferInput(name, values.shape, kind)
-    given.set_data_from_numpy(values, binary_data=binary)
-    return given
+    infer_input = http.InferInput(name, values.shape, kind)
+    infer_input.set_data_from_numpy(values, binary_data=binary)
+    return infer_input
 
 
 def probabilities(model_file: Path) -> np.ndarray[Any, Any]:
@@ -70,8 +70,8 @@ def test_pixels_are_predicted_as_by_predict(triton: Any, model_file: Path, binar
     import tritonclient.http as http
 
     wanted = [http.InferRequestedOutput(name, binary) for name in ("probabilities", "status")]
-    given = tensor("images", PIXELS, "UINT8", binary)
-    result = triton.infer("tiny", [given], outputs=wanted, request_id="seven")
+    images = tensor("images", PIXELS, "UINT8", binary)
+    result = triton.infer("tiny", [images], outputs=wanted, request_id="seven")
     assert result.get_response()["id"] == "seven"
     shares = result.as_numpy("probabilities")
     assert shares.dtype == np.float32
@@ -148,9 +148,9 @@ def test_what_was_computed_is_counted(triton: Any) -> None:
 
 def test_files_go_in_json_too_as_for_openvino_model_server(serving: Serving) -> None:
     data = [{"b64": base64.b64encode(image).decode()} for image in IMAGES]
-    given = {"name": "files", "datatype": "BYTES", "shape": [3], "data": data}
+    files = {"name": "files", "datatype": "BYTES", "shape": [3], "data": data}
     client = serving()
-    response = client.post(INFER, json={"inputs": [given]})
+    response = client.post(INFER, json={"inputs": [files]})
     values = {each["name"]: each["data"] for each in response.json()["outputs"]}
     assert list(values) == ["probabilities", "prediction", "status"]
     shares = np.reshape(values["probabilities"], (3, 3))
@@ -159,9 +159,9 @@ def test_files_go_in_json_too_as_for_openvino_model_server(serving: Serving) -> 
 
 def test_features_are_given_on_request(serving: Serving) -> None:
     client = serving()
-    given = {"name": "images", "datatype": "UINT8", "shape": [1, *PIXELS.shape[1:]]}
-    given |= {"data": PIXELS[0].ravel().tolist()}
-    asked = {"inputs": [given], "outputs": [{"name": "features"}]}
+    images = {"name": "images", "datatype": "UINT8", "shape": [1, *PIXELS.shape[1:]]}
+    images |= {"data": PIXELS[0].ravel().tolist()}
+    asked = {"inputs": [images], "outputs": [{"name": "features"}]}
     (output,) = client.post(INFER, json=asked).json()["outputs"]
     features = only(client.post("/predict?features=1", content=IMAGES[0]))["features"]
     assert output["shape"] == [1, len(features)]
@@ -170,10 +170,10 @@ def test_features_are_given_on_request(serving: Serving) -> None:
 
 def test_limits_hold_for_tensors(serving: Serving) -> None:
     client = serving(queue=2, max_pixels=399)
-    given = {"name": "images", "datatype": "UINT8", "shape": list(PIXELS.shape)}
-    three = given | {"data": PIXELS.ravel().tolist()}
+    description = {"name": "images", "datatype": "UINT8", "shape": list(PIXELS.shape)}
+    three = description | {"data": PIXELS.ravel().tolist()}
     assert client.post(INFER, json={"inputs": [three]}).status_code == 413
-    one = given | {"shape": [1, 20, 20, 3], "data": PIXELS[0].ravel().tolist()}
+    one = description | {"shape": [1, 20, 20, 3], "data": PIXELS[0].ravel().tolist()}
     assert client.post(INFER, json={"inputs": [one]}).status_code == 413
     late = client.post(INFER, json={"inputs": [one], "parameters": {"timeout": 0.001}})
     assert late.status_code == 504

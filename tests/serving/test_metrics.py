@@ -41,22 +41,22 @@ def test_requests_images_batches_and_limits_are_counted(serving: Serving) -> Non
     files = [("file", ("a.png", image_bytes())), ("file", ("b.png", image_bytes()[:50]))]
     client.post("/predict", files=files)
     client.get("/nothing")
-    found = samples(client)
-    assert found["resnets_requests_total", "/predict", "200"] == 4
-    assert found["resnets_requests_total", "/predict", "415"] == 1
-    assert found["resnets_requests_total", "other", "404"] == 1
-    assert found["resnets_images_total", "tiny", "not calibrated"] == 4
-    assert found["resnets_images_total", "tiny", "unreadable"] == 2
-    assert found["resnets_unreadable_images_total", "another format"] == 1
-    assert found["resnets_unreadable_images_total", "damaged"] == 1
-    assert found["resnets_batch_images_sum", "tiny"] == 4
+    values = samples(client)
+    assert values["resnets_requests_total", "/predict", "200"] == 4
+    assert values["resnets_requests_total", "/predict", "415"] == 1
+    assert values["resnets_requests_total", "other", "404"] == 1
+    assert values["resnets_images_total", "tiny", "not calibrated"] == 4
+    assert values["resnets_images_total", "tiny", "unreadable"] == 2
+    assert values["resnets_unreadable_images_total", "another format"] == 1
+    assert values["resnets_unreadable_images_total", "damaged"] == 1
+    assert values["resnets_batch_images_sum", "tiny"] == 4
     for phase in ("decode", "queue", "compute"):
-        assert found["resnets_phase_seconds_count", "tiny", phase] == 4
-    assert found["resnets_confidence_count", "tiny"] == 4
-    assert found["resnets_limit", "queue"] == 7
-    assert found["resnets_places_taken",] == 0
-    assert found["resnets_ready",] == 1
-    assert any(name == "resnets_model" for name, *_ in found)
+        assert values["resnets_phase_seconds_count", "tiny", phase] == 4
+    assert values["resnets_confidence_count", "tiny"] == 4
+    assert values["resnets_limit", "queue"] == 7
+    assert values["resnets_places_taken",] == 0
+    assert values["resnets_ready",] == 1
+    assert any(name == "resnets_model" for name, *_ in values)
 
 
 def test_gauges_are_measured_before_anybody_asks(serving: Serving) -> None:

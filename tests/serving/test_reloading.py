@@ -71,10 +71,10 @@ def test_all_requests_are_answered_by_the_old_or_the_new_network(
     before, changed = digest(client), False
 
     def ask() -> set[str]:
-        found = set()
+        digests = set()
         while not changed:
-            found.add(digest(client))
-        return found | {digest(client)}
+            digests.add(digest(client))
+        return digests | {digest(client)}
 
     with ThreadPoolExecutor(3) as clients:
         try:
@@ -83,11 +83,11 @@ def test_all_requests_are_answered_by_the_old_or_the_new_network(
             until(lambda: digest(client) != before)
         finally:
             changed = True
-        found = [each.result() for each in asking]
+        by_client = [each.result() for each in asking]
     after = digest(client)
     assert before != after
-    assert set.union(*found) <= {before, after}
-    assert all(after in each for each in found)
+    assert set.union(*by_client) <= {before, after}
+    assert all(after in each for each in by_client)
     client.app.state.server.reloading.ask()
     until(lambda: client.app.state.server.reloading.old == 0)
 

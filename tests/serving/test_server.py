@@ -38,7 +38,7 @@ def server(model_file: Path, *options: str) -> Iterator[tuple["subprocess.Popen[
             lines = iter(process.stderr.readline, "")
             yield (
                 process,
-                next(found[0] for line in lines if (found := re.search(r"http://\S+", line))),
+                next(match[0] for line in lines if (match := re.search(r"http://\S+", line))),
             )
         finally:
             process.kill()
@@ -70,13 +70,13 @@ def test_a_port_in_use_is_found_before_a_model_is_opened(
 ) -> None:
     from resnets.serving import serving
 
-    opened: list[Any] = []
-    monkeypatch.setattr(serving, "open_served", lambda *words, **_: opened.append(words))
+    calls: list[Any] = []
+    monkeypatch.setattr(serving, "open_served", lambda *words, **_: calls.append(words))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = call("serve", model_file, "--port", str(taken.getsockname()[1]))
     assert result.returncode == 2
     assert "--port 0" in result.stderr
-    assert not opened
+    assert not calls
 
 
 @pytest.mark.slow

@@ -74,7 +74,9 @@ def test_the_flag_opens_the_other_network(
     model_file: Path, untrained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shadows: list[Any] = []
-    monkeypatch.setattr("resnets.serving.server.serve_on", lambda *given: shadows.append(given[4]))
+    monkeypatch.setattr(
+        "resnets.serving.server.serve_on", lambda *arguments: shadows.append(arguments[4])
+    )
     other = untrained(NAMES)
     options = ["--max-batch", "1", "--engine", "torch", "--port", "0"]
     assert call("serve", model_file, "--shadow", other, *options).returncode == 0

@@ -93,7 +93,7 @@ def served() -> Iterator[Served]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
-        address = next(found[1] for line in lines if (found := re.search(r"http://(\S+)", line)))
+        address = next(match[1] for line in lines if (match := re.search(r"http://(\S+)", line)))
         reader = threading.Thread(target=lambda: list(lines), daemon=True)
         reader.start()
         try:

@@ -109,7 +109,7 @@ class Asking(threading.Thread):
 def test_a_worker_that_is_killed_is_started_again_and_all_end_in_order() -> None:
     with two_workers() as (process, lines):
         first, second = started(lines), started(lines)
-        address = next(found[0] for line in lines if (found := re.search(r"http://\S+\d", line)))
+        address = next(match[0] for line in lines if (match := re.search(r"http://\S+\d", line)))
         clients = [Asking("127.0.0.1", int(address.rpartition(":")[2])) for _ in range(8)]
         for client in clients:
             client.start()
@@ -157,8 +157,8 @@ class Unsendable(Exception):  # noqa: N818
 
 @pytest.mark.parametrize("error", [UsageError("a.onnx: damaged"), Unsendable("a.onnx", "damaged")])
 def test_every_error_of_a_worker_can_be_told(error: Exception) -> None:
-    told = pickle.loads(pickle.dumps(_sendable(error)))  # noqa: S301 (bytes of our own)
-    assert "a.onnx: damaged" in str(told)
+    restored = pickle.loads(pickle.dumps(_sendable(error)))  # noqa: S301 (bytes of our own)
+    assert "a.onnx: damaged" in str(restored)
 
 
 def test_news_that_cannot_be_read_are_an_error_at_the_start_only(

@@ -32,9 +32,9 @@ from resnets.training.recipe import Recipe
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many GPUs of each kind torch finds; none at first."""
-    found: dict[str, int] = {}
-    monkeypatch.setattr(devices, "_count", lambda kind: found.get(kind, 0))
-    return found
+    counts: dict[str, int] = {}
+    monkeypatch.setattr(devices, "_count", lambda kind: counts.get(kind, 0))
+    return counts
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "name", "device"),
+    ("counts", "name", "device"),
     [
         ({}, "auto", "cpu"),
         ({"mps": 1}, "auto", "mps"),
@@ -59,9 +59,9 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_device_follows_from_its_name_and_what_there_is(
-    gpus: dict[str, int], found: dict[str, int], name: str, device: str
+    gpus: dict[str, int], counts: dict[str, int], name: str, device: str
 ) -> None:
-    gpus.update(found)
+    gpus.update(counts)
     assert str(choose_device(name)) == device
 
 
@@ -217,11 +217,11 @@ def test_a_run_records_its_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "GCC version:  gcc version 12.2.0\n"
     )
     monkeypatch.setattr(machine, "_DRIVER", driver)
-    found = machine.machine(torch.device("cuda", 0))
-    assert found["gpu"] == "NVIDIA H100"
-    assert found["gpu_memory_gib"] == 80
-    assert (found["driver"], found["cuda"], found["cudnn"]) == ("535.104.05", "12.8", 91002)
-    assert machine.machine().keys() == found.keys() - {
+    record = machine.machine(torch.device("cuda", 0))
+    assert record["gpu"] == "NVIDIA H100"
+    assert record["gpu_memory_gib"] == 80
+    assert (record["driver"], record["cuda"], record["cudnn"]) == ("535.104.05", "12.8", 91002)
+    assert machine.machine().keys() == record.keys() - {
         *("gpu", "gpu_memory_gib", "gpu_count", "compute_capability", "driver", "cuda", "cudnn")
     }
 

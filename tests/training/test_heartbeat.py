@@ -26,12 +26,12 @@ def test_who_gives_no_sign_of_life_is_told_from_who_hangs(four: list[Heartbeat])
     with ExitStack() as stack:
         for process in (four[0], four[1], four[3]):
             stack.enter_context(process)
-        told = four[0].missing()
-    assert "process 2 on" in told.split(";")[0]
-    assert "no sign of life" in told.split(";")[0]
-    assert "process 3 on" in told.split(";")[1]
-    assert "waited" in told.split(";")[1]
-    assert "process 1" not in told
+        message = four[0].missing()
+    assert "process 2 on" in message.split(";")[0]
+    assert "no sign of life" in message.split(";")[0]
+    assert "process 3 on" in message.split(";")[1]
+    assert "waited" in message.split(";")[1]
+    assert "process 1" not in message
 
 
 def test_only_failed_exchanges_are_told_so(four: list[Heartbeat]) -> None:

@@ -74,8 +74,8 @@ def steps_of(trainer: Trainer) -> list[Step]:
 def test_the_work_of_a_gpu_is_not_counted_as_waiting_for_images(gpu: SimulatedGpu) -> None:
     trainer = on_gpu(gpu)
     bottleneck = Bottleneck(trainer.recipe, trainer.batches)
-    said = [text for step in steps_of(trainer) if (text := bottleneck.note(step))]
-    assert said[0].startswith("Bound by compute: 91 %")
+    messages = [text for step in steps_of(trainer) if (text := bottleneck.note(step))]
+    assert messages[0].startswith("Bound by compute: 91 %")
 
 
 def test_steps_are_timed_at_first_and_then_overlap_with_reading(gpu: SimulatedGpu) -> None:
