@@ -52,7 +52,8 @@ soak: $(VENV)/.installed-for-tests  ## what takes many minutes: memory that grow
 lint: $(VENV)/.installed-for-tests  ## ruff, and mypy for Linux, macOS and Windows
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	printf '%s\n' linux darwin win32 | xargs -P 3 -I {} $(BIN)/mypy --platform {} --cache-dir .mypy_cache/{}
+	printf '%s\n' linux pyproject.toml darwin mypy-portable.ini win32 mypy-portable.ini | \
+	xargs -P 3 -n 2 sh -c '$(BIN)/mypy --platform $$0 --config-file $$1 --cache-dir .mypy_cache/$$0'
 
 lock: $(VENV)/.installed-for-tests  ## write down the versions that are installed now
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton==' > requirements.lock
