@@ -102,7 +102,8 @@ class Job:
     own: str | None = None
     """Names of the parts that are the user's own Python code, which no file holds."""
     torchrun_id: str | None = None
-    """The id of the torchrun that began the run: if that starts its processes again, it goes on."""
+    """A digest of torchrun's id and of what was asked for: if torchrun starts the processes again,
+    the run goes on."""
     recipe: Recipe = field(default_factory=Recipe)
     """How to train."""
 

@@ -1,17 +1,19 @@
 """A run whose processes torchrun starts again goes on from its last state, without being told to.
 
 torchrun starts all processes again, with the same words, when one has died or when a machine comes
-or goes. The run is known by torchrun's id, which its config.toml keeps.
+or goes. The run is known by torchrun's id and by what was asked for, of which its config.toml keeps
+a digest: people give one id to several trainings.
 """
 
+import hashlib
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from resnets.data.batches import ProcessRank
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.format import plural
 from resnets.model_file import CONFIG
 from resnets.runs.checkpoint import State
@@ -20,6 +22,19 @@ from resnets.runs.job import Job
 from resnets.training.parallel import from_first
 
 _PATIENCE = 60.0  # seconds for which the processes of a lost machine may keep the folder
+
+
+def identity_of(job: Job, process: ProcessRank) -> str | None:
+    """What a run is known by when torchrun starts its processes again; None without torchrun's id.
+
+    Args:
+        job: what is asked for; torchrun repeats it word for word.
+        process: which knows torchrun's id.
+    """
+    if process.launch is None:
+        return None
+    words = f"{process.launch} {replace(job, torchrun_id=None)!r}"
+    return hashlib.sha256(words.encode()).hexdigest()
 
 
 def begun_before(
@@ -34,9 +49,10 @@ def begun_before(
         output: the folder that is asked for; None: a fresh one below `runs`.
         process: which of several processes this is.
     """
-    if process.launch is None or output is False:
+    identity = identity_of(job, process)
+    if identity is None or output is False:
         return None
-    run = from_first(_find(output, process.launch) if process.rank == 0 else None)
+    run = from_first(_find(output, identity) if process.rank == 0 else None)
     if run is None:
         return None
     folder, before = run
@@ -45,15 +61,14 @@ def begun_before(
     )
 
 
-def _find(output: Path | None, launch: str) -> tuple[Path, Job] | None:
-    """The run that the torchrun of an id has begun, in a folder or below `runs`."""
+def _find(output: Path | None, identity: str) -> tuple[Path, Job] | None:
+    """The run that is known by an identity, in a folder or below `runs`."""
     folders = [output] if output else [config.parent for config in RUNS.glob(f"*/{CONFIG}")]
     for folder in folders:
-        if not (folder / CONFIG).is_file():
-            continue
-        job = Job.of_run(folder)
-        if job.torchrun_id == launch:
-            return folder, job
+        with suppress(UsageError, ContentError, OSError):  # no run, or one that nobody can resume
+            job = Job.of_run(folder)
+            if job.torchrun_id == identity:
+                return folder, job
     return None
 
 

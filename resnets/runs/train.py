@@ -58,7 +58,7 @@ from resnets.runs.loggers import (
 from resnets.runs.notices import too_few_steps
 from resnets.runs.prepare import Notify, prepare, refuse_moved
 from resnets.runs.published_start import ask_at_terminal
-from resnets.runs.restarts import begun_before, folder_again, goes_on
+from resnets.runs.restarts import begun_before, folder_again, goes_on, identity_of
 from resnets.runs.result import Result, describe, score_and_save
 from resnets.runs.run import Run
 from resnets.runs.setup import Setup
@@ -149,7 +149,7 @@ def _carry_out(
         process = stack.enter_context(processes(device, *patience))
         begun = begun_before(job, output, process)
         if begun is None:
-            job = replace(job, torchrun_id=process.launch)
+            job = replace(job, torchrun_id=identity_of(job, process))
         else:
             output, job = (output, job) if how.resume else begun
             how = replace(how, resume=True, again=True)

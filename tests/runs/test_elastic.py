@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from resnets.errors import UsageError
 from resnets.model_file import CONFIG
 from resnets.runs import restarts
 from resnets.runs.job import Job
-from resnets.runs.restarts import begun_before, folder_again
+from resnets.runs.restarts import begun_before, folder_again, identity_of
 from tests.machines import RECORDING, environment, kept
 
 IMAGES, BATCH = 1457, 47  # training images of digits: 31 whole batches, of odd size
@@ -52,10 +53,14 @@ def test_the_first_process_is_killed_and_the_run_goes_on_by_itself(tmp_path: Pat
     assert slowest["others_waited"] > slowest["waited"]
 
 
+ASKED = Job(data="digits", device="cuda")
+
+
 def begin(folder: Path, launch: str | None) -> None:
     folder.mkdir(parents=True)
-    text = Job(data="digits", device="cuda", torchrun_id=launch).to_toml()
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    identity = identity_of(ASKED, ProcessRank(launch=launch))
+    chosen = replace(ASKED, keep=5, torchrun_id=identity)  # something that the run settled itself
+    (folder / CONFIG).write_text(chosen.to_toml(), encoding="utf-8")
 
 
 def test_only_the_run_that_this_torchrun_began_is_taken_up(
@@ -64,15 +69,39 @@ def test_only_the_run_that_this_torchrun_began_is_taken_up(
     monkeypatch.chdir(tmp_path)
     begin(Path("runs", "a"), "7")
     begin(Path("runs", "b"), None)
-    asked = Job(data="elsewhere", device="cpu")
-    earlier_run = begun_before(asked, None, ProcessRank(launch="7"))
+    earlier_run = begun_before(ASKED, None, ProcessRank(launch="7"))
     assert earlier_run is not None
-    assert earlier_run[0] == Path("runs", "a")
-    assert (earlier_run[1].data, earlier_run[1].device) == ("elsewhere", "cpu")
-    assert begun_before(asked, None, ProcessRank(launch="8")) is None
-    assert begun_before(asked, None, ProcessRank()) is None
-    assert begun_before(asked, Path("runs", "b"), ProcessRank(launch="7")) is None
-    assert begun_before(asked, False, ProcessRank(launch="7")) is None
+    assert (earlier_run[0], earlier_run[1].keep) == (Path("runs", "a"), 5)
+    assert begun_before(ASKED, None, ProcessRank(launch="8")) is None
+    assert begun_before(ASKED, None, ProcessRank()) is None
+    assert begun_before(ASKED, Path("runs", "b"), ProcessRank(launch="7")) is None
+    assert begun_before(ASKED, False, ProcessRank(launch="7")) is None
+
+
+def test_another_training_with_the_same_id_of_torchrun_is_a_run_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin(Path("runs", "a"), "7")
+    process = ProcessRank(launch="7")
+    assert begun_before(replace(ASKED, data="photos"), None, process) is None
+    longer = replace(ASKED, recipe=replace(ASKED.recipe, epochs=7))
+    assert begun_before(longer, Path("runs", "a"), process) is None
+
+
+def test_a_damaged_run_beside_it_does_not_keep_a_run_from_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("a", b"\xff = ["), ("c", b"")):
+        damaged = Path("runs", name, CONFIG)
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(content)
+    assert begun_before(ASKED, None, ProcessRank(launch="7")) is None
+    begin(Path("runs", "b"), "7")
+    earlier_run = begun_before(ASKED, None, ProcessRank(launch="7"))
+    assert earlier_run is not None
+    assert earlier_run[0] == Path("runs", "b")
 
 
 def test_a_run_that_goes_on_waits_for_who_is_about_to_leave_its_folder(

@@ -66,7 +66,7 @@ class Patience:
     longest_pause: float = 30.0
 
     def limit(self, length: int) -> float:
-        """Seconds for a request of so many bytes."""
+        """The time limit, in seconds, of a request that transfers `length` bytes."""
         return self.seconds + length / self.slowest
 
     def pause(self, failures: int, failure: Failure, chance: float | None = None) -> float:
