@@ -340,11 +340,9 @@ def _predict_on_ray(
     """Have a Ray cluster predict the parts that are missing; the exit code."""
     from resnets.deployment.on_ray import predicted_on_ray
     from resnets.evaluation.parts import Part, missing_parts, usual_number, write_parts
-    from resnets.evaluation.predict import StoredImage, why_never_ok
+    from resnets.evaluation.predict import why_never_ok
 
     assert form.output is not None
-    if any(isinstance(each.content, StoredImage) for each in sources):
-        raise UsageError("--on ray takes files and folders of images; for shards, give --part")
     first = Part(1, usual_number(len(sources)))
     record = _record(first, form, computation, file, sources)
     missing = missing_parts(record, form.output)

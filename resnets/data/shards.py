@@ -321,6 +321,35 @@ def _open_mapped(about: About, file: Path) -> ShardIndex:
 
 
 @dataclass(frozen=True)
+class PlacedImages:
+    """Some images in shards, by their places: what another process needs to read them, no more.
+
+    Attributes:
+        folder: of the shards.
+        places: of the images in them.
+    """
+
+    folder: Folder
+    places: tuple[Place, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image. Raises as `ShardStorage.read`."""
+        return self.folder.read(self.places[index])
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it helps to say which images are read next."""
+        return not isinstance(self.folder, LocalFolder)
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """These images are read soon, in this order."""
+        self.folder.expect([self.places[index] for index in indices])
+
+
+@dataclass(frozen=True)
 class ShardStorage:
     """The images in shards; of each, the digests are those of its original."""
 
@@ -368,3 +397,7 @@ class ShardStorage:
     def expect(self, indices: Sequence[int]) -> None:
         """These images are read soon, in this order."""
         self.folder.expect([self.index.place(int(index)) for index in indices])
+
+    def placed(self, rows: Sequence[int]) -> PlacedImages:
+        """Some of the images, without the index."""
+        return PlacedImages(self.folder, tuple(map(self.index.place, rows)))

@@ -53,12 +53,21 @@ class Storage(Protocol):
         """The image's digests, without decoding it. Raises ContentError as `read` does."""
 
 
-def reads_ahead(storage: Storage) -> bool:
+class Readable(Protocol):
+    """Images that are read by index, of which nothing else need be known."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> bytes | Pixels:
+        """The image as it is stored."""
+
+
+def reads_ahead(storage: Readable) -> bool:
     """Whether a storage fetches images before they are read, if it is told which."""
     return bool(getattr(storage, "reads_ahead", False))
 
 
-def expect(storage: Storage, indices: Iterable[int]) -> None:
+def expect(storage: Readable, indices: Iterable[int]) -> None:
     """Tell a storage that reads ahead which images will be read soon, in this order."""
     if reads_ahead(storage):
         storage.expect([int(index) for index in indices])  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 The program that asks for them lists the images, writes the parts of `evaluation.parts`, and is the
 only one that needs their folder; workers need the images and the model under the same paths. Ray
+carries paths, and of images in shards their places, which workers read for themselves. Ray
 Data starts workers while there is work, gives a lost one's images to another, and holds back where
 rows are not taken fast enough.
 """
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnets.data.places import LocalFolder
+from resnets.data.shards import PlacedImages
 from resnets.deployment.engines import EngineName, open_engine
 from resnets.deployment.engines.selection import digest
 from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.parts import ROW, Part
-from resnets.evaluation.predict import Source, predict
+from resnets.evaluation.predict import Source, StoredImage, predict, to_send
 from resnets.evaluation.prediction_table import tables_of
 from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
@@ -172,7 +175,7 @@ def _blocks(
     for part in parts:
         start, end = part.bounds(len(sources))
         for first in range(start, end, size):
-            some = pickle.dumps(list(sources[first : min(first + size, end)]))
+            some = pickle.dumps(to_send(sources[first : min(first + size, end)]))
             yield pa.table({ROW: [first], _SOURCES: [some]})
 
 
@@ -234,12 +237,21 @@ def _refuse_absent(sources: Sequence[Source]) -> None:
     Raises:
         UsageError: it says what every machine needs.
     """
-    paths = [source.content for source in sources if isinstance(source.content, Path)]
+    paths = [path for source in sources if (path := _file_of(source)) is not None]
     if paths and not any(path.exists() for path in paths):
         raise UsageError(
             f"{paths[0].absolute()}: not on this machine, nor {plural(len(paths) - 1, 'image')} "
             "after it: every machine needs the images under the same path"
         )
+
+
+def _file_of(source: Source) -> Path | None:
+    """The file that an image is read from, if it is to be on this machine."""
+    content = source.content
+    if isinstance(content, StoredImage) and isinstance(content.storage, PlacedImages):
+        folder, place = content.storage.folder, content.storage.places[content.row]
+        return folder.path / place.file if isinstance(folder, LocalFolder) else None
+    return content if isinstance(content, Path) else None
 
 
 def _numbered(rows: "pa.Table", first: int) -> "pa.Table":

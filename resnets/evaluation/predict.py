@@ -12,7 +12,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -44,7 +44,7 @@ from resnets.model_file import Description
 from resnets.notebook import html_table
 
 if TYPE_CHECKING:
-    from resnets.data.labelled import LabelledImages
+    from resnets.data.storage import Readable
 
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
 Status = Literal["ok", "not calibrated", "unsure", "unfamiliar", "unreadable"]
@@ -257,10 +257,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image in shards, which is read when it is needed."""
+    """An image in shards, which is read when it is needed.
 
-    images: "LabelledImages"
-    index: int
+    Attributes:
+        storage: the shards.
+        row: its index there.
+    """
+
+    storage: "Readable"
+    row: int
 
     def read(self) -> bytes | Pixels:
         """The image as it is stored; those behind it are read ahead, where they are remote.
@@ -269,10 +274,11 @@ class StoredImage:
             ContentError: it is damaged; the message does not name it.
             OSError: its remote place cannot be reached.
         """
-        if self.index % _AHEAD == 0:
-            stop = min(self.index + 2 * _AHEAD, len(self.images))
-            self.images.expect(range(self.index, stop))
-        return self.images.storage.read(int(self.images.indices[self.index]))
+        if self.row % _AHEAD == 0:
+            from resnets.data.storage import expect
+
+            expect(self.storage, range(self.row, min(self.row + 2 * _AHEAD, len(self.storage))))
+        return self.storage.read(self.row)
 
 
 @dataclass(frozen=True)
@@ -291,6 +297,26 @@ class Source:
     def loaded(self) -> Path | bytes | Pixels | ContentError:
         """The content; of a stored image, its bytes. Raises as `StoredImage.read`."""
         return self.content.read() if isinstance(self.content, StoredImage) else self.content
+
+
+def to_send(sources: Sequence[Source]) -> list[Source]:
+    """The same images, for a process elsewhere; of shards only the images' own places go along."""
+    from resnets.data.shards import ShardStorage
+
+    sent: list[Source] = []
+    for storage, group in groupby(sources, _storage_of):
+        some = list(group)
+        if isinstance(storage, ShardStorage):
+            rows = [each.content.row for each in some if isinstance(each.content, StoredImage)]
+            placed = storage.placed(rows)
+            some = [Source(each.name, StoredImage(placed, row)) for row, each in enumerate(some)]
+        sent += some
+    return sent
+
+
+def _storage_of(source: Source) -> "Readable | None":
+    """The shards that an image is in, if it is in any."""
+    return source.content.storage if isinstance(source.content, StoredImage) else None
 
 
 def predict(
@@ -531,9 +557,9 @@ def _stored_images(word: str, cache: str | None) -> list[Source]:
 
     parts = read_source(with_cache(word, cache)).images.values()
     return [
-        Source(name, StoredImage(images, index))
+        Source(name, StoredImage(images.storage, row))
         for images in parts
-        for index, name in enumerate(images.names)
+        for row, name in zip(images.indices.tolist(), images.names, strict=True)
     ]
 
 

@@ -1,5 +1,6 @@
 """Prediction on a Ray cluster: what workers and the writer of parts do, and real clusters."""
 
+import pickle
 import random
 import sys
 import threading
@@ -17,14 +18,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resnets.data.places import LocalFolder
 from resnets.deployment import on_ray
 from resnets.deployment.engines.selection import digest
 from resnets.deployment.on_ray import WorkerTask
 from resnets.errors import ContentError, MissingExtra
 from resnets.evaluation.parts import ROW, Part, missing_parts, record_of, write_parts
-from resnets.evaluation.predict import Source
+from resnets.evaluation.predict import Source, matching_images, to_send
 from resnets.evaluation.prediction_table import schema_of
 from tests.in_process import call
+from tests.range_server import serving
 
 Untrained = Callable[..., Path]
 SCHEMA = pa.schema({"image": pa.string(), "error": pa.string()})
@@ -43,6 +46,15 @@ def photos(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFac
         draw_noise(folder / "photos" / f"{number % 2}" / f"{number}.png", seed=number)
     (folder / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     return folder / "photos"
+
+
+@pytest.fixture(scope="module")
+def shards(photos: Path) -> Path:
+    """The eight images in shards."""
+    place = photos.parent / "shards"
+    done = call("shard", photos, "--output", place, "--skip-unreadable", "--workers", 0)
+    assert done.returncode == 0, done.stderr
+    return place
 
 
 @pytest.fixture
@@ -71,13 +83,13 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return done
 
 
-def check_equal(output: Path, model: Path, photos: Path, *words: object) -> None:
-    """The merged parts are what one run writes."""
+def check_equal(output: Path, model: Path, photos: Path, *words: object, broken: int = 1) -> None:
+    """The merged parts are what one run writes; `broken` is 1 if an image cannot be read."""
     cwd = photos.parent
-    assert call("merge", output, "--output", output / "all.parquet").returncode == 1  # broken.jpg
+    assert call("merge", output, "--output", output / "all.parquet").returncode == broken
     one = output / "one.parquet"
     done = call("predict", model, photos.name, *words, "--parquet", one, cwd=cwd)
-    assert done.returncode == 1
+    assert done.returncode == broken
     merged, expected = pq.read_table(output / "all.parquet"), pq.read_table(one)
     assert merged.schema.equals(expected.schema)
     close = [name for name in merged.schema.names if name.startswith(("probability", "feat"))]
@@ -115,6 +127,47 @@ def test_parts_that_are_there_are_not_predicted_again(
     assert (again.returncode, "done already" in again.stderr) == (0, True)
     assert in_this_process == [6]
     check_equal(tmp_path, model, photos)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_of_shards_workers_read_their_own_images(
+    model: Path, shards: Path, tmp_path: Path, in_this_process: list[int]
+) -> None:
+    """From a folder and from a web server; a folder that is on no worker's machine is an error."""
+    words = ("--on", "ray", "--output")
+    assert call("predict", model, shards.name, *words, "here", cwd=shards.parent).returncode == 0
+    check_equal(shards.parent / "here", model, shards, broken=0)
+    with serving(shards) as server:
+        assert call("predict", model, server.address, *words, tmp_path).returncode == 0
+        assert any(name.endswith(".tar") for name, *_ in server.asked)
+    check_equal(tmp_path, model, shards, broken=0)
+    assert in_this_process == [8, 8]
+
+    sources = [
+        replace(
+            each,
+            content=replace(
+                each.content,
+                storage=replace(each.content.storage, folder=LocalFolder(tmp_path / "none")),
+            ),
+        )
+        for each in matching_images(str(shards)).sources
+    ]
+    task = WorkerTask(
+        *(Path.cwd(), model, digest(model), "torch", 1, None, False, 1, 4, False, schema_of(1))
+    )
+    blocks = on_ray._blocks(task, sources, [Part(1, 1)])
+    with pytest.raises(ContentError, match="same path"):
+        list(on_ray._without_failures(map(on_ray._Worker(task), blocks)))
+
+
+def test_what_ray_carries_of_an_image_in_shards_is_its_place(shards: Path) -> None:
+    """Neither its bytes nor the index of all images: the eight images have 1 kB each, and more."""
+    sources = matching_images(str(shards)).sources
+    assert min(len(source.loaded()) for source in sources) > 1_000
+    few, many = (len(pickle.dumps(to_send(sources[:count]))) for count in (2, 8))
+    assert (many - few) / 6 < 200
+    assert few < 1_000
 
 
 def test_what_a_worker_lacks_is_told_with_the_name_of_its_machine(
@@ -244,15 +297,17 @@ def ray_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
 @pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="Ray on Windows is not tested")
 def test_a_cluster_that_is_started_for_the_command_predicts_as_one_process(
-    model: Path, photos: Path, tmp_path: Path, ray_settings: Any
+    model: Path, shards: Path, tmp_path: Path, ray_settings: Any
 ) -> None:
-    words = ("predict", model, photos.name, "--on", "ray", "--workers", 1, "--output", tmp_path)
-    done = call(*words, cwd=photos.parent)
-    assert (done.returncode, "9 rows" in done.stderr) == (0, True), done.stderr
-    assert not ray_settings.is_initialized()
-    check_equal(tmp_path, model, photos)
-    wrong = call(*words, "--top", 2, cwd=photos.parent)
-    assert (wrong.returncode, "settings" in wrong.stderr) == (2, True)
+    """Of shards behind a web server, which the process of a worker reads for itself."""
+    with serving(shards) as server:
+        words = ("predict", model, server.address, "--on", "ray", "--workers", 1)
+        done = call(*words, "--output", tmp_path)
+        assert (done.returncode, "8 rows" in done.stderr) == (0, True), done.stderr
+        assert not ray_settings.is_initialized()
+        wrong = call(*words, "--top", 2, "--output", tmp_path)
+        assert (wrong.returncode, "settings" in wrong.stderr) == (2, True)
+    check_equal(tmp_path, model, shards, broken=0)
 
 
 @pytest.mark.slow
