@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from resnets.data.digests import ImageDigests
 from resnets.data.places import Folder, LocalFolder
 from resnets.data.remote.ranges import Place
+from resnets.data.storage import JoinedStorage, Storage
 from resnets.errors import ContentError
 from resnets.fields import check_known, from_table
 from resnets.files import cache_folder, regular, replacing, temporary_folder
@@ -264,6 +265,28 @@ class ShardIndex:
         )
 
 
+def stored_digests(
+    storage: Storage, rows: NDArray[np.int64], digests: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """The digests of what is read of images, (M, 32); in shards they may be smaller than before.
+
+    Args:
+        storage: of the images.
+        rows: (M,) which of them.
+        digests: (M, 32) of the originals; elsewhere than in shards, these are what is read.
+    """
+    if isinstance(storage, ShardStorage):
+        return storage.stored_digests(rows)
+    if not isinstance(storage, JoinedStorage):
+        return digests
+    stored, start = digests.copy(), 0
+    for part in storage.parts:
+        own = (rows >= start) & (rows < start + len(part))
+        stored[own] = stored_digests(part, rows[own] - start, digests[own])
+        start += len(part)
+    return stored
+
+
 def _compact(about: About, table: pa.Table) -> pa.Table:
     """The columns that are read again and again, each in one chunk and checked.
 
@@ -397,6 +420,10 @@ class ShardStorage:
     def expect(self, indices: Sequence[int]) -> None:
         """These images are read soon, in this order."""
         self.folder.expect([self.index.place(int(index)) for index in indices])
+
+    def stored_digests(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The digests of encoded images as they lie in the shards, (M, 32)."""
+        return _as_bytes(self.index.stored)[rows]
 
     def placed(self, rows: Sequence[int]) -> PlacedImages:
         """Some of the images, without the index."""

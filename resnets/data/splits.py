@@ -128,6 +128,8 @@ class Splits:
         not_drawn: which splits got no image, and what a training lacks then, one sentence each.
         digests: by split, (N, 32): of the content of each of its images, in their order.
         fingerprints: by rule, see `SplitRule`; `fingerprint` is the one by which they were drawn.
+        stored: as `fingerprint`, of what is read of the images: shards of another size or quality
+            have another one.
     """
 
     train: LabelledImages
@@ -141,6 +143,7 @@ class Splits:
     not_drawn: tuple[str, ...] = ()
     digests: Mapping[str, Digests] = field(default_factory=dict)
     fingerprints: Mapping[int, str] = field(default_factory=dict)
+    stored: str = ""
 
     def with_white(self, white: White) -> "Splits":
         """The same images, where this value is white in those of 16 or 32 bits a value."""

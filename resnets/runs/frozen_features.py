@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
+from resnets.data.shards import stored_digests
 from resnets.files import cache_folder, read_input, write_atomically
 from resnets.json_text import to_json
 from resnets.networks import ResNet
@@ -91,13 +92,14 @@ def features_of(setup: Setup, images: LabelledImages) -> Features:
 
 
 def _keys(setup: Setup, images: LabelledImages) -> list[bytes]:
-    """The digests of the content of some of a run's images."""
+    """The digests of what is read of some of a run's images."""
     splits = setup.splits
     by_place: dict[tuple[int, int], bytes] = {}
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     for name, part in parts.items():
         if part is not None:
-            digests = map(bytes, splits.digests[name])
+            stored = stored_digests(part.storage, part.indices, splits.digests[name])
+            digests = map(bytes, stored)
             places = ((id(part.storage), index) for index in part.indices.tolist())
             by_place |= dict(zip(places, digests, strict=True))
     return [by_place[id(images.storage), index] for index in images.indices.tolist()]

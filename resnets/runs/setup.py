@@ -160,6 +160,7 @@ class Setup:
         """What a saved state says besides, so that it stands for itself."""
         return {
             "fingerprint": self.splits.fingerprint,
+            "stored": self.splits.stored,
             "rule": self.splits.split.get("rule", 1),
             "architecture": architecture_of(self.network),
             "class_names": list(self.splits.class_names),

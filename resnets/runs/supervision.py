@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from resnets.data.splits import Splits
 from resnets.errors import OtherImages
 from resnets.format import duration
 from resnets.model_file import Model
@@ -263,22 +264,28 @@ def _stop_reason(
     return stop
 
 
-def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:
+def restore(trainer: Trainer, state: dict[str, Any], splits: Splits) -> None:
     """Go on from a saved state.
 
     Args:
         trainer: freshly made; gets the state.
         state: what a `Checkpointer` saved.
-        fingerprint: of the images.
+        splits: the images.
 
     Raises:
         OtherImages: if the images are not those that the state was reached with.
     """
-    if state["fingerprint"] != fingerprint:
+    if state["fingerprint"] != splits.fingerprint:
         raise OtherImages(
             "these are not the images that the run began with: they have changed, or are others "
-            f"(fingerprint {fingerprint[:12]}, it was {state['fingerprint'][:12]}); give the "
-            "same data, or start a new run"
+            f"(fingerprint {splits.fingerprint[:12]}, it was {state['fingerprint'][:12]}); give "
+            "the same data, or start a new run"
+        )
+    if state.get("stored", splits.stored) != splits.stored:  # earlier versions did not note it
+        raise OtherImages(
+            "the images are those that the run began with, but at another size or quality: their "
+            "shards were written anew; write them with the same --size and --quality as before, "
+            "or start a new run"
         )
     with fitting("the run"):
         trainer.load_state(state["trainer"])

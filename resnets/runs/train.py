@@ -313,7 +313,7 @@ def _trainer_at(
     if state is None:
         _refuse_small_images(setup, trainer)
         return trainer
-    restore(trainer, state, setup.splits.fingerprint)
+    restore(trainer, state, setup.splits)
     if trainer.finished:
         notify(_finished_already(trainer, output))
     return trainer

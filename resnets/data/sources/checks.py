@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.data.labelled import REMEDY, LabelledImages, joined
-from resnets.data.shards import ShardStorage
+from resnets.data.shards import ShardStorage, stored_digests
 from resnets.data.sources.names import alike, listed
 from resnets.data.sources.table_columns import MULTI_LABEL
 from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts, equal_images
@@ -53,6 +53,11 @@ class Checked:
         return Checked(
             images, self.digests[chosen], self.earlier[chosen], ranks=ranks, groups=groups
         )
+
+    @property
+    def stored_digests(self) -> Digests:
+        """The digests of what is read of the images, (N, 32); see `shards.stored_digests`."""
+        return stored_digests(self.images.storage, self.images.indices, self.digests)
 
     def known_by(self, rule: int) -> Digests:
         """The digests of the images by a rule of `SplitRule`, (N, 32)."""

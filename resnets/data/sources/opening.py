@@ -265,6 +265,7 @@ class DataSource:
             not_drawn=tuple(empty_splits(splits, origins)),
             digests={name: part.digests for name, part in splits.items()},
             fingerprints=self.fingerprints,
+            stored=self.stored,
         )
 
     def _description_of(
@@ -299,6 +300,16 @@ class DataSource:
         own = _fingerprint_of(names, self.checked, RULE)
         same = all(np.array_equal(part.earlier, part.digests) for part in parts)
         return {1: own if same else _fingerprint_of(names, self.checked, 1), RULE: own}
+
+    @cached_property
+    def stored(self) -> str:
+        """As `Splits` has it."""
+        content = {
+            name: (part.images.labels, part.stored_digests) for name, part in self.checked.items()
+        }
+        if all(content[name][1] is part.digests for name, part in self.checked.items()):
+            return self.fingerprints[RULE]
+        return fingerprint(self.content.class_names, content)
 
 
 def _in_groups(checked: Mapping[str, Checked], grouping: Grouping) -> dict[str, Checked]:

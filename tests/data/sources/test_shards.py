@@ -4,6 +4,8 @@ import hashlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +20,9 @@ from resnets.data.places import LocalFolder
 from resnets.data.sharding import Settings, write_shards
 from resnets.data.sources.opening import open_data, open_source, read_source
 from resnets.data.splits import NEVER, SplitRule
-from resnets.errors import ContentError
+from resnets.errors import ContentError, OtherImages
+from resnets.runs import frozen_features
+from resnets.runs.supervision import restore
 
 
 @pytest.fixture
@@ -49,6 +53,40 @@ def test_the_same_images_are_drawn_as_from_the_folder(animals: Path, place: Path
         for split in ("train", "validation", "test"):
             own, other = getattr(ours, split), getattr(theirs, split)
             assert {*(own.names if own else ())} == {*(other.names if other else ())}
+
+
+def test_what_is_read_has_a_fingerprint_of_its_own(animals: Path, tmp_path: Path) -> None:
+    """It tells shards of another size or quality; copied byte by byte, it is the folder's."""
+    stored = []
+    for size, quality in ((8, 90), (8, 80), (10, 90), (99, 90)):
+        folder = LocalFolder(tmp_path / f"{size}-{quality}")
+        write_shards(read_source(animals), folder, Settings(size, quality, 1), workers=0)
+        splits = open_data(folder.path)
+        assert splits.fingerprint == open_data(animals).fingerprint
+        stored.append(splits.stored)
+    assert len({*stored}) == 4
+    assert stored[3] == open_data(animals).stored
+
+
+def test_a_run_does_not_go_on_with_shards_of_another_size(animals: Path, place: Path) -> None:
+    before, after = open_data(animals), open_data(place)
+    state = {"fingerprint": before.fingerprint, "stored": before.stored}
+    with pytest.raises(OtherImages, match="size"):
+        restore(None, state, after)  # type: ignore[arg-type]
+    with pytest.raises(OtherImages, match="not the images"):
+        restore(None, state | {"fingerprint": "0" * 64}, before)  # type: ignore[arg-type]
+
+
+def test_features_of_images_in_shards_are_not_those_of_their_originals(
+    animals: Path, place: Path
+) -> None:
+    keys = []
+    for source in (animals, place):
+        splits = open_data(source)
+        setup: Any = SimpleNamespace(splits=splits)
+        own = frozen_features._keys(setup, splits.train)
+        keys.append({*own})
+    assert not keys[0] & keys[1]
 
 
 def test_what_was_trained_on_the_one_is_known_in_the_other(animals: Path, place: Path) -> None:
