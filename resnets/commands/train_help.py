@@ -37,7 +37,7 @@ _TOPICS: Mapping[str, Sequence[str]] = {
     "progressive resizing": ("--progressive-resizing-scale", "--progressive-resizing-until"),
     "batches": (
         *("--batch-size", "--accumulate", "--no-carry-over", "--batch-norm-images"),
-        *("--sync-batch-norm",),
+        *("--sync-batch-norm", "--gradient-exchange", "--bucket-mb"),
     ),
     "the optimizer": (
         *("--optimizer", "--learning-rate", "--momentum", "--no-nesterov", "--weight-decay"),

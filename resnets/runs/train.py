@@ -74,6 +74,7 @@ from resnets.training.devices import (
 from resnets.training.head import FeatureTrainer, HeadFirstTrainer, HeadTrainer
 from resnets.training.parallel import (
     batch_norm_notice,
+    exchange_of,
     from_first,
     processes,
     share_buffers,
@@ -683,6 +684,7 @@ def _open_logbook(session: _Session, state: State | None, trainer: Trainer) -> L
         "device": _device_name(setup.device),
         "threads": torch.get_num_threads(),
         "processes": setup.process.world_size,
+        **exchange_of(setup.job.recipe, setup.process.world_size),
         "machine": machine(setup.device),
         "versions": current_versions(),
     }

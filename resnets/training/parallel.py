@@ -15,14 +15,17 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
 from resnets.format import plural
+from resnets.networks.norms import FrozenBatchNorm2d
 from resnets.training.heartbeat import Heartbeat
 from resnets.training.meeting import meet
+from resnets.training.recipe import Recipe
 
 _T = TypeVar("_T")
 _PATIENCE = 1800.0  # seconds: reading images takes processes unequally long
@@ -74,22 +77,61 @@ def _backend(device: torch.device) -> str:
     return "cpu:gloo,xpu:xccl" if device.type == "xpu" else "gloo"
 
 
-def distribute(network: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Module:
+def distribute(network: nn.Module, device: torch.device, recipe: Recipe) -> nn.Module:
     """The network wrapped for training: its gradients are the mean over all processes.
 
-    Batch norms keep the statistics of the first process. With `sync_batchnorm` they normalise by
-    the statistics of the whole batch over all processes instead.
+    Batch norms normalise by the statistics of their process, and keep running statistics of their
+    own: only where the network is scored or saved are those of the first process copied
+    (`share_buffers`). With `sync_batch_norm` they normalise by the statistics of the whole batch.
+
+    Args:
+        network: on its device.
+        device: where this process computes.
+        recipe: says how gradients are exchanged: `gradient_exchange`, `bucket_mb`.
 
     Raises:
-        UsageError: `sync_batchnorm` without GPUs, which torch does not support.
+        UsageError: `sync_batch_norm` without GPUs, which torch does not support.
     """
-    if sync_batchnorm and device.type not in ("cuda", "xpu"):
+    if recipe.sync_batch_norm and device.type not in ("cuda", "xpu"):
         raise UsageError("--sync-batch-norm needs GPUs: torch synchronises batch norms only there")
     if not dist.is_initialized():
         return network
-    if sync_batchnorm:
+    if recipe.sync_batch_norm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    return DistributedDataParallel(network, None if device.type == "cpu" else [device])
+    wrapped = DistributedDataParallel(
+        network, None if device.type == "cpu" else [device], bucket_cap_mb=recipe.bucket_mb
+    )
+    # the argument of this name warns since torch 2.13, and what replaces it is not there before
+    wrapped.broadcast_buffers = _must_share_buffers(network)
+    if recipe.gradient_exchange == "bf16" and dist.get_world_size() > 1:
+        wrapped.register_comm_hook(None, _in_bf16)  # type: ignore[no-untyped-call]
+    return wrapped
+
+
+def _in_bf16(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """The mean over all processes of a bucket of gradients, in bf16.
+
+    torch refuses its own function by its name where it was built without CUDA, such as for gloo.
+    """
+    assert dist.group.WORLD is not None
+    return bf16_compress_hook(dist.group.WORLD, bucket)
+
+
+def _must_share_buffers(network: nn.Module) -> bool:
+    """Whether a training step may depend on buffers: on others than statistics of batch norms."""
+    statistics = (_BatchNorm, FrozenBatchNorm2d)
+    others = (part for part in network.modules() if not isinstance(part, statistics))
+    return any(True for part in others for _ in part.buffers(recurse=False))
+
+
+def exchange_of(recipe: Recipe, processes: int) -> dict[str, Any]:
+    """How processes exchange gradients, for the log; empty for one process.
+
+    >>> exchange_of(Recipe(gradient_exchange="bf16"), processes=2)
+    {'gradient_exchange': 'bf16', 'bucket_mb': None}
+    """
+    names = ("gradient_exchange", "bucket_mb") if processes > 1 else ()
+    return {name: getattr(recipe, name) for name in names}
 
 
 _FEW = 16  # images whose statistics are noisy: the error grows below (arXiv:1803.08494, figure 1)

@@ -211,6 +211,12 @@ class Recipe:
     """On a GPU, use kernels that give the same bits each time, as those of a CPU do: slower."""
     sync_batch_norm: bool = False
     """Compute the statistics of batch normalisation over all processes."""
+    gradient_exchange: Literal["float32", "bf16"] = "float32"
+    """Precision in which processes exchange gradients. bf16: half the bytes, for slow networks;
+    sums are rounded to 8 bits. Without effect for one process."""
+    bucket_mb: Positive | None = None
+    """MiB of gradients that processes exchange at once, while the backward pass goes on. Unset:
+    torch's own choice, 25 after a first 1."""
     threads: _Threads = 0
     """Threads for computation. 0: one per core."""
     workers: _Threads | None = None

@@ -312,7 +312,7 @@ class Trainer:
         self.recipe, self.batches, self.log_every = recipe, batches, log_every
         self.network, self.loss, self.measured = network, loss, measured
         self.device = next(network.parameters()).device
-        self.parallel = distribute(network, self.device, recipe.sync_batch_norm)
+        self.parallel = distribute(network, self.device, recipe)
         self.optimizer = make_optimizer(network, recipe)
         self.average = _Average(network, recipe) if recipe.average_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from resnets import model_file
 from resnets.errors import UsageError
@@ -17,12 +18,14 @@ from resnets.networks import ResNet
 from resnets.runs.checkpoint import Checkpoints
 from resnets.training.devices import choose_device
 from resnets.training.parallel import (
+    _must_share_buffers,
     any_process,
     batch_norm_notice,
     distribute,
     from_all,
     total,
 )
+from resnets.training.recipe import Recipe
 from tests.in_process import call
 from tests.processes import by_torchrun, several
 
@@ -66,9 +69,10 @@ def epochs(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes, with batch norms and dropping: each has its own random state."""
+    """Two processes with batch norms, and dropping by random states of their own, in bf16."""
     folder = tmp_path_factory.mktemp("two") / "run"
     words = ["digits", "--network", "resnet14", "--image-size", "8", "--dropout", "0.2", *TRAIN]
+    words += ["--gradient-exchange", "bf16", "--bucket-mb", "1"]
     by_two(*words, "--keep", "9", "--output", folder)
     return folder
 
@@ -123,6 +127,72 @@ def test_two_processes_resume_bit_for_bit(two: Path, tmp_path: Path) -> None:
     for name, value in states[0]["network"].items():
         assert torch.equal(value, states[1]["network"][name]), name
     assert torch.equal(trained(two), trained(broken))
+    log = (broken / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    begun = [line for line in map(json.loads, log) if line["kind"] in ("start", "resume")]
+    exchanges = [(line["gradient_exchange"], line["bucket_mb"]) for line in begun]
+    assert exchanges == [("bf16", 1)] * 2
+
+
+GRADIENTS = """
+import torch
+from torch import nn
+from resnets.training import parallel
+from resnets.training.recipe import Recipe
+
+with parallel.processes(torch.device("cpu")) as process:
+    for exchange in ("float32", "bf16"):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Linear(32, 8))
+        wrapped = parallel.distribute(
+            network, torch.device("cpu"), Recipe(gradient_exchange=exchange, bucket_mb=1)
+        )
+        images = torch.randn(16, 64, generator=torch.Generator().manual_seed(1 + process.rank))
+        with parallel.gradient_exchange(wrapped, last=False):
+            wrapped(images).square().mean().backward()
+        own = [weight.grad.clone() for weight in network.parameters()]
+        wrapped(images).square().mean().backward()
+        by_rank = parallel.from_all(own)
+        for weight, *parts in zip(network.parameters(), *by_rank):
+            mean = sum(parts)  # over two processes, of a gradient that was accumulated twice
+            error = (weight.grad - mean).abs()
+            assert not torch.equal(*parts)
+            if exchange == "float32":
+                assert torch.allclose(weight.grad, mean, rtol=1e-5, atol=1e-7)
+            else:  # each of three roundings is by at most 2**-8
+                assert (error <= 3 * 2**-8 * sum(part.abs() for part in parts) + 1e-9).all()
+                assert torch.equal(weight.grad, weight.grad.bfloat16().float())
+        torch.optim.SGD(network.parameters(), 0.1).step()
+        weights = [weight.detach() for weight in network.parameters()]
+        for one, other in zip(*parallel.from_all(weights)):
+            assert torch.equal(one, other)
+        means = parallel.from_all(network[1].running_mean)
+        assert not torch.equal(*means)  # until they are scored, processes keep their own
+        parallel.share_buffers(network)
+        assert torch.equal(network[1].running_mean, means[0])
+"""
+
+
+@pytest.mark.slow
+def test_gradients_exchanged_in_bf16_are_their_mean_within_its_rounding(tmp_path: Path) -> None:
+    (tmp_path / "gradients.py").write_text(GRADIENTS, encoding="utf-8")
+    done = several(script=tmp_path / "gradients.py")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("network", "shares"),
+    [
+        (ResNet("residual", (1, 1)), False),
+        (ResNet("residual", (1, 1), norm="frozen"), False),
+        (nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), True),
+    ],
+    ids=["batch norms", "frozen norms", "spectral norm"],
+)
+def test_buffers_are_shared_in_each_step_only_if_steps_depend_on_them(
+    network: nn.Module, shares: bool
+) -> None:
+    """Spectral norm divides weights by a norm that its buffers estimate: arXiv:1802.05957."""
+    assert _must_share_buffers(network) == shares
 
 
 UNEQUAL = """
@@ -259,7 +329,7 @@ def test_alone_every_exchange_is_the_identity() -> None:
 
 def test_synchronised_batch_norms_without_a_gpu_are_refused() -> None:
     with pytest.raises(UsageError, match="needs GPUs"):
-        distribute(ResNet("residual", (1, 1)), torch.device("cpu"), sync_batchnorm=True)
+        distribute(ResNet("residual", (1, 1)), torch.device("cpu"), Recipe(sync_batch_norm=True))
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cuda:x", "tpu"])
