@@ -93,6 +93,9 @@ TABLE = {
     "plan": Example(
         "resnets plan --network resnet50 --images 1.28m --nodes 16 --gpus 8xh100 --price 2.5"
     ),
+    "plan-64": Example(
+        "resnets plan --network resnet50 --images 1.28m --nodes 8 --gpus 8xh100 --bandwidth 100"
+    ),
     "launch": Example(
         "resnets launch photos --recipe imagenet --output run --on slurm --nodes 16 "
         "--time-limit 24h --print"

@@ -42,6 +42,7 @@ def plan(
     precision: Precision = "bf16",
     rate: float | None = None,
     reading: float | None = None,
+    bandwidth: float | None = None,
     price: float | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
@@ -65,10 +66,11 @@ def plan(
         precision: bf16 or fp32 (in TF32 where the GPU has it).
         rate: images per second that one GPU trains, measured; by default from data sheets.
         reading: images per second that a node can read and decode; by default as many as needed.
+        bandwidth: Gbit/s of each node's network; by default as of a DGX with such GPUs.
         price: price of one GPU for an hour.
         as_json: print JSON.
     """
-    machines = Machines.parse(gpus, nodes)
+    machines = Machines.parse(gpus, nodes, bandwidth)
     training = Training(_number(images), epochs, batch_size, precision, rate, reading, price)
     result = plan_training(costs_of(network, size), machines, training)
     if as_json:
@@ -119,3 +121,15 @@ def _show(result: Plan, machines: Machines, training: Training) -> None:
     print_table(
         ("a step", *parts, "reading"), [(milliseconds(step), *cells, milliseconds(reading))]
     )
+    if result.exchanges:
+        say("")
+        ways = [
+            (
+                each.way,
+                milliseconds(each.step),
+                per_second(each.images_per_second),
+                percent(each.communication_share),
+            )
+            for each in result.exchanges
+        ]
+        print_table(("gradients", "a step", "speed", "communication"), ways)

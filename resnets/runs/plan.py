@@ -58,6 +58,8 @@ _BUCKET = 25 * 2**20  # bytes of gradients that DistributedDataParallel sends at
 _PASSES = 3  # forward, and backward for inputs and for weights
 _BACKWARD = 2 / 3  # of the time of a step
 _NUMBER = 4  # bytes of a weight, its gradient and its momentum
+_CONVERSION = 16  # bytes that pass the memory: float32 -> bf16, divided; and back (torch's hook)
+_ACCUMULATED = 4  # batches whose gradients are exchanged once, to show what that brings
 _RESERVED = 2 * 2**30  # bytes: CUDA's context, workspaces of cuDNN, buffers of NCCL
 _HOUR = 3600  # seconds
 _USABLE = 0.95  # of the memory, as it is fragmented
@@ -72,14 +74,16 @@ class Machines:
         nodes: how many.
         gpus: of each node.
         kind: of the GPUs, a key of `_GPUS`.
+        bandwidth: Gbit/s of a node's network, one way; None: as of a DGX with these GPUs.
     """
 
     nodes: int
     gpus: int
     kind: str
+    bandwidth: float | None = None
 
     @classmethod
-    def parse(cls, gpus: str, nodes: int) -> Self:
+    def parse(cls, gpus: str, nodes: int, bandwidth: float | None = None) -> Self:
         """Machines by words such as 8xh100.
 
         Raises:
@@ -96,12 +100,21 @@ class Machines:
             )
         if nodes < 1:
             raise UsageError(f"--nodes {nodes}: it must be at least 1")
-        return cls(nodes, int(match[1]), match[2])
+        if bandwidth is not None and not bandwidth > 0:
+            raise UsageError(f"--bandwidth {bandwidth}: it must be more than 0")
+        return cls(nodes, int(match[1]), match[2], bandwidth)
 
     @property
     def devices(self) -> int:
         """All GPUs."""
         return self.nodes * self.gpus
+
+    @property
+    def network(self) -> float:
+        """Bytes per second that a GPU sends to other nodes, while all GPUs of its node send."""
+        if self.bandwidth is None:
+            return _GPUS[self.kind].network
+        return self.bandwidth * 1e9 / 8 / self.gpus
 
 
 @dataclass(frozen=True)
@@ -113,12 +126,16 @@ class Costs:
         multiply_adds: of an image.
         activation_bytes: kept of an image for the backward pass, in float32.
         layers: modules that start kernels.
+        norms: batch norms among them.
+        norm_channels: of all of these together.
     """
 
     parameters: int
     multiply_adds: int
     activation_bytes: int
     layers: int
+    norms: int = 0
+    norm_channels: int = 0
 
 
 @functools.cache
@@ -133,6 +150,7 @@ def costs_of(network: str, size: int) -> Costs:
         UsageError: there is none of that name, or the images are too small.
     """
     import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
 
     from resnets.networks import build
     from resnets.networks.profile import profile
@@ -144,7 +162,28 @@ def costs_of(network: str, size: int) -> Costs:
     with torch.device("meta"):
         modules = list(build(architecture).modules())
     layers = sum(not list(module.children()) for module in modules)
-    return Costs(measured.parameters, measured.multiply_adds, measured.activation_bytes, layers)
+    channels = [module.num_features for module in modules if isinstance(module, _BatchNorm)]
+    of_images = (measured.parameters, measured.multiply_adds, measured.activation_bytes)
+    return Costs(*of_images, layers, len(channels), sum(channels))
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a training takes if devices exchange gradients and statistics in this way.
+
+    Attributes:
+        way: in words, with the flag.
+        exchanging: seconds of a step that devices wait for each other's numbers.
+        step: seconds of a step.
+        images_per_second: of all devices together.
+        communication_share: of the time, that devices wait for each other's numbers.
+    """
+
+    way: str
+    exchanging: float
+    step: float
+    images_per_second: float
+    communication_share: float
 
 
 @dataclass(frozen=True)
@@ -164,6 +203,7 @@ class Plan:
         computing, waiting, starting, exchanging: seconds of a step.
         memory: bytes of a device.
         largest_batch: images of a device that fit into its memory.
+        exchanges: what other ways of exchanging bring; none for one device.
     """
 
     steps: int
@@ -181,6 +221,7 @@ class Plan:
     exchanging: float
     memory: float
     largest_batch: int
+    exchanges: tuple[Exchange, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""
@@ -267,6 +308,7 @@ def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
         *parts,
         state + each * kept,
         largest,
+        _ways(costs, machines, parts, batch_size, least),
     )
 
 
@@ -308,18 +350,81 @@ def _by_bandwidth(rate: float, kind: _GPU) -> float:
     return rate * min(1.0, kind.memory_bandwidth / _GPUS["a100"].memory_bandwidth / faster)
 
 
-def _exposed(costs: Costs, machines: Machines, computing: float) -> float:
+def _ways(
+    costs: Costs,
+    machines: Machines,
+    parts: tuple[float, float, float, float],
+    batch_size: int,
+    least: float,
+) -> tuple[Exchange, ...]:
+    """What other ways of exchanging bring, of which the first is the usual one.
+
+    Args:
+        costs: of the network.
+        machines: that train it.
+        parts: seconds of a step: computing, waiting, starting, exchanging.
+        batch_size: images of a step.
+        least: seconds of a step, for reading its images.
+    """
+    if machines.devices == 1:
+        return ()
+    computing, *others, usual = parts
+    in_bf16 = _exposed(costs, machines, computing, _NUMBER / 2)
+    in_bf16 += _CONVERSION * costs.parameters / _GPUS[machines.kind].memory_bandwidth
+    rows = (  # way, batches of a step, seconds of exchanging
+        ("float32, overlapped", 1, usual),
+        ("--gradient-exchange bf16", 1, in_bf16),
+        ("no overlap", 1, _exposed(costs, machines, 0.0)),
+        (f"{_ACCUMULATED} x batch, --accumulate {_ACCUMULATED}", _ACCUMULATED, usual),
+        ("--sync-batch-norm", 1, usual + _synchronising(costs, machines)),
+    )
+
+    def row(way: str, batches: int, exchanging: float) -> Exchange:
+        step = max(batches * (computing + sum(others)) + exchanging, batches * least)
+        return Exchange(way, exchanging, step, batches * batch_size / step, exchanging / step)
+
+    return tuple(row(*each) for each in rows)
+
+
+def _exposed(costs: Costs, machines: Machines, computing: float, number: float = _NUMBER) -> float:
     """Seconds of a step that devices wait for gradients.
 
     Gradients are summed within a node, then between nodes, a share by each device; buckets go out
-    while the backward pass computes, all but the last one.
+    while the backward pass computes, all but the last one (PyTorch Distributed, arXiv:2006.15704,
+    section 3.2.3). A ring sends 2 (n - 1) / n of the bytes (Patarasuk and Yuan, J. Parallel
+    Distrib. Comput. 69, 2009). With --accumulate only the last piece exchanges (section 3.2.4).
+
+    Args:
+        costs: of the network.
+        machines: that train it.
+        computing: seconds of forward and backward passes, of which the latter hide an exchange.
+        number: bytes of a gradient while it is sent; buckets are measured before.
     """
-    size, kind = _NUMBER * costs.parameters, _GPUS[machines.kind]
-    buckets = ceil(size / _BUCKET)
+    size, kind = number * costs.parameters, _GPUS[machines.kind]
+    buckets = ceil(_NUMBER * costs.parameters / _BUCKET)
     gpus, nodes = machines.gpus, machines.nodes
     inside = 2 * (gpus - 1) / gpus * size / kind.link
-    between = 2 * (nodes - 1) / nodes * size / gpus / kind.network
-    messages = 2 * buckets * (ceil(log2(gpus)) + ceil(log2(nodes)))
-    total = inside + between + messages * _LATENCY
+    between = 2 * (nodes - 1) / nodes * size / gpus / machines.network
+    total = inside + between + 2 * buckets * _hops(machines) * _LATENCY
     hidden = _BACKWARD * computing * (1 - 1 / buckets)
     return max(total / buckets, total - hidden)
+
+
+def _synchronising(costs: Costs, machines: Machines) -> float:
+    """Seconds of a step that devices wait for the statistics of batch norms of all of them.
+
+    Nothing hides them, since each layer needs those of the one before. As torch does it
+    (torch/nn/modules/_functions.py): forward, each device gets mean, deviation and count of every
+    other one; backward, two sums for each channel are summed over all, which is two passes.
+    """
+    kind, devices = _GPUS[machines.kind], machines.devices
+    bandwidth = machines.network if machines.nodes > 1 else kind.link
+    gathered = (devices - 1) * (2 * costs.norm_channels + costs.norms)
+    summed = 2 * (devices - 1) / devices * 2 * costs.norm_channels
+    messages = 3 * costs.norms * _hops(machines)
+    return messages * _LATENCY + _NUMBER * (gathered + summed) / bandwidth
+
+
+def _hops(machines: Machines) -> int:
+    """Messages one after the other until a number of each device has reached all."""
+    return ceil(log2(machines.gpus)) + ceil(log2(machines.nodes))

@@ -11,7 +11,7 @@ from resnets.errors import UsageError
 from resnets.runs.plan import Costs, Machines, Training, _usual_batch, costs_of, plan
 from tests.in_process import call
 
-RESNET50 = Costs(25_557_032, 4_089_184_256, 85_909_504, 126)
+RESNET50 = Costs(25_557_032, 4_089_184_256, 85_909_504, 126, norms=53, norm_channels=26_560)
 
 
 def planned(*words: object) -> dict[str, Any]:
@@ -65,6 +65,31 @@ def test_a_node_that_reads_slowly_holds_the_gpus_up() -> None:
     assert figures["input_share"] > 0.9
 
 
+def test_ways_of_exchanging_follow_their_closed_forms_at_64_devices() -> None:
+    """A network of 8 Gbit/s, so slow that nothing else counts: 1 GB/s for the 8 GPUs of a node."""
+    words = ("--images", "1m", "--gpus", "8xh100", "--nodes", 8, "--batch-size", 64)
+    figures = planned(*words, "--bandwidth", 8)
+    ways = {row["way"]: row for row in figures["exchanges"]}
+    usual, bf16, apart, accumulated, norms = figures["exchanges"]
+    assert {"--gradient-exchange bf16", "no overlap", "--sync-batch-norm"} < set(ways)
+    computing = sum(figures[part] for part in ("computing", "waiting", "starting"))
+    for row, batches in ((usual, 1), (bf16, 1), (apart, 1), (accumulated, 4), (norms, 1)):
+        assert row["step"] == pytest.approx(batches * computing + row["exchanging"])
+        assert row["images_per_second"] == pytest.approx(64 * batches / row["step"])
+    assert usual["exchanging"] == figures["exchanging"] == accumulated["exchanging"]
+    sent = 2 * 7 / 8 * 4 * 25_557_032  # bytes that a node sends and gets: a ring of 8 nodes
+    assert apart["exchanging"] == pytest.approx(sent / 1e9, rel=0.05)
+    assert bf16["exchanging"] == pytest.approx(sent / 2 / 1e9, rel=0.05)
+    assert 0 < apart["exchanging"] - usual["exchanging"] <= figures["computing"] * 2 / 3
+    gathered = 63 * (2 * 26_560 + 53) * 4 / (1e9 / 8)  # torch gathers those of each device
+    waited = norms["exchanging"] - usual["exchanging"]
+    assert waited == pytest.approx(gathered + 53 * 3 * 6 * 5e-6, rel=0.05)
+
+
+def test_one_gpu_exchanges_nothing() -> None:
+    assert planned("--images", "1m", "--gpus", "1xh100")["exchanges"] == []
+
+
 def test_a_measured_rate_takes_the_place_of_the_data_sheet() -> None:
     figures = planned("--images", "1m", "--gpus", "1xh100", "--rate", 3000)
     assert figures["computing"] == pytest.approx(256 / 3000)
@@ -108,6 +133,7 @@ def test_the_largest_batch_fits_and_one_more_image_does_not() -> None:
         (("--images", "1m", "--gpus", "8xtpu"), "--gpus 8xtpu"),
         (("--images", "1m", "--gpus", "0xh100"), "--gpus 0xh100"),
         (("--images", "1m", "--gpus", "8xh100", "--nodes", "0"), "--nodes 0"),
+        (("--images", "1m", "--gpus", "8xh100", "--bandwidth", "0"), "--bandwidth 0"),
         (("--images", "1m", "--gpus", "8xh100", "--epochs", "0"), "--epochs"),
         (("--images", "1m", "--gpus", "8xh100", "--batch-size", "4"), "--batch-size 4"),
         (("--images", "0", "--gpus", "8xh100"), "--images"),
