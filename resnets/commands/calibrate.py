@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from resnets.commands import run
+from resnets.commands.flags import Cache
 from resnets.commands.notices import print_notices
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
@@ -37,6 +38,7 @@ def calibrate(
     batch_size: int = 256,
     device: str = "auto",
     skip_unreadable: bool = False,
+    cache: Cache = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Fit temperature and thresholds anew on your own labelled images, without training.
@@ -64,10 +66,11 @@ def calibrate(
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu, cuda, mps or xpu.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         as_json: print the calibration as JSON.
     """
     from resnets import model_file, model_path
-    from resnets.data.sources.opening import files_of, refuse_missing
+    from resnets.data.sources.opening import files_of, refuse_missing, with_cache
     from resnets.deployment.engines import open_network
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.calibration import check_error_rate
@@ -86,8 +89,9 @@ def calibrate(
     target = _place(file, output, overwrite)
     writable(target, files_of(data))  # the model itself may be changed in place: --overwrite
     loaded = open_network(file, device=device)
+    images = with_cache(data, cache)
     chosen = choose_calibration_images(
-        data, loaded.description, split, file=file, skip_unreadable=skip_unreadable
+        images, loaded.description, split, file=file, skip_unreadable=skip_unreadable
     )
     outputs = outputs_and_features(loaded, chosen.images, batch_size)
     labels, before = chosen.images.labels, loaded.description

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnets.commands import run
-from resnets.commands.flags import Split, check_compared
+from resnets.commands.flags import Cache, Split, check_compared
 from resnets.commands.notices import print_notices
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
@@ -21,7 +21,7 @@ from resnets.json_text import to_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from resnets.data.sources.opening import LabelledImages
+    from resnets.data.sources.opening import Data, LabelledImages
     from resnets.evaluation.compare import Cost, Difference, Latency
     from resnets.evaluation.doctor import NearDuplicates
     from resnets.evaluation.engine import Engine
@@ -55,6 +55,7 @@ def compare(
     device: str = "auto",
     latency: float = 2.0,
     skip_unreadable: bool = False,
+    cache: Cache = None,
     compared: int | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
@@ -77,6 +78,7 @@ def compare(
             files run on the CPU, by the fastest engine.
         latency: seconds to spend on measuring the latency of one image; 0 skips that.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         compared: how many training and validation images to compare with the measured ones, to find
             near-duplicates; with 0, none. Unset: 2,000.
         as_json: print every figure as JSON, and the images on which they differ.
@@ -84,7 +86,7 @@ def compare(
     check_compared(compared)
     if latency < 0:
         raise UsageError(f"--latency {latency}: give a number of seconds, or 0")
-    from resnets.data.sources.opening import refuse_missing
+    from resnets.data.sources.opening import refuse_missing, with_cache
     from resnets.deployment.engines import open_engine
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation import compare as comparing
@@ -99,7 +101,7 @@ def compare(
     names = [str(path) for path in (model_a, model_b)]
     engines = [open_engine(file, device=device) for file in files]
     among = COMPARED if compared is None else compared
-    chosen = _chosen(engines, data, split, files, skip_unreadable, among)
+    chosen = _chosen(engines, with_cache(data, cache), split, files, skip_unreadable, among)
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     images = comparing.renamed(chosen.images, engines[0].description.class_names)
     for engine, name in zip(engines, names, strict=True):
@@ -128,7 +130,7 @@ def compare(
 
 def _chosen(
     engines: "Sequence[Engine]",
-    data: str,
+    data: "Data",
     split: Split,
     files: "Sequence[Path]",
     skip_unreadable: bool,

@@ -10,6 +10,7 @@ import tyro
 
 from resnets import model_file, model_path
 from resnets.commands import run
+from resnets.commands.flags import Cache
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
@@ -73,7 +74,8 @@ def convert(
     strided_conv: Literal[1, 2] | None = None,
     shortcut: _Weightless | None = None,
     blur: _Filter | None = None,
-    verify: Path | None = None,
+    verify: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None,
+    cache: Cache = None,
     ignore_left_over: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -109,6 +111,7 @@ def convert(
             (timm's resnetblur) or `average` (resnetaa).
         verify: labelled images as for `resnets evaluate`, on which to measure the network before
             anything is written. Classes without names get those of the images.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         ignore_left_over: leave out weights that are not understood, such as the step sizes of a
             quantisation, although the network may then compute something else. They are listed.
         overwrite: replace what is at `output`.
@@ -118,6 +121,8 @@ def convert(
     if class_names is not None:
         existing(class_names)
     target = output or _beside(file, to)
+    if cache is not None and verify is None:
+        raise UsageError("--cache: give --verify, too; nothing else is read from an address")
     if resize is not None and crop_fraction is not None:
         raise UsageError("--resize and --crop-fraction: give one of them")
     _check_target(target, to, overwrite, [file] if class_names is None else [file, class_names])
@@ -129,7 +134,7 @@ def convert(
     _refuse_unused(flags | {"class_names": class_names}, to, target, verify)
     description = _described(source, flags, _names(class_names, source, verify))
     if verify is not None:
-        _verify(source.network, description, verify)
+        _verify(source.network, description, verify, cache)
     _write(source, description, to, target)
     for note in source.notes:
         say(note)
@@ -139,7 +144,7 @@ def convert(
     )
 
 
-def _refuse_unused(flags: dict[str, Any], to: str, target: Path, verify: Path | None) -> None:
+def _refuse_unused(flags: dict[str, Any], to: str, target: Path, verify: str | None) -> None:
     """Refuse what a file of weights alone cannot hold, unless it is for `verify`.
 
     Raises:
@@ -212,11 +217,14 @@ def _loaded(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> "Res
     return load_checkpoint(file, ignore_left_over=ignore_left_over, **changes)
 
 
-def _verify(network: "ResNet", known: model_file.Description, images: Path) -> None:
+def _verify(
+    network: "ResNet", known: model_file.Description, images: str, cache: str | None
+) -> None:
     """Measure the network on labelled images, and print its accuracy."""
     from resnets.api import evaluate
+    from resnets.data.sources.opening import with_cache
 
-    metrics = evaluate(model_file.Model(network, known), str(images)).metrics
+    metrics = evaluate(model_file.Model(network, known), with_cache(images, cache)).metrics
     say(f"accuracy on {images}: {metrics.top1}")
     if not metrics.better_than_chance:
         say(
@@ -262,13 +270,13 @@ def _described(
     )
 
 
-def _names(path: Path | None, source: _Source, images: Path | None) -> tuple[str, ...]:
+def _names(path: Path | None, source: _Source, images: str | None) -> tuple[str, ...]:
     """One class name a logit: from a text file, or as known, or the images', or made up."""
     number = source.network.architecture.num_classes
     if path is None and images is not None and not source.class_names:
         from resnets.data.sources.opening import open_data
 
-        names = tuple(open_data(str(images)).class_names)
+        names = tuple(open_data(images).class_names)
         if len(names) != number:
             raise UsageError(
                 f"--verify {images}: {plural(len(names), 'class')}; the network has {number}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnets.commands import run
+from resnets.commands.flags import Cache
 from resnets.commands.notices import passed_over_lines
 from resnets.commands.progress import progress_bar
 from resnets.commands.tables import Cell, print_table
@@ -37,7 +38,7 @@ def doctor(
     validation_folder: str | None = None,
     test_folder: str | None = None,
     verbose: bool = False,
-    cache: str | None = None,
+    cache: Cache = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Look at every image and label of a data set before training on it.
@@ -56,7 +57,7 @@ def doctor(
         validation_folder: folder of the validation images.
         test_folder: folder of the test images.
         verbose: name every file that is passed over.
-        cache: for data at an address, how much of it to keep on the local disk, such as 50GB.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         as_json: print all findings as JSON.
     """
     from resnets.data.sources.layout import layout_of_flags

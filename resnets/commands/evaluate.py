@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnets.commands import refuse_closed_output, run
-from resnets.commands.flags import Split, check_compared
+from resnets.commands.flags import Cache, Split, check_compared
 from resnets.commands.notices import print_notices
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engines import EngineName
@@ -47,7 +47,7 @@ def evaluate(
     threads: int = 0,
     tta: bool = False,
     skip_unreadable: bool = False,
-    cache: str | None = None,
+    cache: Cache = None,
     compared: int | None = None,
     other: str | None = None,
     diagram: Path | None = None,
@@ -76,7 +76,7 @@ def evaluate(
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so no error rate is promised.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
-        cache: for data at an address, how much of it to keep on the local disk, such as 50GB.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         compared: how many training and validation images to compare with the measured ones, to find
             near-duplicates; with 0, none. Unset: 2,000. Of the measured images, at most half as
             many are compared.

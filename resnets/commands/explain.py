@@ -8,6 +8,7 @@ import tyro
 from PIL import Image
 
 from resnets.commands import run
+from resnets.commands.flags import Cache
 from resnets.commands.predict import image_sources, with_progress
 from resnets.commands.tables import print_table
 from resnets.errors import require
@@ -45,6 +46,7 @@ def explain(
     target: str | None = None,
     batch_size: int = 16,
     device: str = "auto",
+    cache: Cache = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Show where in images a network sees the class that it predicts.
@@ -56,21 +58,22 @@ def explain(
     Args:
         model: a model file, the folder of a run, published weights by id, such as
             timm/resnet50.a1_in1k, or a network of the package by name.
-        images: files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on
-            standard input.
+        images: files, folders, patterns such as 'photos/*.jpg', the folder or address of shards,
+            or - for one image's bytes on standard input.
         output: a new or empty folder for the pictures.
         method: grad-cam, over the last stage; or occlusion, which covers one part of the image
             after another and takes some hundred times as long.
         target: the class to look for in every image; by default the most probable of each.
         batch_size: images computed at once.
         device: auto (a GPU if there is one), cpu, cuda, mps or xpu.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         as_json: print a JSON array.
     """
     from resnets.deployment.engines.swapped import refuse_swapped
 
     refuse_swapped([model], images)
     refuse_content(output)
-    sources = image_sources(images)
+    sources = image_sources(images, cache=cache)
     require("captum", "explain")
     from resnets.deployment.engines import open_network
     from resnets.evaluation import explain as explanation

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnets.commands.arguments import parse
+from resnets.commands.flags import Cache
 from resnets.commands.train import given_by, recipe_of, start_of
 from resnets.deployment.bench.figures import check_ending
 from resnets.errors import UsageError
@@ -40,6 +41,8 @@ class Arguments:
     """Which folders are the classes, as for `resnets train`."""
     train_folder: str | None = None
     """Folder of the training images, as for `resnets train`."""
+    cache: Cache = None
+    """For shards at an address, how much of them to keep on the local disk, such as 50GB."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, mps, xpu, or one GPU such as cuda:1."""
     plot: str = "learning-rate.png"
@@ -67,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
     check_ending(Path(arguments.plot), _inputs_of(arguments))
     job = Job(
         data=arguments.data,
+        cache=arguments.cache,
         start=None if arguments.start == SCRATCH else arguments.start,
         device=arguments.device,
         group_by=arguments.group_by,

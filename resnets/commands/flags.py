@@ -1,10 +1,15 @@
 """Values of flags that several commands have."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from resnets.errors import UsageError
 
 Split = Literal["auto", "train", "validation", "test", "all"]
+
+Cache = Annotated[str | None, arg(metavar="SIZE")]
+"""How much of shards at an address to keep on the local disk; see `opening.with_cache`."""
 
 
 def check_compared(compared: int | None) -> None:

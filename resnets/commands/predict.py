@@ -11,6 +11,7 @@ import tyro
 
 from resnets import escaping, shipped
 from resnets.commands import refuse_closed_output, run
+from resnets.commands.flags import Cache
 from resnets.commands.notices import passed_over_lines
 from resnets.commands.tables import print_table
 from resnets.deployment.engines import EngineName
@@ -64,7 +65,7 @@ def predict(
     address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None,
     workers: int = 0,
     verbose: bool = False,
-    cache: str | None = None,
+    cache: Cache = None,
     server: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None,
 ) -> int:
     """Classify images, with calibrated probabilities.
@@ -542,14 +543,17 @@ def image_sources(
         cache: for shards at an address, how much of them to keep on the local disk.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or none that the cache is for.
     """
+    from resnets.addresses import is_remote
     from resnets.evaluation.predict import Source, matching_images
 
     if not words:
         raise UsageError(
             "no images given: name files, folders or patterns, or - for standard input"
         )
+    if cache is not None and not any(map(is_remote, words)):
+        raise UsageError(f"--cache {cache}: only what is read from an address has a cache")
     sources: list[Source] = []
     passed_over: list[tuple[str, str]] = []
     for word in words:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnets.commands import run
-from resnets.commands.flags import Split, check_compared
+from resnets.commands.flags import Cache, Split, check_compared
 from resnets.commands.notices import print_notices
 from resnets.errors import UsageError
 from resnets.escaping import say
@@ -37,6 +37,7 @@ def report(
     batch_size: int = 256,
     device: str = "auto",
     skip_unreadable: bool = False,
+    cache: Cache = None,
 ) -> None:
     """Write a report on a network: one HTML file that opens anywhere, also offline.
 
@@ -56,9 +57,10 @@ def report(
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu, cuda, mps or xpu.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
     """
     from resnets import model_file, model_path
-    from resnets.data.sources.opening import refuse_missing
+    from resnets.data.sources.opening import refuse_missing, with_cache
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.deployment.exported.reading import refuse_exported
 
@@ -81,7 +83,9 @@ def report(
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
     loaded = open_network(file, device=device)
     with processes(where) as process:
-        chosen = choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
+        chosen = choose_images(
+            with_cache(data, cache), description, split, file=file, skip_unreadable=skip_unreadable
+        )
         chosen = without_near_duplicates(chosen, among)
         outputs = outputs_on(loaded, chosen.images, batch_size, process)
         if process.rank:

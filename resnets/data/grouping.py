@@ -229,9 +229,9 @@ def _column_groups(
             raise GroupingError(
                 f"--group-by {by}: the column holds {type(value).__name__}s, not single values"
             )
-    return [_group_name(value) for value in chosen]
+    return [group_name(value) for value in chosen]
 
 
-def _group_name(value: Any) -> str | None:
+def group_name(value: Any) -> str | None:
     """A value of a column as the name of a group; None if it is missing."""
     return None if value is None or value != value else str(value).strip()

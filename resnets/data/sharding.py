@@ -17,21 +17,23 @@ from numpy.typing import NDArray
 
 from resnets.data.augmentation.draws import epoch_order
 from resnets.data.digests import ImageDigests, digests_of_bytes
+from resnets.data.grouping import group_name
 from resnets.data.labelled import REMEDY, LabelledImages
 from resnets.data.membership import content_member, known_member
 from resnets.data.places import Folder, LocalFolder
 from resnets.data.processes import become_worker, process_context
 from resnets.data.remote import RemoteFolder
 from resnets.data.shards import (
+    COLUMN,
     INDEX,
     LARGEST_INDEX,
-    SCHEMA,
     UNFINISHED,
     About,
     Shard,
     SplitCounts,
     index_bytes,
     rows_by_shard,
+    schema_with,
 )
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage, Pixels, Storage
@@ -45,6 +47,7 @@ _SAMPLED = 32  # images whose encoded size tells how many fit in a shard
 _EXTRA = 2816  # bytes of a tar file for an image, in addition to the image
 _BLOCK, _RECORD = 512, 10240  # bytes: POSIX.1-1988, ustar
 _BEGUN = f"begun{UNFINISHED}"  # tells readers that the index is still to come
+_LONGEST = 200  # characters of a value of a column that is kept; a caption has more
 _FORMAT = 1  # of what is written; a new one writes all shards anew
 
 
@@ -99,6 +102,7 @@ class _Task:
         file: its name.
         first: the number of its first image in the split.
         indices: (M,), its images in the set of the split.
+        columns: of the source that are kept, by name: a text or nothing for each image, (M,).
         present: the shard that is there under its name.
     """
 
@@ -106,7 +110,12 @@ class _Task:
     file: str
     first: int
     indices: NDArray[np.int64]
+    columns: Mapping[str, pa.Array]
     present: Shard | None = None
+
+    def values(self, place: int) -> dict[str, str | None]:
+        """The columns of one of its images, as the index names them."""
+        return {f"{COLUMN}{name}": each[place].as_py() for name, each in self.columns.items()}
 
 
 class _Result(NamedTuple):
@@ -150,7 +159,8 @@ class _Work:
             tar = _Tar(file)
             for number, index in enumerate(task.indices.tolist(), task.first):
                 try:
-                    rows.append(self._add(tar, images, index, number) | {"split": task.split})
+                    values = task.values(number - task.first) | {"split": task.split}
+                    rows.append(self._add(tar, images, index, number) | values)
                 except ContentError as error:
                     if not self.skip_unreadable:
                         name = images.names[index]
@@ -158,7 +168,8 @@ class _Work:
                     skipped.append((images.names[index], str(error)))
             tar.end()
         shard = Shard(task.file, len(rows), tar.size, tar.digest.hexdigest(), made_from)
-        table = pa.Table.from_pylist([row | {"shard": task.file} for row in rows], SCHEMA)
+        schema = schema_with(task.columns)
+        table = pa.Table.from_pylist([row | {"shard": task.file} for row in rows], schema)
         content = index_bytes(self.about([shard], [table]), [table])
         self.folder.write_bytes(task.file + UNFINISHED, content)
         return _Result(shard, True, tuple(skipped))
@@ -349,15 +360,37 @@ def _tidy(folder: Folder, present: Mapping[str, Any], kept: set[str]) -> None:
 def _plan(content: SourceContent, settings: Settings) -> list[_Task]:
     """Which images go into which shard."""
     images_each = max(1, int(settings.shard_mb * 1e6 / _mean_bytes(content, settings)))
+    columns = _kept_columns(content)
     tasks = []
     for split, images in content.images.items():
         order = epoch_order(len(images), 0, zlib.crc32(split.encode()))
-        starts = range(0, len(order), images_each)
-        tasks += [
-            _Task(split, f"{split}-{number:06}.tar", start, order[start : start + images_each])
-            for number, start in enumerate(starts)
-        ]
+        for number, start in enumerate(range(0, len(order), images_each)):
+            its = order[start : start + images_each]
+            values = {name: by_split[split].take(its) for name, by_split in columns.items()}
+            tasks.append(_Task(split, f"{split}-{number:06}.tar", start, its, values))
     return tasks
+
+
+def _kept_columns(content: SourceContent) -> dict[str, dict[str, pa.Array]]:
+    """The columns of a source that can group its images: by name and split, of each image.
+
+    A column of lists or bytes, or with a text too long for a name, is left out.
+    """
+    columns = {}
+    for name, read in content.columns.items():
+        by_split = {}
+        for split, images in content.images.items():
+            values = read(split)
+            chosen = [values[row] for row in images.indices.tolist()]
+            if any(isinstance(value, list | dict | bytes) for value in chosen):
+                break
+            texts = [group_name(value) for value in chosen]
+            if max((len(text) for text in texts if text), default=0) > _LONGEST:
+                break
+            by_split[split] = pa.array(texts, pa.string())
+        else:
+            columns[name] = by_split
+    return columns
 
 
 def _mean_bytes(content: SourceContent, settings: Settings) -> float:
@@ -375,10 +408,12 @@ def _mean_bytes(content: SourceContent, settings: Settings) -> float:
 def _origin(images: LabelledImages, task: _Task, settings: Settings) -> str:
     """SHA-256 of all that a shard is made from; of files only names, sizes and times."""
     made_from = hashlib.sha256(f"{_FORMAT} {settings.size} {settings.quality}\n".encode())
-    for index in task.indices.tolist():
+    if task.columns:
+        made_from.update(to_json([*task.columns]).encode())
+    for place, index in enumerate(task.indices.tolist()):
         label = images.class_names[int(images.labels[index])]
         row = int(images.indices[index])
-        words = (label, images.names[index], _state(images, row))
+        words = (label, images.names[index], _state(images, row), *task.values(place).values())
         made_from.update(to_json(words).encode())
     return made_from.hexdigest()
 

@@ -63,6 +63,7 @@ SCHEMA = pa.schema(
         ("stored", pa.binary(32)),  # of the encoded image in the shard: `ImageDigests.digest`
     ]
 )
+COLUMN = "column:"  # begins the names of columns that the source has, a text or nothing a row
 _BROKEN = (  # exceptions of pyarrow and of damaged descriptions
     *(pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError),
     *(OverflowError, RecursionError, MemoryError),
@@ -128,13 +129,24 @@ class About:
         return from_table(cls, values, "")
 
 
-def index_bytes(about: About, tables: Iterable[pa.Table]) -> bytes:
-    """The content of an index, one row group for each shard."""
+def schema_with(columns: Iterable[str]) -> pa.Schema:
+    """The schema of an index, with columns of the source, by their names there."""
+    return pa.schema([*SCHEMA, *((f"{COLUMN}{name}", pa.string()) for name in columns)])
+
+
+def _columns_of(schema: pa.Schema) -> list[str]:
+    """The columns of the source in an index, by their names there."""
+    return [name.removeprefix(COLUMN) for name in schema.names if name.startswith(COLUMN)]
+
+
+def index_bytes(about: About, tables: Sequence[pa.Table]) -> bytes:
+    """The content of an index, one row group for each shard. All have the same columns."""
     sink = io.BytesIO()
-    schema = SCHEMA.with_metadata(about.metadata())
+    own = schema_with(_columns_of(tables[0].schema))
+    schema = own.with_metadata(about.metadata())
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for table in tables:
-            writer.write_table(table.cast(SCHEMA).replace_schema_metadata(schema.metadata))
+            writer.write_table(table.cast(own).replace_schema_metadata(schema.metadata))
     return sink.getvalue()
 
 
@@ -166,7 +178,7 @@ def _read_rows(content: bytes) -> tuple[About, pa.Table]:
             raise ContentError(f"claims {rows:,} rows, in {plural(len(content), 'byte')}")
         if rows != sum(shard.images for shard in about.shards):
             raise ContentError("has not as many rows as its shards have images")
-        table = parquet.read().cast(SCHEMA)
+        table = parquet.read().cast(schema_with(_columns_of(parquet.schema_arrow)))
     except ContentError:
         raise
     except _BROKEN as error:
@@ -189,6 +201,7 @@ class ShardIndex:
         about: all shards.
         splits: the names of the splits.
         labels: (N,) int32.
+        columns: of the source that are kept, by their names there.
         members: (N,) uint64, by which networks recognise the originals; 0: not kept.
     """
 
@@ -205,6 +218,7 @@ class ShardIndex:
         self.names = self._column("name")
         self.digests, self.stored = self._column("digest"), self._column("stored")
         self.earlier = self._column("earlier")
+        self.columns = _columns_of(table.schema)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -241,7 +255,7 @@ class ShardIndex:
         compact = _compact(about, table)
         if len(compact) < _MAPPED:
             return cls(about, compact)
-        rows = hashlib.sha256()
+        rows = hashlib.sha256(to_json(compact.schema.names).encode())
         for column in compact.columns:
             for buffer in column.chunk(0).buffers():
                 rows.update(buffer or b"")
@@ -254,6 +268,11 @@ class ShardIndex:
     def rows_of(self, split: str) -> NDArray[np.int64]:
         """The rows of a split, in order."""
         return np.flatnonzero(self.split_numbers == self.splits.index(split))
+
+    def values(self, column: str) -> list[str | None]:
+        """The values of a column of the source, (N,); see `COLUMN`."""
+        values: list[str | None] = self._column(f"{COLUMN}{column}").to_pylist()
+        return values
 
     def place(self, row: int) -> Place:
         """Where an image lies."""
@@ -309,6 +328,8 @@ def _compact(about: About, table: pa.Table) -> pa.Table:
         raise ContentError(f"a label is not in 0..{len(about.class_names) - 1}")
     columns["name"] = columns["name"].cast(pa.large_string())
     columns |= {"earlier": table["earlier"].combine_chunks(), "shard": shard, "split": split}
+    for name in filter(lambda name: name.startswith(COLUMN), table.schema.names):
+        columns[name] = table[name].combine_chunks().cast(pa.large_string())
     return pa.table(columns).combine_chunks()
 
 

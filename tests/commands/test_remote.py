@@ -118,11 +118,24 @@ def test_a_place_without_shards_or_out_of_reach_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"), [("photos --cache 1GB", "--cache 1GB"), ("ADDRESS --cache much", "much")]
+    "command",
+    [
+        *("doctor DATA", "evaluate MODEL DATA", "calibrate MODEL DATA --output OUT.safetensors"),
+        *("compare MODEL MODEL DATA", "report MODEL DATA --output OUT.html"),
+        *("predict MODEL DATA", "explain MODEL DATA --output OUT", "find-lr DATA --plot OUT.png"),
+        "convert MODEL --to torchvision --output OUT.pth --verify DATA",
+    ],
 )
 def test_a_cache_is_for_addresses_and_has_a_size(
-    server: RangeServer, shards: Path, tmp_path: Path, flags: str, message: str
+    server: RangeServer, shards: Path, tmp_path: Path, command: str
 ) -> None:
-    done = call(*words(f"doctor {flags}", ADDRESS=server.address), cwd=shards.parent)
-    assert done.returncode == 2
-    assert message in done.stderr
+    for data, cache in ((shards.parent / "photos", "1GB"), (server.address, "much")):
+        line = f"{command} --cache {cache}"
+        done = call(*words(line, MODEL=MODEL, DATA=data, OUT=tmp_path / "out"), cwd=tmp_path)
+        assert (done.returncode, cache in done.stderr) == (2, True), done.stderr
+
+
+def test_a_conversion_is_verified_on_an_address(server: RangeServer, tmp_path: Path) -> None:
+    line = "convert MODEL --to resnets --output out.safetensors --verify DATA --cache 1GB"
+    done = call(*words(line, MODEL=MODEL, DATA=server.address), cwd=tmp_path)
+    assert (done.returncode, server.address in done.stdout) == (0, True), done.stderr

@@ -1,5 +1,6 @@
 """A folder of shards, as `resnets shard` writes it: see `resnets.data.shards`."""
 
+from functools import partial
 from pathlib import Path
 
 from resnets.data.labelled import LabelledImages
@@ -51,7 +52,13 @@ def read_shards(source: str | Path, cache_bytes: int = 0) -> SourceContent:
         rows = index.rows_of(split)
         if len(rows):
             images[split] = LabelledImages(storage, index.labels[rows], names, rows)
-    return SourceContent("shards", images, declared=True)
+    columns = {name: partial(_values_of, index, name) for name in index.columns}
+    return SourceContent("shards", images, declared=True, columns=columns)
+
+
+def _values_of(index: ShardIndex, column: str, _: str) -> list[str | None]:
+    """A value for each image of all splits, which have one storage; see `SourceContent.columns`."""
+    return index.values(column)
 
 
 def _check_sizes(folder: LocalFolder, index: ShardIndex) -> None:

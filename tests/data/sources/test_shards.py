@@ -55,6 +55,34 @@ def test_the_same_images_are_drawn_as_from_the_folder(animals: Path, place: Path
             assert {*(own.names if own else ())} == {*(other.names if other else ())}
 
 
+def test_groups_of_a_table_are_kept(animals: Path, tmp_path: Path) -> None:
+    """The same splits as from the table; a value that changes is written anew."""
+    files = sorted(animals.rglob("*.png"))
+    table, folder = tmp_path / "table.csv", LocalFolder(tmp_path / "of a table")
+
+    def write(last: str) -> int:
+        days = [*(f"day {number % 3}" for number in range(11)), last]
+        captions = ["a long text " * 20] * 12
+        lines = zip(
+            (f"{file},{file.parent.parent.name}" for file in files), days, captions, strict=True
+        )
+        table.write_text("\n".join(["path,label,day,caption", *map(",".join, lines)]), "utf-8")
+        return write_shards(read_source(table), folder, Settings(8, 90, 1), workers=0).kept
+
+    assert [write("day 2"), write("day 2"), write("day 1")] == [0, 1, 0]
+    rule = SplitRule(group_by="column:day")
+    ours, theirs = (
+        open_data(source, validation=0.3, split_rule=rule) for source in (folder.path, table)
+    )
+    assert ours.split["groups"] == theirs.split["groups"]
+    assert (
+        {*ours.train.names}
+        == {*theirs.train.names}
+        != {*open_data(table, validation=0.3).train.names}
+    )
+    assert "caption" not in read_source(folder.path).columns
+
+
 def test_what_is_read_has_a_fingerprint_of_its_own(animals: Path, tmp_path: Path) -> None:
     """It tells shards of another size or quality; copied byte by byte, it is the folder's."""
     stored = []
