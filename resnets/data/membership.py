@@ -53,28 +53,30 @@ NONE: Members = np.zeros(0, np.uint64)
 def member_digests(images: LabelledImages, digests: Digests) -> Members:
     """The digest by which each image is recognised, (N,). Lossless images are decoded for it.
 
+    Nothing is read of images whose storage keeps these digests, as shards do.
+
     Args:
         images: N of them.
         digests: (N, 32), of the content of each as `Splits` has them.
     """
-    slow = len(images) >= _LEAST_CACHED and not isinstance(images.storage, PixelStorage)
+    known = _known_members(images.storage, images.indices)
+    unknown = np.flatnonzero(known == 0)
+    if not len(unknown):
+        return known
+    slow = len(unknown) >= _LEAST_CACHED and not isinstance(images.storage, PixelStorage)
     cached = _cached_members(digests) if slow else None
     if cached is not None:
         return cached
-    members = encoded_members(digests)
+    members = np.where(known == 0, encoded_members(digests), known)
 
-    def recognise(indices: range) -> None:
-        for index in indices:
-            known = known_member(images.storage, int(images.indices[index]))
-            if known is not None:
-                members[index] = known
-                continue
+    def recognise(part: range) -> None:
+        for index in unknown[part.start : part.stop].tolist():
             with IN_USE, contextlib.suppress(ContentError):
                 data = _lossless_content(images, index)
                 if data is not None:
                     members[index] = content_member(data, digests[index].tobytes())
 
-    for _ in in_threads(recognise, len(images)):
+    for _ in in_threads(recognise, len(unknown)):
         pass
     if slow:
         _cache_members(digests, members)
@@ -115,6 +117,17 @@ def encoded_members(digests: Digests) -> Members:
     return np.ascontiguousarray(digests[:, :8]).view("<u8")[:, 0].astype(np.uint64)
 
 
+def _known_members(storage: Storage, rows: NDArray[np.int64]) -> Members:
+    """The digests by which images are recognised, (M,), where their storage keeps them; else 0."""
+    if isinstance(storage, ShardStorage):
+        return storage.index.members[rows]
+    members: Members = np.zeros(len(rows), np.uint64)
+    if isinstance(storage, JoinedStorage):
+        for part, own, its in storage.parted(rows):
+            members[own] = _known_members(part, its)
+    return members
+
+
 def known_member(storage: Storage, row: int) -> int | None:
     """The digest by which an image is recognised, where its storage keeps it: that of shards."""
     while isinstance(storage, JoinedStorage):
@@ -144,18 +157,23 @@ def content_member(content: bytes | Pixels, digest: bytes) -> int:
     """
     if isinstance(content, np.ndarray):
         return _pixel_member(from_pixels(content, 3))
-    if not _is_lossy(content):
+    if not is_lossy(content):
         try:
             return _pixel_member(decode(content))
         except ContentError:
             pass
+    return encoded_member(digest)
+
+
+def encoded_member(digest: bytes) -> int:
+    """The digest by which an image is recognised whose format is lossy; see `content_member`."""
     return int.from_bytes(digest[:8], "little")
 
 
-def _is_lossy(data: bytes) -> bool:
+def is_lossy(data: bytes) -> bool:
     """Whether an image is compressed with loss, so that its pixels depend on the decoder.
 
-    >>> _is_lossy(b"RIFF____WEBPVP8 "), _is_lossy(b"RIFF____WEBPVP8L"), _is_lossy(png)
+    >>> is_lossy(b"RIFF____WEBPVP8 "), is_lossy(b"RIFF____WEBPVP8L"), is_lossy(png)
     (True, False, False)
     """
     kind = format_of(data)

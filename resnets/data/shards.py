@@ -298,11 +298,9 @@ def stored_digests(
         return storage.stored_digests(rows)
     if not isinstance(storage, JoinedStorage):
         return digests
-    stored, start = digests.copy(), 0
-    for part in storage.parts:
-        own = (rows >= start) & (rows < start + len(part))
-        stored[own] = stored_digests(part, rows[own] - start, digests[own])
-        start += len(part)
+    stored = digests.copy()
+    for part, own, its in storage.parted(rows):
+        stored[own] = stored_digests(part, its, digests[own])
     return stored
 
 

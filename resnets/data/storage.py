@@ -299,6 +299,15 @@ class JoinedStorage:
             index -= len(part)
         raise IndexError(index)
 
+    def parted(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[Storage, NDArray[np.bool_], NDArray[np.int64]]]:
+        """Each storage, which of the rows (M,) are its own, and what it calls these."""
+        starts = itertools.accumulate(map(len, self.parts), initial=0)
+        for part, start in zip(self.parts, starts, strict=False):
+            own = (rows >= start) & (rows < start + len(part))
+            yield part, own, rows[own] - start
+
     def read(self, index: int) -> bytes | Pixels:
         """The image from the storage that holds it."""
         part, place = self.find(index)

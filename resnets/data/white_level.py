@@ -57,6 +57,7 @@ def _deep_images(images: LabelledImages, indices: list[int]) -> Iterator[tuple[K
         except ContentError:
             return None
 
+    images.expect(indices)
     yield from filter(None, map(look, indices))
 
 

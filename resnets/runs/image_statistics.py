@@ -36,7 +36,9 @@ class ImageSample(Sequence[np.ndarray]):
 
 def sample_images(images: LabelledImages, count: int = SAMPLE) -> ImageSample:
     """Some of the images, the same each time."""
-    return ImageSample(images, [int(index) for index in sampled(len(images), count)])
+    indices = sampled(len(images), count)
+    images.expect(indices)
+    return ImageSample(images, indices)
 
 
 def typical_side(images: Sequence[np.ndarray]) -> int:

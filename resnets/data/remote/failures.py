@@ -110,8 +110,11 @@ def failure_of(error: BaseException, limit: float) -> Failure:
     if isinstance(answer, dict):
         return _of_s3(answer)
     status = getattr(error, "status", None) or getattr(error.__cause__, "status", None)
+    status = status or getattr(error, "code", None)  # gcsfs
     if isinstance(status, int) and status:
         return _of_status(status, getattr(error, "headers", None))
+    if isinstance(error, OSError) and str(error).startswith("Forbidden"):  # gcsfs, of status 403
+        return _of_status(403, None)
     if isinstance(error, FileNotFoundError):
         if error.__cause__ is not None:  # fsspec's word for whatever happened
             return failure_of(error.__cause__, limit)

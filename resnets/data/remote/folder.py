@@ -1,5 +1,6 @@
 """A folder in a remote place: ranges of its files, read ahead and cached, and whole files."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,8 @@ class RemoteFolder:
 
     def remove(self, name: str) -> None:
         """Delete a file, if there is one. Raises as `write_file` does."""
-        self._write(name, lambda system, target: system._rm_file(target), 0)
+        with contextlib.suppress(NoSuchFileError):  # S3 does not tell, Google's storage does
+            self._write(name, lambda system, target: system._rm_file(target), 0)
 
     def _write(self, name: str, act: Callable[[Any, str], Awaitable[Any]], length: int) -> None:
         """Change a file by an operation of fsspec."""

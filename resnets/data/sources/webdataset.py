@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from resnets.data.digests import digests_of_bytes
 from resnets.data.labelled import LabelledImages
+from resnets.data.membership import encoded_member, is_lossy
 from resnets.data.places import LocalFolder
 from resnets.data.shards import SCHEMA, About, Shard, ShardIndex, ShardStorage, SplitCounts
 from resnets.data.sources.names import has_image_ending, listed, printable, split_of
@@ -37,7 +38,7 @@ from resnets.machine import reading_threads
 _LARGEST = 1 << 40  # bytes of a tar file
 _LARGEST_ROWS = 1 << 32  # bytes of what is kept of one
 _LARGEST_TEXT = 1 << 20  # bytes of a label or a description
-_FORMAT = 1  # of what is kept; a new one looks at the files again
+_FORMAT = 2  # of what is kept; a new one looks at the files again
 _SAMPLE = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # key and ending, as WebDataset parts them
 _LABELS = ("cls", "label", "label.txt", "cls.txt")
 _CLASS_KEYS = ("class", "class_name", "label")  # in KEY.json
@@ -46,6 +47,7 @@ _MOST_CLASSES = 1 << 20
 _ROWS = pa.schema(
     [
         *(SCHEMA.field(name) for name in ("key", "offset", "length", "digest", "earlier")),
+        ("member", pa.uint64()),  # 0: its pixels tell, see `membership`
         ("label", pa.string()),  # a number or a name; null: there is none
         ("class", pa.string()),  # its name where KEY.json has it
     ]
@@ -116,9 +118,8 @@ def _index(
         "shard": shard,
         "label": labels,
         "name": [f"{printable(file)}/{name}" for file, name in zip(shard, key, strict=True)],
-        "member": np.zeros(len(rows), np.uint64),
         "stored": rows["digest"],
-        **{name: rows[name] for name in ("offset", "length", "digest", "earlier")},
+        **{name: rows[name] for name in ("offset", "length", "digest", "earlier", "member")},
     }
     return ShardIndex.of(about, pa.table(columns))
 
@@ -221,6 +222,7 @@ def _add(sample: dict[str, Any], tar: tarfile.TarFile, member: tarfile.TarInfo, 
             "length": len(data),
             "digest": digests.digest,
             "earlier": None if digests.earlier == digests.digest else digests.earlier,
+            "member": encoded_member(digests.digest) if is_lossy(data) else 0,
         }
     elif end in _LABELS:
         sample["label"] = _content(tar, member, _LARGEST_TEXT).decode("utf-8", "replace").strip()

@@ -12,7 +12,7 @@ from resnets.data.storage import Pixels, in_threads
 from resnets.errors import ContentError
 from resnets.evaluation.doctor.duplicates import Fingerprints, concatenated, fingerprints
 from resnets.evaluation.logits import Booleans, Integers
-from resnets.images import Probe, decode, probe
+from resnets.images import Probe, White, decode, probe, read_deep
 from resnets.images.memory_budget import IN_USE
 from resnets.images.probing import ENDINGS
 from resnets.images.white import Clipped, clipped
@@ -89,8 +89,8 @@ def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
         for index in part:
             IN_USE.end()  # the previous image is done
             try:
-                pixels, odd = _read_image(images, index)
-                if "deep" in odd and (above := _clipped_values(images, index)).values:
+                pixels, odd, above = _read_image(images, index)
+                if above.values:
                     chunk.clipped.append((index, above))
             except ContentError as error:
                 chunk.unreadable.append((index, str(error)))
@@ -105,23 +105,24 @@ def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
         return replace(chunk, prints=fingerprints(decoded()))
 
 
-def _clipped_values(images: LabelledImages, index: int) -> Clipped:
+def _clipped_values(data: bytes, white: White) -> Clipped:
     """How many values of an image of 16 or 32 bits a value are above white."""
-    deep = images.deep(index)
-    return Clipped() if deep is None else clipped(*deep, images.white)
+    deep = read_deep(data)
+    return Clipped() if deep is None else clipped(*deep, white)
 
 
-def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
-    """The pixels of an image, and what is unusual about its file.
+def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str], Clipped]:
+    """The pixels of an image, what is unusual about its file, and values above white.
 
     Raises:
         ContentError: it cannot be read or decoded; the message does not name it.
     """
     data = images.storage.read(int(images.indices[index]))
     if isinstance(data, np.ndarray):
-        return images.pixels(index, 3), {}
+        return images.pixels(index, 3), {}, Clipped()
     name = "" if isinstance(images.storage, ShardStorage) else images.names[index]
-    return decode(data, channels=3, white=images.white), _oddities(probe(data), name)
+    pixels, odd = decode(data, channels=3, white=images.white), _oddities(probe(data), name)
+    return pixels, odd, _clipped_values(data, images.white) if "deep" in odd else Clipped()
 
 
 def _oddities(image: Probe, name: str) -> dict[str, str]:

@@ -15,12 +15,21 @@ from hypothesis import strategies as st
 
 from resnets import cli
 from resnets.data import shards
-from resnets.data.membership import Generation, TrainedOn, member_digests, ranks
+from resnets.data.membership import (
+    Generation,
+    TrainedOn,
+    encoded_members,
+    known_member,
+    member_digests,
+    ranks,
+)
 from resnets.data.places import LocalFolder
+from resnets.data.remote import Place
 from resnets.data.sharding import Settings, write_shards
 from resnets.data.sources.opening import open_data, open_source, read_source
 from resnets.data.splits import NEVER, SplitRule
 from resnets.errors import ContentError, OtherImages
+from resnets.evaluation.doctor.diagnosis import diagnose
 from resnets.runs import frozen_features
 from resnets.runs.supervision import restore
 
@@ -125,6 +134,34 @@ def test_what_was_trained_on_the_one_is_known_in_the_other(animals: Path, place:
         image_ranks = ranks(member_digests(other.images, other.digests), history)
         assert {*np.array(other.images.names)[image_ranks == NEVER]} == {*one.images.names[:4]}
         assert (image_ranks == 1).sum() == 2
+
+
+def test_an_image_is_read_once_to_look_at_and_never_to_be_recognised(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for a sample, by which the white level is found; and of others' tar files, for JPEG."""
+    read = list[Place]()
+    read_place = LocalFolder.read
+
+    def counted(self: LocalFolder, place: Place) -> bytes:
+        read.append(place)
+        return read_place(self, place)
+
+    monkeypatch.setattr(LocalFolder, "read", counted)
+    monkeypatch.setattr("resnets.data.white_level.SAMPLE", 1)
+    diagnose(read_source(place))
+    assert len(read) == 12 + 1
+    ours = open_source(place).everything()
+    (place / "index.parquet").unlink()
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    theirs = open_source(place).everything()
+    read.clear()
+    members = [member_digests(each.images, each.digests) for each in (ours, theirs)]
+    assert not read
+    for each, own in zip((ours, theirs), members, strict=True):
+        digests = zip(each.images.indices.tolist(), each.digests, strict=True)
+        assert [known_member(each.images.storage, row) for row, _ in digests] == own.tolist()
+    assert members[1].tolist() == encoded_members(theirs.digests).tolist()  # as JPEG is lossy
 
 
 def test_all_commands_take_the_folder_or_its_index(
