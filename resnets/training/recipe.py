@@ -104,8 +104,9 @@ class Recipe:
     total number of steps from then on. Ignored if the plan at the start differs."""
     batch_size: Positive | Literal["auto"] | None = None
     """Images per training step, over all processes together. Unset: 128; for fewer than 2,048
-    images, the largest of 64, 32 and 16 that gives an epoch at least 16 steps, else 16. auto:
-    half of that, or a quarter ..., if a GPU's memory is too small."""
+    images, the largest of 64, 32 and 16 that gives an epoch at least 16 steps, else 16; for more
+    photos, the largest that gives a short run 500 steps. auto: half of that, or a quarter ..., if
+    a GPU's memory is too small."""
     carry_over: bool = True
     """Begin an epoch with the images that did not fill a batch of the one before. With repeats or
     balanced_sampling, other images are left out of every epoch at random."""
@@ -416,8 +417,8 @@ class Recipe:
         >>> few.image_size, few.batch_size, few.epochs, few.learning_rate
         (128, 16, 39, 0.00707)
         """
-        sized = self._with_counts(count)
         small = not are_photos(side)
+        sized = self._with_counts(count, photos=not small)
         image_size = self.image_size or (side if small else _photo_side(side, count))
         training_size = self.training_size or image_size
         lasting = self.epochs is None or self.epochs >= _LEAST_RESIZING_EPOCHS
@@ -435,22 +436,24 @@ class Recipe:
             image_size=image_size,
             training_size=training_size,
             progressive_resizing_scale=scale,
-            augmentation=self.augmentation.for_images(training_size, photos=not small),
+            augmentation=self.augmentation.for_images(training_size, not small, short=not lasting),
             resize=self.resize or _resize_to(image_size, side),
         )
 
-    def _with_counts(self, count: int) -> "Recipe":
+    def _with_counts(self, count: int, photos: bool) -> "Recipe":
         """The same with batch, rate, epochs and validations chosen for so many training images."""
         if self.freeze == "all":  # nothing is stepped: one epoch that ends with a validation
             return replace(self, epochs=1, average_decay=0.0)
         is_large = count >= _LARGE_COUNT
-        batch = 1 << max(1, count // _BATCHES).bit_length() - 1
-        batch = min(max(batch, _SMALLEST_BATCH), _LARGEST_BATCH)
-        sized = self if isinstance(self.batch_size, int) else replace(self, batch_size=batch)
-        steps_per_epoch = max(1, count // sized.batch)
         least, usual = LEAST_STEPS, _EPOCHS
         if self.fit_head_first:
             least, usual = _FINE_TUNING_STEPS, _FINE_TUNING_EPOCHS
+        batch = _batch_of_an_epoch(count)
+        if photos and is_large and self.epochs and not self.steps:  # docs/decisions.md: short runs
+            batch = min(batch, _power_of_two(self.epochs * count // least))
+        batch = max(batch, _SMALLEST_BATCH)
+        sized = self if isinstance(self.batch_size, int) else replace(self, batch_size=batch)
+        steps_per_epoch = max(1, count // sized.batch)
         enough = -(-least // steps_per_epoch)
         epochs = usual if is_large else min(max(enough, usual), _MOST_EPOCHS)
         return replace(
@@ -505,6 +508,16 @@ class Recipe:
     def to_toml(self) -> str:
         """All fields that are set, as TOML; :meth:`from_toml` reads back an equal recipe."""
         return to_toml(self)
+
+
+def _batch_of_an_epoch(count: int) -> int:
+    """Images in a batch so that an epoch of so many images has enough of them."""
+    return min(_power_of_two(count // _BATCHES), _LARGEST_BATCH)
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two up to a number; 1 for numbers below."""
+    return 1 << max(1, number).bit_length() - 1
 
 
 def _along(start: float, done: int, length: int, end: float) -> float:

@@ -308,6 +308,8 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones():
         (Recipe(), 32, 3, 0),
         (Recipe(), 16, 2, 0),
         (Recipe(), 500, 0, 0.35),
+        (Recipe(epochs=5), 500, 0, 0.6),
+        (Recipe(epochs=5), 32, 3, 0),
         (Recipe(image_size=128), 32, 12, 0),
         (Recipe(augmentation=Augmentation(crop_padding=0)), 500, 0, 0),
         (Recipe(augmentation=Augmentation(crop_padding=5)), 500, 5, 0),
@@ -344,6 +346,27 @@ def test_small_images_and_photos_get_their_networks_and_sizes():
 def test_batch_and_epochs_follow_the_number_of_images(count: int, batch: int, epochs: int) -> None:
     recipe = Recipe().resolved(side=32, count=count)
     assert (recipe.batch_size, recipe.epochs) == (batch, epochs)
+
+
+@pytest.mark.parametrize(
+    ("side", "changes", "count", "batch"),
+    [
+        *((side, {"epochs": 5}, 8522, batch) for side, batch in ((128, 64), (32, 128))),
+        *((128, {"epochs": epochs}, 8522, batch) for epochs, batch in ((1, 16), (2, 32), (8, 128))),
+        (128, {"epochs": 5, "steps": 90}, 8522, 128),
+        (128, {"epochs": 5, "batch_size": 256}, 8522, 256),
+        (500, {"epochs": 5}, 100_000, 128),
+    ],
+)
+def test_a_short_run_on_photos_has_500_steps_where_batches_allow_it(
+    side: int, changes: dict[str, int], count: int, batch: int
+) -> None:
+    recipe = Recipe(**changes).resolved(side, count)
+    assert recipe.batch_size == batch
+    if not changes.get("steps") and 16 < batch < 128:
+        assert (
+            recipe.planned_steps(count // batch) >= 500 > recipe.planned_steps(count // batch // 2)
+        )
 
 
 def test_large_sets_are_trained_on_as_ever() -> None:

@@ -13,7 +13,8 @@ PolicyFill = Literal["mean", "black"]
 Interpolation = Literal["nearest", "bilinear"]
 
 _PADDING = 3 / 32  # of the side of a small image
-_SMALLEST_CROP = 0.35  # of the area of a photo; fastai's, for runs of few epochs
+_SMALLEST_CROP = 0.35  # of the area of a photo; fastai's
+_SMALLEST_CROP_OF_A_SHORT_RUN = 0.6  # docs/decisions.md: unset crops
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Augmentation:
 
     smallest_crop: float | None = None
     """Random resized crop: its smallest area as a fraction of the image (0.08 is usual for long
-    runs). 0: no such crop. Unset: 0.35 for photos, unless crop_padding is set."""
+    runs). 0: no such crop. Unset: 0.35 for photos, 0.6 in runs of fewer than ten epochs, unless
+    crop_padding is set."""
     crop_ratio: float = 4 / 3
     """Random resized crop: largest ratio of width to height; the smallest is its inverse."""
     crop_padding: int | None = None
@@ -96,12 +98,13 @@ class Augmentation:
         if self.smallest_crop and self.crop_padding:
             raise UsageError("augmentation: choose smallest_crop or crop_padding, not both")
 
-    def for_images(self, side: int, photos: bool) -> "Augmentation":
+    def for_images(self, side: int, photos: bool, short: bool = False) -> "Augmentation":
         """The same augmentation with a crop that suits the images, if none is set.
 
         Args:
             side: of the training images, in pixels.
             photos: whether these are larger images that were resized.
+            short: whether the run has so few epochs that small crops show too little of an image.
 
         >>> Augmentation().for_images(32, photos=False).crop_padding
         3
@@ -109,9 +112,10 @@ class Augmentation:
         0.0
         """
         unset = self.smallest_crop is None and self.crop_padding is None
+        smallest = _SMALLEST_CROP_OF_A_SHORT_RUN if short else _SMALLEST_CROP
         return replace(
             self,
-            smallest_crop=_SMALLEST_CROP if unset and photos else self.smallest_crop or 0.0,
+            smallest_crop=smallest if unset and photos else self.smallest_crop or 0.0,
             crop_padding=round(_PADDING * side) if unset and not photos else self.crop_padding or 0,
         )
 
