@@ -1,12 +1,13 @@
 """Settings of the recipe quick for photos, compared on a part of the training images of a data set.
 
-    python benchmarks/quick_photos.py DATA [--settings quick,crop60 --seeds 3]
-    python benchmarks/quick_photos.py DATA --full --settings quick
+    python benchmarks/quick_photos.py DATA [--settings before,crop60 --seeds 3]
+    python benchmarks/quick_photos.py DATA --full --settings before
 
 DATA is a folder with two parquet files, as of Imagenette at 128 pixels. Images of the training file
 are drawn by the seed: some are trained on for five epochs, others measure the network. With --full
 the network is trained on all of them at 128 pixels, and measured once by the validation file, which
 is not opened otherwise. Each run adds a line to a file; what is there already is not done again.
+The setting before is what quick was until it was chosen by this comparison.
 `python results/figures.py` makes the table of docs/benchmarks.md of results/quick_photos.json.
 """
 
@@ -30,16 +31,23 @@ _FIXED = {
     **{"report": False, "output": False, "progress": False},
 }
 
-SETTINGS: dict[str, dict[str, Any]] = {  # what is changed of quick; training_size: times the side
-    "quick": {},
+_BEFORE = {"smallest_crop": 0.35, "batch_size": 64}  # --full: 128
+_SMALL_BATCHES = {"network": "resnet18d", "batch_size": 32}
+
+SETTINGS: dict[str, dict[str, Any]] = {  # what is changed of quick as it was before
+    "before": {},
     "batch 32": {"batch_size": 32},
     "crop50": {"smallest_crop": 0.5},
     "crop60": {"smallest_crop": 0.6},
     "smoothing": {"label_smoothing": 0.1},
     "grow": {"progressive_resizing_scale": 0.67},
-    "trained at 7/8": {"training_size": 0.875},
+    "trained at 7/8": {"training_size": 0.875},  # times the side
     "zero init": {"zero_init": True},
     "resnet18d": {"network": "resnet18d"},
+    "18d + batch 32": _SMALL_BATCHES,
+    "18d + batch 32 + crop60": _SMALL_BATCHES | {"smallest_crop": 0.6},
+    "18d + batch 32 + crop80": _SMALL_BATCHES | {"smallest_crop": 0.8},
+    "18d + batch 64 + crop60": _SMALL_BATCHES | {"batch_size": 64, "smallest_crop": 0.6},
     "rate x2": {"learning_rate": 0.028},
     "rate / 2": {"learning_rate": 0.007},
     "sgd": {"optimizer": "sgd"},
@@ -56,7 +64,7 @@ class Trial:
         full: train on all images of the training file, and measure the validation file.
         settings: names in SETTINGS, separated by commas.
         seeds: runs of each setting, with seeds from 0.
-        network: to train, where the setting names no other.
+        network: to train, where a setting names no other.
         training: images to train on, without --full.
         measured: other images of the training file, by which the network is measured.
         size: side of the images in pixels, without --full.
@@ -98,8 +106,9 @@ def _rows(data: Path, split: str) -> list[dict[str, Any]]:
 def score(trial: Trial, setting: str, seed: int) -> dict[str, Any]:
     """Train once. Returns what was measured."""
     size = 128 if trial.full else trial.size
-    settings = _FIXED | {"network": trial.network, "image_size": size, "resize": size, "seed": seed}
-    settings |= ({} if trial.full else {"batch_size": 64}) | SETTINGS[setting]
+    settings = _FIXED | _BEFORE | ({"batch_size": 128} if trial.full else {})
+    settings |= {"network": trial.network, "image_size": size, "resize": size, "seed": seed}
+    settings |= SETTINGS[setting]
     if "training_size" in settings:
         settings["training_size"] = round(settings["training_size"] * size)
     load = os.getloadavg()[0]
@@ -136,13 +145,13 @@ def main(trial: Trial) -> None:
             asked = {"full": trial.full, "setting": name, "changes": SETTINGS[name], "seed": seed}
             if not trial.full:
                 asked |= {"images": trial.training, "size": trial.size}
-            rows = read(trial.json_file)
-            if any(asked.items() <= row.items() for row in rows):
+            if any(asked.items() <= row.items() for row in read(trial.json_file)):
                 continue
-            rows.append(asked | score(trial, name, seed))
+            row = asked | score(trial, name, seed)
+            rows = [*read(trial.json_file), row]  # again, for another process may have added one
             text = ",\n ".join(json.dumps(each) for each in rows)
             trial.json_file.write_text(f'{{"runs": [\n {text}\n]}}\n', "utf-8")
-            print(json.dumps(rows[-1]), flush=True)
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def transfer(results: dict[str, Any]) -> str:
 
 
 def quick_photos(results: dict[str, Any]) -> str:
-    """The table of benchmarks/quick_photos.py: each setting beside quick on the same images."""
+    """The table of benchmarks/quick_photos.py: each setting beside quick as it was before."""
     groups: dict[tuple[tuple[Any, ...], str], list[dict[str, Any]]] = {}
     for run in results["runs"]:
         case = (run["full"], run["images"], run["size"], run["measured"][1])
@@ -188,14 +188,23 @@ def quick_photos(results: dict[str, Any]) -> str:
     cells = []
     for (case, name), runs in sorted(groups.items(), key=lambda group: group[0][0], reverse=True):
         ours = accuracies(runs, "measured")
-        usual = accuracies(groups.get((case, "quick"), []), "measured")
-        ahead = "–" if name == "quick" else apart(ours, usual)
+        usual = accuracies(groups.get((case, "before"), []), "measured")
+        ahead = "–" if name == "before" else apart(ours, usual)
         split = "validation" if case[0] else "training"
         means = [mean(run[key] for run in runs) for key in ("loss", "cpu_seconds")]
         scores = [f"{mean(ours.values()):.1f} %", ahead, f"{means[0]:.2f}", f"{means[1]:,.0f}"]
         images = [f"{case[1]:,}", str(case[2]), f"{case[3]:,} of {split}"]
         cells.append([*images, name, str(len(runs)), *scores])
-    columns = ("images", "pixels", "measured on", "setting", "n", "accuracy", "minus quick", "loss")
+    columns = (
+        "images",
+        "pixels",
+        "measured on",
+        "setting",
+        "n",
+        "accuracy",
+        "minus before",
+        "loss",
+    )
     return rows((*columns, "CPU seconds"), cells)
 
 

@@ -29,8 +29,8 @@ def test_each_setting_and_seed_is_a_row_and_other_training_images_measure_it(
     write_parquet(tmp_path / "train-0.parquet", 60)  # and no validation file, which is not opened
     words = [tmp_path, "--network", "resnet14", "--training", "24", "--measured", "12"]
     file = tmp_path / "quick_photos.json"
-    for settings in ("quick", "quick,crop60"):
+    for settings in ("before", "before,crop60"):
         call_script(SCRIPT, *words, "--size", "16", "--settings", settings, "--json-file", file)
     runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
-    assert [run["setting"] for run in runs] == ["quick", "crop60"]
+    assert [run["setting"] for run in runs] == ["before", "crop60"]
     assert all(run["images"] == 24 and run["measured"][1] == 12 for run in runs)
