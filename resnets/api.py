@@ -85,7 +85,7 @@ def train(
             "hub:NAME"; or what Python programs hold: a Dataset of (image, label), a pair (images,
             labels) of arrays, a list of (path, label), a frame with two such columns.
         network: a name that `resnets list` shows; "auto" is resnet20 for images of up to 64 pixels
-            and resnet18 for others. Or a module of your own, from normalised images (N, C, S, S)
+            and resnet18d for others. Or a module of your own, from normalised images (N, C, S, S)
             to logits (N, K), which is trained in place; C is 3 (RGB), or 1 (grey) where it takes no
             others. The model file then has its weights, but not its code.
         recipe: "quick" (the default), "transfer" (the default with `start`), "paper", "strong" or

@@ -28,6 +28,7 @@ _PUBLISHED = "resnet18"  # whose weights are a start where none are published fo
 _LARGER = {  # the next network of the same family
     **{"resnet14": "resnet20", "resnet20": "resnet32", "resnet32": "resnet44"},
     **{"resnet10t": "resnet18", "resnet18": "resnet34", "resnet34": "resnet50"},
+    **{"resnet18d": "resnet34d", "resnet34d": "resnet50d", "resnet50d": "resnet101d"},
     **{"resnet26": "resnet50", "resnet50": "resnet101"},
 }
 

@@ -153,8 +153,7 @@ def _with_start_chosen(
     start = None
     if are_photos(side) and process.rank == 0:
         alone = process.world_size == 1
-        network = job.recipe.resolved(side).network
-        start = published_start(network, notify, agree if alone else None)
+        start = published_start(job.recipe.network, notify, agree if alone else None)
     start = from_first(start)
     recipe = transferring(job.recipe, job.set_by_user or ()) if start else job.recipe
     return replace(job, start=start, recipe=recipe)

@@ -10,6 +10,8 @@ from resnets.pretrained.opening import is_in_cache, open_published
 from resnets.pretrained.reference import read_reference
 from resnets.pretrained.table import Published, find_recommended, is_non_commercial
 
+_USUAL = "resnet18"  # whose weights photos start from where no network is named
+
 Agree = Callable[[str], bool]  # asks the user a question that is answered by yes or no
 
 
@@ -17,10 +19,11 @@ def published_start(network: str, notify: Callable[[str], None], agree: Agree | 
     """The id of the weights to start from; None: from scratch. The user is told which, and why.
 
     Args:
-        network: in the catalog, that is to be trained.
+        network: in the catalog, that is to be trained; auto: the usual one for weights.
         notify: takes a line for the user.
         agree: whether the user wants to download what is not in the cache; None asks nobody.
     """
+    network = _USUAL if network == "auto" else network
     row = find_recommended(network)
     if row is None or is_non_commercial(row.licence):
         return None

@@ -67,7 +67,7 @@ class Recipe:
     """
 
     network: str = "auto"
-    """Name of the network. auto: resnet20 for images up to 64 pixels, else resnet18."""
+    """Name of the network. auto: resnet20 for images up to 64 pixels, else resnet18d."""
     image_size: Positive | None = None
     """Side in pixels of the square that the network sees. Unset: chosen to suit the data."""
     training_size: Positive | None = None
@@ -412,7 +412,7 @@ class Recipe:
 
         >>> photos = Recipe().resolved(side=500)
         >>> photos.network, photos.image_size, photos.training_size, photos.resize
-        ('resnet18', 224, 224, 256)
+        ('resnet18d', 224, 224, 256)
         >>> few = Recipe().resolved(side=500, count=221)
         >>> few.image_size, few.batch_size, few.epochs, few.learning_rate
         (128, 16, 39, 0.00707)
@@ -430,7 +430,7 @@ class Recipe:
         return replace(
             sized,
             freeze_statistics=keeps,
-            network=("resnet20" if small else "resnet18")
+            network=("resnet20" if small else "resnet18d")
             if self.network == "auto"
             else self.network,
             image_size=image_size,

@@ -330,7 +330,7 @@ def test_crops_that_are_left_open_suit_the_images(
 def test_small_images_and_photos_get_their_networks_and_sizes():
     small, photo = Recipe().resolved(side=28), Recipe().resolved(side=480)
     assert (small.network, small.image_size, small.resize) == ("resnet20", 28, 28)
-    assert (photo.network, photo.image_size, photo.resize) == ("resnet18", 224, 256)
+    assert (photo.network, photo.image_size, photo.resize) == ("resnet18d", 224, 256)
     chosen = Recipe(network="resnet50", image_size=160, training_size=128).resolved(side=480)
     assert (chosen.network, chosen.image_size, chosen.training_size) == ("resnet50", 160, 128)
     assert photo.resolved(side=28) == photo
