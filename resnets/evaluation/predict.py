@@ -308,8 +308,8 @@ def to_send(sources: Sequence[Source]) -> list[Source]:
         some = list(group)
         if isinstance(storage, ShardStorage):
             rows = [each.content.row for each in some if isinstance(each.content, StoredImage)]
-            placed = storage.placed(rows)
-            some = [Source(each.name, StoredImage(placed, row)) for row, each in enumerate(some)]
+            alone = storage.placed(rows)
+            some = [Source(each.name, StoredImage(alone, row)) for row, each in enumerate(some)]
         sent += some
     return sent
 
