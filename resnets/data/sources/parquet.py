@@ -299,8 +299,9 @@ def read_parquet(path: Path) -> SourceContent:
     with _parquet_errors(path):
         images, warnings = labelled_splits(columns, storages, labels, str(path))
     declared = bool(columns.class_names)
-    named = (name for name in schema.names if name != columns.image)
-    others = {name: partial(_values_of, by_split, name) for name in named}
+    others = {
+        name: partial(_values_of, by_split, name) for name in schema.names if name != columns.image
+    }
     warnings = (*warnings, *in_words(passed_over))
     return SourceContent("parquet", images, warnings, declared, others, passed_over=passed_over)
 
