@@ -3,6 +3,8 @@
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,3 +251,35 @@ def test_a_folder_that_cannot_be_read_is_named(root: Path) -> None:
     with pytest.raises(ContentError, match="ant: cannot be read"):
         look(root)
     (root / "ant").chmod(0o700)
+
+
+OPENING = """
+import resource, sys, time
+from resnets.data.sources.opening import read_source
+began = time.process_time()
+content = read_source(sys.argv[1])
+taken = time.process_time() - began
+print(len(content.images["all"]), taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory otherwise")
+def test_a_million_files_are_listed_in_30_seconds_and_again_in_2_within_300_mb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In processor time, which programs beside this one do not lengthen."""
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    for label in range(1000):
+        folder = tmp_path / f"data/n{label:08}"
+        write(folder / "0.png")
+        for number in range(1, 1000):
+            os.link(folder / "0.png", folder / f"n{label:08}_{number}.png")
+    settle(tmp_path / "data")
+    for most in (30, 2):
+        command = [sys.executable, "-c", OPENING, str(tmp_path / "data")]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        images, seconds, megabytes = map(float, output.split())
+        assert images == 1_000_000
+        assert seconds < most
+        assert megabytes < 300
