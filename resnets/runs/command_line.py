@@ -33,6 +33,8 @@ _LEFT_OUT = {
     "cache",
     "start_sha256",
     "fold",
+    "torchrun_id",
+    "wait_for_processes",
 }
 
 

@@ -60,7 +60,7 @@ from resnets.runs.starting_point import (
     recipe_for_start,
     with_weights,
 )
-from resnets.training.parallel import from_first
+from resnets.training.parallel import first_of_machine_first, from_first
 from resnets.training.recipe import Recipe, are_photos, transferring
 
 _RGB = 3  # channels
@@ -88,7 +88,8 @@ def prepare(
         custom: the parts that are the user's own code.
         agree: whether the user wants to download weights to start from; None asks nobody.
     """
-    data_source = _open_data(job, custom, begun=state is not None)
+    with first_of_machine_first(notify):
+        data_source = _open_data(job, custom, begun=state is not None)
     job = replace(job, data=data_source.source)  # of a data set of the hub, with the commit
     if job.start == AUTO:
         job = _with_start_chosen(job, data_source, process, notify, agree)

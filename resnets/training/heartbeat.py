@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -10,8 +11,12 @@ from typing import Self
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
+from resnets.format import duration, plural
+
 _EVERY = 2.0  # seconds between two signs
 _LATE = 2.5  # of these without a new sign: there is none
+_LOST = 30  # of these without a new sign, where there is no time limit: the process is lost
+_POLLS = 10  # in the time between two signs
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,44 @@ class Heartbeat:
         self.signs += 1
         self.store.set(_key(self.rank), str(_Sign(self.signs, self.exchanges, self.machine)))
 
+    def tell(self, word: str) -> None:
+        """Tell the others a word, by which they learn how far this process has come."""
+        self.store.set(_key_of_word(word, self.rank), "")
+
+    def wait_for(self, word: str, ranks: Sequence[int], say: Callable[[str, str], None]) -> None:
+        """Wait until other processes have told a word, for as long as they live.
+
+        Args:
+            word: see `tell`.
+            ranks: of the processes that are waited for.
+            say: takes who is missing, such as "process 0 on node1", and for how long, such as
+                "5 s"; again and again.
+
+        Raises:
+            ChildProcessError: one of them gives no sign of life any more; it names that one.
+        """
+        began = look_at = time.monotonic()
+        pause = _LATE * self.every
+        before: Mapping[int, _Sign] = {}
+        while not self.store.check([_key_of_word(word, rank) for rank in ranks]):
+            time.sleep(self.every / _POLLS)
+            if time.monotonic() < look_at + pause:
+                continue
+            look_at += pause
+            signs = self._without(word, ranks)
+            lost = {rank: sign for rank, sign in signs.items() if before.get(rank) == sign}
+            if lost:
+                raise ChildProcessError(f"{_names(lost)} gives no sign of life")
+            if signs:
+                say(_names(signs), duration(time.monotonic() - began))
+            pause = min(2 * pause, _LOST * self.every)
+            before = signs if pause == _LOST * self.every else {}
+
+    def _without(self, word: str, ranks: Sequence[int]) -> dict[int, _Sign]:
+        """The last sign of each process that has not told a word yet, by rank."""
+        keys = {rank: _key_of_word(word, rank) for rank in ranks}
+        return self._read([rank for rank, key in keys.items() if not self.store.check([key])])
+
     def _beat(self) -> None:
         """Give signs until the end, or until there is no store any more."""
         while not self.ended.wait(self.every):
@@ -94,15 +137,15 @@ class Heartbeat:
     def missing(self) -> str:
         """Which process the others wait for, as far as their signs tell."""
         try:
-            before = self._read()
+            before = self._read(range(self.size))
             time.sleep(_LATE * self.every)
-            after = self._read()
+            after = self._read(range(self.size))
         except RuntimeError:
             return "process 0, which holds what the processes share, has ended or is lost"
         gone = [rank for rank in after if rank != self.rank and after[rank] == before[rank]]
         most = max([self.exchanges, *(sign.exchanges for sign in after.values())])
         late = [rank for rank, sign in after.items() if sign.exchanges < most and rank not in gone]
-        names = {rank: f"process {rank} on {sign.machine}" for rank, sign in after.items()}
+        names = {rank: _names({rank: sign}) for rank, sign in after.items()}
         lines = [f"{names[rank]} gives no sign of life" for rank in gone]
         lines += [f"{names[rank]} lives, and the others waited for it in vain" for rank in late]
         absent = set(range(self.size)) - after.keys()
@@ -110,10 +153,21 @@ class Heartbeat:
         text = "; ".join(lines) or "all processes live, and have come to the same exchange"
         return f"processes do not answer each other: {text}"
 
-    def _read(self) -> dict[int, _Sign]:
-        """The last sign of each process, by rank. The number of this one's own does not matter."""
-        ranks = [rank for rank in range(self.size) if self.store.check([_key(rank)])]
-        return {rank: _Sign.parse(self.store.get(_key(rank)).decode()) for rank in ranks}
+    def _read(self, ranks: Iterable[int]) -> dict[int, _Sign]:
+        """The last sign of processes, by rank. The number of this one's own does not matter."""
+        there = [rank for rank in ranks if self.store.check([_key(rank)])]
+        return {rank: _Sign.parse(self.store.get(_key(rank)).decode()) for rank in there}
+
+
+def _names(signs: Mapping[int, _Sign]) -> str:
+    """Who gave signs, at least one: "process 0 on node1 and 2 others"."""
+    rank, *others = sorted(signs)
+    more = f" and {plural(len(others), 'other')}" if others else ""
+    return f"process {rank} on {signs[rank].machine}{more}"
+
+
+def _key_of_word(word: str, rank: int) -> str:
+    return f"resnets/{word} by {rank}"
 
 
 def _key(rank: int) -> str:

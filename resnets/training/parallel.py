@@ -8,8 +8,9 @@ import contextlib
 import datetime
 import os
 import pickle
+import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
@@ -28,6 +29,7 @@ from resnets.training.recipe import Recipe
 
 _T = TypeVar("_T")
 _PATIENCE = 1800.0  # seconds: reading images takes processes unequally long
+_OPENED = "data opened"  # the word of a process that has opened the data
 _recent: deque[Any] = deque(maxlen=16)  # collectives, see `_wait`
 _heartbeats: list[Heartbeat] = []  # of this process, while it is one of several
 
@@ -64,6 +66,49 @@ def processes(device: torch.device, timeout: float = _PATIENCE) -> Iterator[Proc
     finally:
         _heartbeats.clear()
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def first_of_machine_first(notify: Callable[[str], None]) -> Iterator[None]:
+    """Let the first process of each machine go through the block before the machine's others.
+
+    So these find in the machine's caches what it put there, such as the index of a folder and the
+    digests of its images, instead of each listing and reading all of it at the same time. In the
+    end all processes wait for the slowest machine: without a time limit as long as it gives signs
+    of life, since reading millions of images may take longer than any other step.
+
+    Args:
+        notify: takes a line for the user, in the first process of all.
+
+    Raises:
+        ChildProcessError: a process that is waited for gives no sign of life; it names that one.
+    """
+    if not _heartbeats:
+        yield
+        return
+    (heartbeat,) = _heartbeats
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    if place:
+        heartbeat.wait_for(_OPENED, [heartbeat.rank - place], _say_on_machine(place))
+    try:
+        yield
+    finally:  # also after an error, which the others then meet themselves
+        heartbeat.tell(_OPENED)
+
+    def say(who: str, time: str) -> None:
+        notify(f"Waiting for {who} to open the data ({time})")
+
+    heartbeat.wait_for(_OPENED, range(heartbeat.size), say)
+
+
+def _say_on_machine(place: int) -> Callable[[str, str], None]:
+    """What takes the lines of a process that waits for the first of its machine: one speaks."""
+
+    def say(who: str, time: str) -> None:
+        line = f"Waiting for {who}, the first of its machine to list and read the data ({time})\n"
+        sys.stderr.write(line)
+
+    return say if place == 1 else lambda *_: None
 
 
 def _backend(device: torch.device) -> str:

@@ -1,10 +1,13 @@
 """A process that is missing is named by those that wait for it."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 from torch.distributed import HashStore
 
+from resnets.training import heartbeat, parallel
 from resnets.training.heartbeat import Heartbeat
 
 EVERY = 0.05
@@ -40,3 +43,103 @@ def test_only_failed_exchanges_are_told_so(four: list[Heartbeat]) -> None:
     with pytest.raises(RuntimeError, match="shapes"), four[1]:
         raise RuntimeError("shapes do not fit")
     assert not four[1].thread.is_alive()
+
+
+@pytest.fixture
+def on_sleep(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What happens in each pause of who waits: each takes a second, by a clock that only it moves.
+
+    What the list holds last happens in every further pause.
+    """
+    events: list[Callable[[], object]] = []
+    clock = [0.0]
+
+    def sleep(_: float) -> None:
+        clock[0] += 1
+        (events.pop(0) if len(events) > 1 else events[0])()
+
+    monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    return events
+
+
+@pytest.fixture
+def two_machines(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes this process one of four, on two machines."""
+    store = HashStore()
+    processes = [Heartbeat(store, rank, 4) for rank in range(4)]
+    for process in processes:
+        process.give()
+
+    def be(rank: int) -> None:
+        monkeypatch.setattr(parallel, "_heartbeats", [processes[rank]])
+        monkeypatch.setenv("LOCAL_RANK", str(rank % 2))
+
+    return be
+
+
+def opened(by: Callable[[int], None], *ranks: int) -> Callable[[], None]:
+    def tell() -> None:
+        for rank in ranks:
+            by(rank)
+            parallel._heartbeats[0].tell(parallel._OPENED)
+
+    return tell
+
+
+def test_the_second_process_of_a_machine_opens_the_data_after_the_first(
+    two_machines: Callable[[int], None],
+    on_sleep: list[Callable[[], object]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    events: list[str] = []
+    on_sleep += [lambda: None] * 6
+    on_sleep += [lambda: events.append("waits"), opened(two_machines, 2)]
+    on_sleep += [lambda: events.append("opens"), opened(two_machines, 0, 1), lambda: None]
+    two_machines(3)
+    with parallel.first_of_machine_first(events.append):
+        events.append("opens too")
+    assert events[:2] == ["waits", "opens too"]
+    assert "process 2 on" in capsys.readouterr().err
+
+
+def test_the_first_process_waits_for_other_machines_and_says_so(
+    two_machines: Callable[[int], None], on_sleep: list[Callable[[], object]]
+) -> None:
+    lines: list[str] = []
+
+    def live_and_end() -> None:
+        two_machines(3)
+        parallel._heartbeats[0].give()
+        if len(lines) > 9:
+            parallel._heartbeats[0].tell(parallel._OPENED)
+
+    on_sleep += [opened(two_machines, 1, 2), live_and_end]
+    two_machines(0)
+    with parallel.first_of_machine_first(lines.append):
+        assert not lines
+    assert all("process 3 on" in line for line in lines)
+    assert "min" in lines[-1]
+
+
+def test_who_dies_while_the_others_wait_for_it_is_named(
+    two_machines: Callable[[int], None], on_sleep: list[Callable[[], object]]
+) -> None:
+    on_sleep.append(lambda: None)
+    two_machines(1)
+    with (
+        pytest.raises(ChildProcessError, match="process 0 on"),
+        parallel.first_of_machine_first(print),
+    ):
+        pytest.fail("the first has not opened the data")
+
+
+def test_an_error_of_the_first_process_lets_the_others_go_on(
+    two_machines: Callable[[int], None], on_sleep: list[Callable[[], object]]
+) -> None:
+    two_machines(0)
+    with pytest.raises(ValueError, match="no images"), parallel.first_of_machine_first(print):
+        raise ValueError("no images")
+    two_machines(1)
+    on_sleep.append(opened(two_machines, 2, 3))
+    with parallel.first_of_machine_first(print):
+        pass
