@@ -14,12 +14,12 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):[/\\]+(.*)", re.DOTALL)
 _HUB = re.compile(r"(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([\w.-]+(?:/[\w.-]+)?)", re.ASCII)
 
 _REMOTE = ("http", "https", "s3", "gs")  # schemes that are read by ranges
-_ONE_FILE = re.compile(r"\.(zip|tar|gz|tgz|jpe?g|png|csv|tsv)", re.IGNORECASE)
+_ONE_FILE = re.compile(r"\.(zip|gz|tgz|jpe?g|png|csv|tsv)", re.IGNORECASE)
 
 AS_DATA = (
     "download it and give the path of its folder or file (a data set of the Hugging Face hub is "
     "hub:NAME), or give the address, http(s)://, s3:// or gs://, of a folder that `resnets shard` "
-    "has written"
+    "has written, or of a .tar or .parquet file"
 )
 AS_FILE = "download the file and give its path"
 AS_IMAGE = "download it and give its path"

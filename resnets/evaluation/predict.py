@@ -310,8 +310,18 @@ def to_send(sources: Sequence[Source]) -> list[Source]:
             rows = [each.content.row for each in some if isinstance(each.content, StoredImage)]
             alone = storage.placed(rows)
             some = [Source(each.name, StoredImage(alone, row)) for row, each in enumerate(some)]
+        elif storage is not None:  # of others' files: the bytes
+            some = [Source(each.name, _bytes_of(each)) for each in some]
         sent += some
     return sent
+
+
+def _bytes_of(source: Source) -> Path | bytes | Pixels | ContentError:
+    """An image as it is stored, or why it cannot be read."""
+    try:
+        return source.loaded()
+    except ContentError as error:
+        return error
 
 
 def _storage_of(source: Source) -> "Readable | None":

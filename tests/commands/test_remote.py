@@ -2,10 +2,12 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -133,6 +135,33 @@ def test_a_cache_is_for_addresses_and_has_a_size(
         line = f"{command} --cache {cache}"
         done = call(*words(line, MODEL=MODEL, DATA=data, OUT=tmp_path / "out"), cwd=tmp_path)
         assert (done.returncode, cache in done.stderr) == (2, True), done.stderr
+
+
+def test_tar_and_parquet_files_of_others_are_read_from_their_address(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is read as a whole once; then images by ranges, or from the copy of a parquet file."""
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "set"
+    shutil.copytree(shards, place)
+    rows = pq.read_table(shards / "index.parquet", columns=["name", "label"]).to_pylist()
+    images = [(shards.parent / "photos" / row["name"]).read_bytes() for row in rows]
+    labels = [("cat", "dog")[row["label"]] for row in rows]
+    pq.write_table(pa.table({"image": images, "label": labels}), place / "train-0.parquet")
+    outputs, asked = list[str](), list[int]()
+    with serving(place) as server:
+        for name in ("index.parquet", "all-{000000..000000}.tar", "train-0.parquet"):
+            for _ in range(2):
+                server.asked.clear()
+                line = "evaluate MODEL DATA --split all --compared 0 --csv"
+                data = f"{server.address}/{name}"
+                done = call(*words(line, MODEL=MODEL, DATA=data), cwd=tmp_path)
+                assert done.returncode == 0, done.stderr
+                outputs.append(done.stdout)
+                asked.append(len(server.asked))
+    assert len({*outputs}) == 1
+    assert asked[3] < asked[2]
+    assert asked[5] < asked[4]
 
 
 def test_a_conversion_is_verified_on_an_address(server: RangeServer, tmp_path: Path) -> None:

@@ -77,12 +77,12 @@ def _open(scheme: str, loop: asyncio.AbstractEventLoop, public: bool) -> Any:
         return system
     if scheme == "gs":
         try:
-            gcsfs = require(
-                "gcsfs.core", "remote"
-            )  # what `gcsfs` exports asks for the bucket's kind
+            gcsfs = require("gcsfs.core", "remote")  # that of gcsfs itself asks the bucket's kind
         except MissingExtra:
             raise MissingExtra("gcsfs is not installed: pip install gcsfs") from None
-        logging.getLogger("gcsfs").addFilter(_nothing)  # tracebacks of errors that are told
+        log = logging.getLogger("gcsfs")
+        if log.level == logging.NOTSET:  # it logs tracebacks of errors that are told
+            log.setLevel(logging.CRITICAL)
         return gcsfs.GCSFileSystem(token="anon" if public else None, **own)
     require("aiohttp", "remote")
     http = require("fsspec.implementations.http", "remote")
@@ -90,11 +90,6 @@ def _open(scheme: str, loop: asyncio.AbstractEventLoop, public: bool) -> Any:
     timeout = require("aiohttp", "remote").ClientTimeout(total=None)
     client = {"trust_env": True, "timeout": timeout}  # proxies and .netrc
     return http.HTTPFileSystem(client_kwargs=client, headers=headers, **own)
-
-
-def _nothing(_: logging.LogRecord) -> bool:
-    """Let no record of a logger pass."""
-    return False
 
 
 _OF_PROCESS: dict[int, Connections] = {}  # by its number: a fork has another

@@ -1,6 +1,7 @@
 """A folder in a remote place: ranges of its files, read ahead and cached, and whole files."""
 
 import contextlib
+import io
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ from resnets.data.remote.fetching import (
 )
 from resnets.data.remote.ranges import Place
 from resnets.data.remote.read_ahead import ReadAhead
+from resnets.data.remote.streams import RemoteStream
 from resnets.errors import ContentError, UsageError
 from resnets.files import cache_folder
 from resnets.format import plural
 
 _T = TypeVar("_T")
 _PIECE = 8 << 20  # bytes of a whole file that are fetched by one request
+_VERSION = ("size", "ETag", "etag", "md5Hash", "LastModified")  # what fsspec tells of a file
 _WRONG_BYTES = 3  # attempts to get the right bytes of an image
 
 
@@ -120,6 +123,28 @@ class RemoteFolder:
             _wait(fetch(own, address, start, min(start + _PIECE, size), self.at_first))
             for start in range(0, size, _PIECE)
         )
+
+    def stream(self, name: str) -> io.BufferedReader:
+        """A whole file, to be read from front to back.
+
+        Raises:
+            RemoteError: there is no such file, or all attempts failed; its `read` raises it, too.
+        """
+        size = _wait(size_of(connections(), joined(self.address, name), self.at_first))
+        return io.BufferedReader(RemoteStream(self, name, size))
+
+    def version(self, name: str) -> str:
+        """What changes when a file is replaced, as far as its place tells.
+
+        Raises:
+            RemoteError: there is no such file, or all attempts failed.
+        """
+
+        async def act(system: Any) -> str:
+            about = await system._info(joined(self.address, name))
+            return " ".join(str(about[key]) for key in _VERSION if about.get(key) is not None)
+
+        return self._do(act, name)
 
     def names(self) -> list[str]:
         """The names of the files directly in the folder, sorted; none if there is no such folder.

@@ -37,6 +37,7 @@ from resnets.data.sources.layout import CLASSES_FIRST, UNSPECIFIED, Layout, layo
 from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.objects import Data, is_path, read_objects
 from resnets.data.sources.parquet import may_hold_images, read_parquet
+from resnets.data.sources.remote import read_address
 from resnets.data.sources.rows import IN_MEMORY
 from resnets.data.sources.shards import holds_shards, read_shards
 from resnets.data.sources.tables import TABLE_ENDINGS, read_metadata, read_rows, read_table
@@ -561,8 +562,8 @@ def with_cache(source: Data, size: str | None) -> Data:
 
 
 def _read_address(address: str, cache_bytes: int) -> SourceContent:
-    """Read the index of the shards at an address."""
-    return replace(read_shards(address, cache_bytes), source=address)
+    """Read what lies at an address, which is its name."""
+    return replace(read_address(address, cache_bytes), source=address)
 
 
 def refuse_missing(source: str | os.PathLike[str]) -> None:

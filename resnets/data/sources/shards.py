@@ -90,7 +90,8 @@ def _read_index(folder: Folder) -> ShardIndex:
         ) from None
     except NoSuchFileError:
         raise ContentError(
-            f"{where}: no such file; give the address of a folder that `resnets shard` has written"
+            f"{where}: no such file; give the address of a folder that `resnets shard` has "
+            "written, or of a .tar or .parquet file"
         ) from None
     except OSError as error:
         if not isinstance(folder, LocalFolder):  # it is told what was tried

@@ -4,6 +4,7 @@ The members of a sample have one name and several endings: KEY.jpg, KEY.cls, KEY
 image lies is found when a file is seen for the first time, and kept in the cache.
 """
 
+import contextlib
 import hashlib
 import io
 import re
@@ -11,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from resnets.data.digests import digests_of_bytes
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import encoded_member, is_lossy
-from resnets.data.places import LocalFolder
+from resnets.data.places import Folder, LocalFolder
+from resnets.data.remote import RemoteFolder
+from resnets.data.remote.failures import RemoteError
 from resnets.data.shards import SCHEMA, About, Shard, ShardIndex, ShardStorage, SplitCounts
 from resnets.data.sources.names import has_image_ending, listed, printable, split_of
 from resnets.data.sources.tables import number_or_word
@@ -78,11 +81,26 @@ def read_tars(path: Path) -> SourceContent:
     files = [path.name]
     if path.is_dir():
         files = sorted(name for name in walk(path, "") if name.lower().endswith(".tar"))
+    return read_tars_in(LocalFolder(root), files, str(path))
+
+
+def read_tars_in(folder: Folder, files: Sequence[str], where: str) -> SourceContent:
+    """Read tar files of samples; each is read as a whole when it is seen for the first time.
+
+    Args:
+        folder: that they are in, here or at an address.
+        files: their names.
+        where: what to call them in errors.
+
+    Raises:
+        ContentError: a file is damaged, or an image has no label.
+        OSError: an address cannot be reached.
+    """
     with ThreadPoolExecutor(reading_threads()) as pool:
-        tables = [*pool.map(lambda name: _rows_of(root / name), files)]
-    labels, names = _classes(path, files, tables)
-    index = _index(root, files, tables, labels, names)
-    storage = ShardStorage(LocalFolder(root), index)
+        tables = [*pool.map(lambda name: _rows_of(folder, name), files)]
+    labels, names = _classes(where, files, tables)
+    index = _index(folder, files, tables, labels, names)
+    storage = ShardStorage(folder, index)
     images = {}
     for split in index.splits:
         rows = index.rows_of(split)
@@ -91,7 +109,7 @@ def read_tars(path: Path) -> SourceContent:
 
 
 def _index(
-    root: Path,
+    folder: Folder,
     files: Sequence[str],
     tables: Sequence[pa.Table],
     labels: NDArray[np.int32],
@@ -100,7 +118,7 @@ def _index(
     """The index of all files."""
     splits = [_split(file) for file in files]
     shards = tuple(
-        Shard(file, len(table), (root / file).stat().st_size, "", "")
+        Shard(file, len(table), folder.size(file) or 0, "", "")
         for file, table in zip(files, tables, strict=True)
     )
     about = About(
@@ -132,7 +150,7 @@ def _split(file: str) -> str:
 
 
 def _classes(
-    path: Path, files: Sequence[str], tables: Sequence[pa.Table]
+    where: str, files: Sequence[str], tables: Sequence[pa.Table]
 ) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     """The label of each image, (N,), and the names of the classes.
 
@@ -141,14 +159,14 @@ def _classes(
     """
     texts: list[str | None] = [text for table in tables for text in table["label"].to_pylist()]
     if not texts:
-        raise ContentError(f"{path}: no samples with an image in {listed(files)}")
+        raise ContentError(f"{where}: no samples with an image in {listed(files)}")
     class_names = [name for table in tables for name in table["class"].to_pylist()]
     for file, table in zip(files, tables, strict=True):
         if table["label"].null_count:
             key = table["key"][table["label"].to_pylist().index(None)].as_py()
             raise ContentError(
-                f"{path}: {printable(file)}/{key} has no label; there must be a member of the same "
-                "name that ends with .cls, or .json with a 'class' or 'label' in it"
+                f"{where}: {printable(file)}/{key} has no label; there must be a member of the "
+                "same name that ends with .cls, or .json with a 'class' or 'label' in it"
             )
     numbers = [int(text) if text is not None and text.isdecimal() else -1 for text in texts]
     if min(numbers) < 0 or max(numbers) >= _MOST_CLASSES:
@@ -164,20 +182,20 @@ def _classes(
     return np.array(numbers, np.int32), names
 
 
-def _rows_of(file: Path) -> pa.Table:
+def _rows_of(folder: Folder, file: str) -> pa.Table:
     """The images in a tar file, from the cache where it is known there.
 
     Raises:
         ContentError: it is damaged.
+        OSError: its address cannot be reached.
     """
-    status = file.stat()
-    state = (str(file.resolve()), status.st_size, status.st_mtime_ns, _FORMAT)
+    state = (*_state(folder, file), _FORMAT)
     name = hashlib.sha256(to_json(state).encode()).hexdigest()[:32]
     kept = cache_folder() / "tars" / f"{name}.parquet"
     try:
         return pq.read_table(pa.BufferReader(read_input(kept, _LARGEST_ROWS))).cast(_ROWS)
     except (OSError, ValueError, pa.ArrowException):
-        table = pa.Table.from_pylist([*_scan(file)], _ROWS)
+        table = pa.Table.from_pylist([*_scan(folder, file)], _ROWS)
     content = io.BytesIO()
     pq.write_table(table, content)
     try:
@@ -188,10 +206,33 @@ def _rows_of(file: Path) -> pa.Table:
     return table
 
 
-def _scan(file: Path) -> Iterator[dict[str, Any]]:
-    """A row for each image in a tar file. Raises ContentError."""
+def _state(folder: Folder, file: str) -> tuple[str | int, ...]:
+    """What changes with a file."""
+    if isinstance(folder, RemoteFolder):
+        return folder.address, file, folder.version(file)
+    assert isinstance(folder, LocalFolder)
+    path = folder.path / file
+    status = path.stat()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _opened(folder: Folder, file: str) -> Iterator[IO[bytes]]:
+    """A file that is open to be read once."""
+    if isinstance(folder, RemoteFolder):
+        with folder.stream(file) as stream:
+            yield stream
+        return
+    assert isinstance(folder, LocalFolder)
+    with open_input(folder.path / file, _LARGEST) as stream:
+        yield stream
+
+
+def _scan(folder: Folder, file: str) -> Iterator[dict[str, Any]]:
+    """A row for each image in a tar file. Raises ContentError, or RemoteError."""
+    where = f"{folder.address.rstrip('/')}/{file}"
     try:
-        with open_input(file, _LARGEST) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        with _opened(folder, file) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             sample: dict[str, Any] = {}
             for member in tar:
                 match = _SAMPLE.fullmatch(member.name) if member.isreg() else None
@@ -205,10 +246,12 @@ def _scan(file: Path) -> Iterator[dict[str, Any]]:
             stream.seek(tar.offset)
             if stream.read(2 * tarfile.BLOCKSIZE).strip(b"\0"):  # Python takes it as the end
                 raise ContentError(f"damaged at byte {tar.offset:,}; download it again")
+    except RemoteError:
+        raise
     except ContentError as error:
-        raise ContentError(f"{file}: {error}") from None
+        raise ContentError(f"{where}: {error}") from None
     except (tarfile.TarError, OSError, EOFError, ValueError, IndexError) as error:
-        raise ContentError(f"{file}: a broken archive ({error}); download it again") from None
+        raise ContentError(f"{where}: a broken archive ({error}); download it again") from None
 
 
 def _add(sample: dict[str, Any], tar: tarfile.TarFile, member: tarfile.TarInfo, end: str) -> None:

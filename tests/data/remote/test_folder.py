@@ -98,6 +98,20 @@ def test_whole_files_and_their_sizes(folder: Path) -> None:
                 refused()
 
 
+def test_a_file_is_read_from_front_to_back_in_pieces_that_come_before_they_are_needed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnets.data.remote.streams._PIECE", 30_000)
+    with serving(folder) as server:
+        server.faults = ["cut", "503"]
+        with remote(server.address).stream("a.tar") as stream:
+            assert stream.read(70_000) == CONTENT[:70_000]
+            assert stream.seek(-10, os.SEEK_END) == len(CONTENT) - 10
+            assert stream.read() == CONTENT[-10:]
+            stream.seek(5)
+            assert stream.read() == CONTENT[5:]
+
+
 def test_expected_neighbours_are_fetched_together_and_once(folder: Path) -> None:
     places = [place(start, 900) for start in range(0, 100_000, 1000)]
     with serving(folder) as server:

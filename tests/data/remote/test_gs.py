@@ -69,6 +69,9 @@ def test_shards_are_written_to_a_bucket_and_read_from_it(bucket: RemoteFolder) -
     read = read_shards(bucket.address).images["train"]
     assert sorted(read.names) == sorted(few.names)
     assert np.array_equal(read.image(0), few.image([*few.names].index(read.names[0])))
+    bucket.remove("index.parquet")  # so they are anybody's tar files
+    others = read_source(bucket.address).images["train"]
+    assert [others.encoded(index) for index in range(5)] == [read.encoded(row) for row in range(5)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Whole remote files, read from front to back; the next pieces are fetched meanwhile."""
+
+import io
+import os
+from typing import TYPE_CHECKING, Any
+
+from resnets.data.remote.ranges import Place
+
+if TYPE_CHECKING:
+    from resnets.data.remote.folder import RemoteFolder
+
+_PIECE = 4 << 20  # bytes that one request fetches
+_AHEAD = 4  # pieces that are fetched before they are needed
+
+
+class RemoteStream(io.RawIOBase):
+    """A remote file of a known size."""
+
+    def __init__(self, folder: "RemoteFolder", name: str, size: int) -> None:
+        super().__init__()
+        self.folder, self.file, self.size = folder, name, size
+        self.position = 0
+        self.start, self.piece = 0, b""  # what was fetched last
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The offset of the byte that is read next."""
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset, which is returned; nothing is fetched."""
+        before = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = max(0, before + offset)
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the fetched piece goes. Raises RemoteError."""
+        if self.position >= self.size:
+            return 0
+        if not 0 <= self.position - self.start < len(self.piece):
+            self._fetch(self.position // _PIECE)
+        first = self.position - self.start
+        data = self.piece[first : first + len(buffer)]
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+    def _fetch(self, number: int) -> None:
+        """Fetch a piece, and begin with those behind it."""
+        pieces = [self._place(number + ahead) for ahead in range(_AHEAD + 1)]
+        self.folder.expect([piece for piece in pieces if piece.length > 0])
+        self.start, self.piece = pieces[0].offset, self.folder.read(pieces[0])
+
+    def _place(self, number: int) -> Place:
+        start = number * _PIECE
+        return Place(self.file, start, min(_PIECE, self.size - start))

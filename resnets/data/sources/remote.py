@@ -1,0 +1,101 @@
+"""Data at an address: shards of `resnets shard`, or tar and parquet files of others.
+
+Others' files are named one by one, or many at once by a range in braces, as WebDataset has it; in a
+bucket, which tells what is in it, by their folder. Tar files are read by ranges like shards, once
+they were looked through. In parquet files, images are packed together, so that these are copied
+into the cache, where they stay.
+"""
+
+import hashlib
+import itertools
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from resnets.data.remote import RemoteFolder
+from resnets.data.remote.fetching import scheme_of
+from resnets.data.shards import INDEX
+from resnets.data.sources.parquet import read_parquet
+from resnets.data.sources.shards import read_shards
+from resnets.data.sources.webdataset import read_tars_in
+from resnets.data.splits import SourceContent
+from resnets.errors import UsageError
+from resnets.files import cache_folder, replacing, temporary_folder
+from resnets.json_text import to_json
+
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+_MOST = 100_000  # files of a range
+
+
+def read_address(address: str, cache_bytes: int) -> SourceContent:
+    """Read what lies at an address.
+
+    Args:
+        address: of a folder of shards, of a tar or parquet file, of several by a range such as
+            train-{0000..0012}.tar, or of a folder of them in a bucket.
+        cache_bytes: of the cache on the local disk for images that are read by ranges.
+
+    Raises:
+        UsageError: the range means nothing.
+        ContentError: a file is missing or damaged.
+        OSError: the address cannot be reached.
+    """
+    place, _, name = address.rstrip("/").rpartition("/")
+    if name == INDEX:
+        return read_shards(place, cache_bytes)
+    if name.lower().endswith((".tar", ".parquet")):
+        return _read_files(RemoteFolder(place, cache_bytes), [*_expanded(name)], address)
+    folder = RemoteFolder(address, cache_bytes)
+    if scheme_of(address) != "http" and folder.size(INDEX) is None:
+        for ending in (".tar", ".parquet"):
+            if files := [file for file in folder.names() if file.lower().endswith(ending)]:
+                return _read_files(folder, files, address)
+    return read_shards(address, cache_bytes)
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """The names that a name with ranges stands for.
+
+    >>> [*_expanded("train-{08..11}.tar")]
+    ['train-08.tar', 'train-09.tar', 'train-10.tar', 'train-11.tar']
+
+    Raises:
+        UsageError: a range is empty, or there are too many names.
+    """
+    *texts, last = _RANGE.split(pattern)[::3]
+    ranges = [
+        [f"{number:0{len(first)}}" for number in range(int(first), min(int(stop), _MOST) + 1)]
+        for first, stop in _RANGE.findall(pattern)
+    ]
+    count = 1
+    for each in ranges:
+        count *= len(each)
+    if not 0 < count <= _MOST:
+        raise UsageError(f"{pattern}: stands for {count:,} files; it must be 1 to {_MOST:,}")
+    for numbers in itertools.product(*ranges):
+        yield "".join(map("".join, zip(texts, numbers, strict=True))) + last
+
+
+def _read_files(folder: RemoteFolder, files: Sequence[str], address: str) -> SourceContent:
+    """Read tar files, or copies of parquet files."""
+    if files[0].lower().endswith(".tar"):
+        return read_tars_in(folder, files, address)
+    return read_parquet(_copies(folder, files))
+
+
+def _copies(folder: RemoteFolder, files: Sequence[str]) -> Path:
+    """A folder with copies of remote files, kept in the cache as long as the files are the same."""
+    state = to_json([folder.address, *((file, folder.version(file)) for file in files)])
+    name = hashlib.sha256(state.encode()).hexdigest()[:32]
+    try:
+        copies = cache_folder() / "copies" / name
+        copies.mkdir(parents=True, exist_ok=True)
+    except OSError:  # the cache cannot be written
+        copies = temporary_folder() / name
+        copies.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if not (copies / file).exists():
+            with folder.stream(file) as stream, replacing(copies / file) as target:
+                shutil.copyfileobj(stream, target, 1 << 20)
+    return copies
