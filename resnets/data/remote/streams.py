@@ -2,21 +2,29 @@
 
 import io
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from resnets.data.remote.ranges import Place
-
-if TYPE_CHECKING:
-    from resnets.data.remote.folder import RemoteFolder
 
 _PIECE = 4 << 20  # bytes that one request fetches
 _AHEAD = 4  # pieces that are fetched before they are needed
 
 
+class _Folder(Protocol):
+    """A folder whose files are read by ranges."""
+
+    def expect(self, places: Sequence[Place]) -> None:
+        """These are read soon, in this order."""
+
+    def read(self, place: Place) -> bytes:
+        """The bytes of a place."""
+
+
 class RemoteStream(io.RawIOBase):
     """A remote file of a known size."""
 
-    def __init__(self, folder: "RemoteFolder", name: str, size: int) -> None:
+    def __init__(self, folder: _Folder, name: str, size: int) -> None:
         super().__init__()
         self.folder, self.file, self.size = folder, name, size
         self.position = 0
