@@ -27,7 +27,9 @@ def recorded(self, batch, rate):
     line |= {"pid": os.getpid(), "step": self.step, "images": batch.indices.tolist()}
     with (Path(os.environ["RECORDS"]) / f"{os.getpid()}.records").open("a") as file:
         file.write(json.dumps(line) + "\\n")
-    time.sleep(float(os.environ["SLOWLY"]) * process.rank)
+    pace = Path(os.environ["RECORDS"]) / "pace"  # may change meanwhile
+    slowly = float(pace.read_text() if pace.exists() else os.environ["SLOWLY"])
+    time.sleep(slowly * process.rank)
 
 Trainer.update = recorded
 sys.exit(main(sys.argv[1:]))
@@ -41,6 +43,7 @@ def environment(folder: Path, dies: str = "", slowly: float = 0.0) -> dict[str, 
         folder: where the records go.
         dies: such as "0 at 12": this process ends itself at this step, in the first attempt.
         slowly: seconds that each step of process 1 takes longer; of process 2 twice as many ...
+            A file `pace` in the folder takes its place while it is there.
     """
     own = {"RECORDS": str(folder), "DIES": dies, "SLOWLY": str(slowly), "OMP_NUM_THREADS": "1"}
     return {**os.environ, **own, "PYTHONPATH": str(Path(__file__).parents[1])}

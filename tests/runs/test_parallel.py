@@ -1,6 +1,7 @@
 """Several real processes against one."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from resnets import model_file
@@ -292,6 +294,38 @@ def test_two_processes_exchange_values_of_any_size(tmp_path: Path) -> None:
     (tmp_path / "exchange.py").write_text(EXCHANGE, encoding="utf-8")
     done = by_torchrun(script=tmp_path / "exchange.py")
     assert done.returncode == 0, done.stderr
+
+
+READS = """
+import os, sys
+from pathlib import Path
+from resnets.cli import main
+from resnets.data.storage import FileStorage
+
+digests, read = FileStorage.digests, []
+FileStorage.digests = lambda self, index: (read.append(index), digests(self, index))[1]
+code = main(sys.argv[1:])
+Path("reads." + os.environ["RANK"]).write_text(str(len(read)))
+sys.exit(code)
+"""
+
+
+@pytest.mark.soak
+def test_the_first_of_four_processes_reads_the_images_for_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(READS, encoding="utf-8")
+    for number in range(1000):
+        path = Path("photos", "ab"[number % 2], f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(path)
+        os.utime(path, (10**9, 10**9))
+    words = ["photos", "--network", "resnet14", "--image-size", "8", *TRAIN, "--output", "run"]
+    by_two(*words, script=Path("train.py"), processes=4)
+    reads = [int(Path(f"reads.{rank}").read_text(encoding="utf-8")) for rank in range(4)]
+    assert reads == [1000, 0, 0, 0]
 
 
 HANGS = """
