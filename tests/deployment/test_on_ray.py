@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,12 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnets.data.places import LocalFolder
+from resnets.data.sources.opening import read_source
 from resnets.deployment import on_ray
 from resnets.deployment.engines.selection import digest
 from resnets.deployment.on_ray import WorkerTask
 from resnets.errors import ContentError, MissingExtra
 from resnets.evaluation.parts import ROW, Part, missing_parts, record_of, write_parts
-from resnets.evaluation.predict import Source, matching_images, to_send
+from resnets.evaluation.predict import Source, StoredImage, matching_images, to_send
 from resnets.evaluation.prediction_table import schema_of
 from tests.in_process import call
 from tests.range_server import serving
@@ -168,6 +170,14 @@ def test_what_ray_carries_of_an_image_in_shards_is_its_place(shards: Path) -> No
     few, many = (len(pickle.dumps(to_send(sources[:count]))) for count in (2, 8))
     assert (many - few) / 6 < 200
     assert few < 1_000
+
+
+def test_images_that_are_stored_otherwise_are_sent_as_they_are() -> None:
+    """Those of others' parquet files, say; here pixels in memory."""
+    storage = read_source("digits").images["all"].storage
+    (sent,) = to_send([Source("a digit", StoredImage(storage, 3))])
+    assert isinstance(sent.content, np.ndarray)
+    assert np.array_equal(sent.content, storage.read(3))
 
 
 def test_what_a_worker_lacks_is_told_with_the_name_of_its_machine(
