@@ -1,10 +1,13 @@
 """What a MODEL names: the file with its weights. Imports no torch."""
 
+import sys
+from functools import cache
 from pathlib import Path
 
 from resnets import shipped
 from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import UsageError
+from resnets.escaping import say
 from resnets.files import open_input
 from resnets.headers import TORCH_ENDINGS
 from resnets.model_file import CONFIG, MODEL, is_model_file
@@ -19,7 +22,7 @@ _LARGEST = 1 << 36  # bytes
 _MODEL_IS = (
     "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, a folder of timm "
     "or transformers with config.json, the id of published weights (`resnets list --pretrained`), "
-    "or a network of the package by name"
+    "a network that has some by name, such as resnet50, or one of the package"
 )
 
 
@@ -27,9 +30,9 @@ def find_weights(model: str | Path) -> Path:
     """The file of weights that ``model`` stands for, this project's or another's.
 
     Args:
-        model: a file, the folder of a run, a network of the package by name, or the id of published
-            weights, which are downloaded if they are not in the cache. A path that exists comes
-            before a name or an id.
+        model: a file, the folder of a run, a network of the package by name, or published weights,
+            which are downloaded if they are not in the cache: their id, or the name of a network
+            for those that are recommended for it. A path that exists comes before a name or an id.
 
     Raises:
         UsageError: there is none; the message says what is there instead and what to do.
@@ -45,6 +48,10 @@ def find_weights(model: str | Path) -> Path:
         return read_hub_folder(path).weights
     if not path.exists() and name in shipped.names():
         return shipped.shipped(name)
+    row = None if path.exists() else find_recommended(name)
+    if row:
+        _tell_which(name, row.id)
+        name = row.id
     if not path.exists() and is_reference(name):
         from resnets.pretrained.opening import open_published  # torch, after --help
 
@@ -104,16 +111,16 @@ def _why_there_is_none(path: Path, file: Path) -> str:
     if str(path) in CATALOG:
         return (
             f"{path} is the name of an architecture, which has no weights: `resnets train DATA "
-            f"--network {path}` trains it{_published(str(path))}; {_MODEL_IS}: {names}"
+            f"--network {path}` trains it; {_MODEL_IS}: {names}"
         )
     what = "a device or a pipe, not a file" if path.exists() else "no such file"
     return f"{file}: {what}; {_MODEL_IS}: {names}"
 
 
-def _published(network: str) -> str:
-    """Which published weights a network has, for a message."""
-    row = find_recommended(network)
-    return f", and {row.id} names published weights of it" if row else ""
+@cache  # once is enough: a command may look a MODEL up more than once
+def _tell_which(network: str, identifier: str) -> None:
+    """Tell the user which weights the name of a network stands for."""
+    say(f"{network}: its recommended weights are used, {identifier}", file=sys.stderr)
 
 
 def _is_safetensors(file: Path) -> bool:

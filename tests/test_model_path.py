@@ -17,7 +17,7 @@ from resnets.model_path import find_weights
             marks=pytest.mark.skipif(os.name == "nt", reason="Windows has none"),
         ),
         ("none.safetensors", "no such file"),
-        ("resnet50", "architecture"),
+        ("resnet20", "architecture"),
     ],
 )
 def test_what_is_no_model_is_named_as_what_it_is(path: str, word: str) -> None:

@@ -44,6 +44,10 @@ def test_an_id_is_downloaded_once_and_predicts_with_the_names_of_imagenet(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["predict", "--model", ID, str(photo), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [row]
+    assert main(["predict", "resnet10t", str(photo), "--json"]) == 0
+    by_name = capsys.readouterr()
+    assert json.loads(by_name.out) == [row]
+    assert f"resnet10t: its recommended weights are used, {ID}" in by_name.err
     assert len(published.asked) == asked
 
 

@@ -336,9 +336,11 @@ def _understand(weights: Weights, **changes: Any) -> Checkpoint:
     needed = _needed_shapes(architecture)
     missing = [name for name in needed if name not in shapes and not name.startswith("fc.")]
     _check_shapes(shapes, needed)
+    _refuse_whole_numbers({sources[name]: canonical[name] for name in needed if name in sources})
     complete = without_biases(canonical, architecture)
-    used = {full for name, full in sources.items() if name in needed or name not in complete}
     has_head = {"fc.weight", "fc.bias"} <= shapes.keys()
+    taken = {name for name in needed if has_head or not name.startswith("fc.")}
+    used = {full for name, full in sources.items() if name in taken or name not in complete}
     return Checkpoint(
         layout=layout,
         prefix=prefix,
@@ -368,6 +370,7 @@ def _guessed(weights: Weights, changes: Mapping[str, Any]) -> Checkpoint:
         ) from None
     architecture = replace(guess_of, **changes)
     renamed = {ours: weights[full] for ours, full in sources.items()}
+    _refuse_whole_numbers({full: weights[full] for full in sources.values()})
     complete = without_biases(renamed, architecture)
     needed = _needed_shapes(architecture)
     _check_shapes({name: tuple(value.shape) for name, value in complete.items()}, needed)
@@ -382,6 +385,22 @@ def _guessed(weights: Weights, changes: Mapping[str, Any]) -> Checkpoint:
         left_over=LeftOver(unknown=tuple(lost), training=training),
         guessed=True,
     )
+
+
+def _refuse_whole_numbers(weights: Weights) -> None:
+    """Refuse weights of a quantised network: what one step of theirs is worth stands elsewhere.
+
+    Raises:
+        ContentError: some hold whole numbers, by which nothing but steps is counted.
+    """
+    for name, value in weights.items():
+        if not (value.is_floating_point() or name.endswith(COUNTERS)):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ContentError(
+                f"{name} holds whole numbers ({kind}): the network was quantised, and what it "
+                "computes cannot be told from them; give its weights from before, in float32, "
+                "float16 or bfloat16"
+            )
 
 
 def _best_prefix(names: Mapping[str, object]) -> str:

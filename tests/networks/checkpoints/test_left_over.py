@@ -84,3 +84,23 @@ def test_heads_of_other_tasks_do_not_matter_where_a_fresh_classifier_is_asked_fo
     checkpoint = _understand(weights | {"model.fc.0.weight": torch.ones(9, 16)})
     assert checkpoint.left_over.harmless == ("model.fc.0.weight",)
     assert checkpoint.build(num_classes=3).architecture.num_classes == 3
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8])
+def test_weights_of_whole_numbers_are_those_of_a_quantised_network(kind: torch.dtype) -> None:
+    """They were read as values of up to 127, whatever a step was worth."""
+    own = state()
+    own["model.layer2.0.conv1.weight"] = own["model.layer2.0.conv1.weight"].to(kind)
+    renamed = {name.replace("layer", "part").replace("conv", "c"): own[name] for name in own}
+    for weights in (own, renamed):
+        with pytest.raises(ContentError, match=r"2\.0\.c.*1\.weight holds whole numbers.*quantised"):
+            _understand(weights)
+
+
+def test_a_classifier_without_its_bias_is_not_used_and_listed() -> None:
+    """Those of networks that compare directions have none, and compute something else."""
+    own = state()
+    del own["model.fc.bias"]
+    checkpoint = _understand(own)
+    assert not checkpoint.has_head
+    assert checkpoint.left_over.harmless == ("model.fc.weight",)
