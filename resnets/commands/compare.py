@@ -105,10 +105,13 @@ def compare(
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     images = comparing.renamed(chosen.images, engines[0].description.class_names)
     for engine, name in zip(engines, names, strict=True):
-        comparing.refuse_unknown(images, engine.description.class_names, name)
+        comparing.refuse_unknown(chosen.images, engine.description.class_names, name)
     folder = None if output is None else new_folder(output)
     near = comparing.near_duplicates_of(chosen, among)
-    a, b = (comparing.predict_classes(engine, images, batch_size) for engine in engines)
+    names_in_data = chosen.images.class_names
+    a, b = (
+        comparing.predict_classes(engine, images, batch_size, names_in_data) for engine in engines
+    )
     comparison = comparing.compare_predictions(images, a, b)
     measured = _Measured(
         near,

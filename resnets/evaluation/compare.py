@@ -168,13 +168,25 @@ class Difference:
 
 
 def predict_classes(
-    engine: Engine, images: LabelledImages, batch_size: int = 256
+    engine: Engine, images: LabelledImages, batch_size: int = 256, known_as: Sequence[str] = ()
 ) -> PredictedClasses:
-    """The predictions of a network for images."""
+    """The predictions of a network for images.
+
+    Args:
+        engine: that runs the network.
+        images: whose names of classes the predictions have, where the network knows those classes.
+        batch_size: images that are computed at once.
+        known_as: another name of each class, by which the network may know it: a synset id of
+            ImageNet, say, or what other networks call it.
+    """
     outputs = outputs_of(engine, images, batch_size)
     probabilities, _ = interpret(outputs.logits, engine.description)
     best = outputs.logits.argmax(axis=1)
-    names = engine.description.class_names
+    names = list(engine.description.class_names)
+    numbers = class_numbers(known_as or images.class_names, engine.description.class_names)
+    for number, name in zip(numbers, images.class_names, strict=True):
+        if number is not None:
+            names[number] = name
     confidence = probabilities[np.arange(len(best)), best].tolist()
     return PredictedClasses(
         classes=tuple(names[number] for number in best),
@@ -210,7 +222,9 @@ def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: 
     Raises:
         UsageError: it names such a class and the network's classes.
     """
-    unknown = [name for name in images.class_names if name not in class_names]
+    numbers = class_numbers(images.class_names, tuple(class_names))
+    pairs = zip(images.class_names, numbers, strict=True)
+    unknown = [name for name, number in pairs if number is None]
     if unknown:
         raise UsageError(
             f"{network} does not know the class {unknown[0]!r} (unknown: {len(unknown)} of the "

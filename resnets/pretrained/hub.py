@@ -15,13 +15,13 @@ from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.files import in_home, library_cache
 from resnets.model_file import is_model_file
 from resnets.networks.catalog import nearest
+from resnets.networks.checkpoints.hub_folder import read_table
 from resnets.pretrained.files import Files, is_offline, sha256
 from resnets.pretrained.reference import Reference
 from resnets.pretrained.table import published
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
 _CONFIG, _PREPROCESSOR, _CARD = "config.json", "preprocessor_config.json", "README.md"
-_WITHOUT_PREPROCESSOR = "timm/"  # owner of networks whose config.json says it all
 _BROKEN_OFF = ("RemoteProtocolError", "ReadError", "ReadTimeout")  # of several HTTP libraries
 _PATIENCE = 3  # seconds until the hub tells what it has
 
@@ -77,7 +77,7 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
     require("huggingface_hub", "pretrained")
     source = _Repository(reference, hub_endpoint(), reference.revision or "main")
     paths = {} if again and not is_offline() else _cached(source)
-    if not _is_enough(reference, paths):
+    if not _is_enough(paths):
         paths = _downloaded(source, paths)
     weights = next(paths[name] for name in _WEIGHTS if paths.get(name))
     assert weights is not None  # as `_is_enough` and `_downloaded` make sure
@@ -103,9 +103,7 @@ def commit_of(file: Path) -> str:
 def is_hub_cached(reference: Reference) -> bool:
     """Whether the cache has all files of a network. False without huggingface_hub."""
     try:
-        return _is_enough(
-            reference, _cached(_Repository(reference, "", reference.revision or "main"))
-        )
+        return _is_enough(_cached(_Repository(reference, "", reference.revision or "main")))
     except MissingExtra:
         return False
 
@@ -128,11 +126,16 @@ def _cached(source: _Repository) -> dict[str, Path | None]:
     return {name: Path(path) if isinstance(path, str) else None for name, path in answers.items()}
 
 
-def _is_enough(reference: Reference, paths: dict[str, Path | None]) -> bool:
+def _is_enough(paths: dict[str, Path | None]) -> bool:
     """Whether the files in the cache make a network, without asking the hub for more."""
     usable = _is_usable(paths)
-    complete = _PREPROCESSOR in paths or reference.name.startswith(_WITHOUT_PREPROCESSOR)
+    complete = _PREPROCESSOR in paths or _is_of_timm(paths.get(_CONFIG))
     return usable and (complete or is_offline() or _is_model_file(paths))
+
+
+def _is_of_timm(config: Path | None) -> bool:
+    """Whether a config.json is of timm's kind, which says how images are prepared, too."""
+    return config is not None and "architecture" in read_table(config)
 
 
 def _is_model_file(paths: dict[str, Path | None]) -> bool:

@@ -29,6 +29,7 @@ _SMALL_SIDE = 128  # and of small ones, and of small photos at least: a quarter 
 _LARGE_COUNT = 2048  # training images of a large set: sixteen batches of the largest size
 _LARGEST_BATCH, _SMALLEST_BATCH = 128, 16  # images; below 16 batch norms are noisy
 _BATCHES = 16  # an epoch of a smaller set has about as many
+_LEAST_BATCH_FOR_STATISTICS = 64  # images, for batch norms of a network that was trained before
 _EPOCHS, _MOST_EPOCHS = 24, 100
 LEAST_STEPS = 500  # of a small set's run, unless these are more than _MOST_EPOCHS
 _FINE_TUNING_EPOCHS, _FINE_TUNING_STEPS = 10, 200  # the same where a classifier is fitted first
@@ -156,7 +157,7 @@ class Recipe:
     its own classifier is kept (linear probing, then fine-tuning: arXiv:2202.10054)."""
     freeze_statistics: bool | None = None
     """Keep the statistics of batch norms, in training too: they stay in evaluation mode. Unset:
-    with fit_head_first, for fewer than 2,048 images."""
+    with fit_head_first, for fewer than 2,048 images in batches below 64."""
     clip_norm: _NonNegative = 0.0
     """Clip the gradient to this 2-norm over all parameters. 0: no clipping."""
 
@@ -426,7 +427,7 @@ class Recipe:
         scale = self.progressive_resizing_scale or (_RESIZING_SCALE if large else 1.0)
         keeps = self.freeze_statistics
         if keeps is None and self.fit_head_first:
-            keeps = count < _LARGE_COUNT
+            keeps = count < _LARGE_COUNT and sized.batch < _LEAST_BATCH_FOR_STATISTICS
         return replace(
             sized,
             freeze_statistics=keeps,

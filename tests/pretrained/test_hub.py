@@ -221,6 +221,16 @@ def test_a_folder_with_config_json_is_a_model(
     assert read_starting_point(folder / name, 2).preprocessing == start.preprocessing
 
 
+def test_a_network_in_the_cache_is_used_without_a_request_whoever_its_owner_is(
+    published: HubServer, safetensors_file: bytes
+) -> None:
+    published.add("owner/net", files_for("resnet10t", safetensors_file))
+    model = resnets.load("hf-hub:owner/net")
+    asked = len(published.asked)
+    assert resnets.load("hf-hub:owner/net").description == model.description
+    assert len(published.asked) == asked
+
+
 def test_a_model_file_on_the_hub_is_taken_as_it_is(
     published: HubServer, untrained: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +243,7 @@ def test_folders_may_be_called_by_synset_ids_and_by_one_name_of_a_class(
     published: HubServer,
     tmp_path: Path,
     draw_noise: Callable[..., None],
+    untrained: Callable[..., Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Half the images are in the folder of the class that the network predicts for them."""
@@ -246,9 +257,13 @@ def test_folders_may_be_called_by_synset_ids_and_by_one_name_of_a_class(
     assert main(["evaluate", ID, str(tmp_path / "data"), "--split", "all", "--json"]) == 0
     evaluation = json.loads(capsys.readouterr().out)
     assert (evaluation["top1"]["count"], evaluation["top1"]["total"]) == (1, 2)
-    words = ["compare", ID, ID, str(tmp_path / "data"), "--split", "all", "--json"]
-    assert main([*words, "--latency", "0"]) == 0
-    assert json.loads(capsys.readouterr().out)["images"].startswith("2 images")
+    own = str(untrained((other, right)))  # knows the folders' names only
+    for networks in ((ID, own), (own, ID)):
+        words = ["compare", *networks, str(tmp_path / "data"), "--split", "all", "--json"]
+        assert main([*words, "--latency", "0"]) == 0
+        comparison = json.loads(capsys.readouterr().out)
+        place = networks.index(ID)
+        assert comparison[("accuracy_a", "accuracy_b")[place]]["count"] == 1
 
 
 def test_a_path_comes_before_an_id(

@@ -422,3 +422,15 @@ def test_validations_are_counted_as_they_come(
     assert recipe.validations(steps_per_epoch, first) == sum(validated[first:])
     assert validated[-1]
     assert every or sum(validated) <= 48
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "keeps"),
+    [(1023, None, True), (1024, None, False), (1024, 16, True), (200, 128, False)],
+)
+def test_batch_norms_keep_their_statistics_only_where_those_of_a_batch_are_noisy(
+    count: int, batch: int | None, keeps: bool
+) -> None:
+    """Kept ones cannot follow weights that change at the rate of large batches."""
+    recipe = dataclasses.replace(named_recipe("transfer", "resnet14"), batch_size=batch)
+    assert recipe.resolved(32, count).freeze_statistics == keeps

@@ -93,7 +93,9 @@ def test_weights_of_whole_numbers_are_those_of_a_quantised_network(kind: torch.d
     own["model.layer2.0.conv1.weight"] = own["model.layer2.0.conv1.weight"].to(kind)
     renamed = {name.replace("layer", "part").replace("conv", "c"): own[name] for name in own}
     for weights in (own, renamed):
-        with pytest.raises(ContentError, match=r"2\.0\.c.*1\.weight holds whole numbers.*quantised"):
+        with pytest.raises(
+            ContentError, match=r"2\.0\.c.*1\.weight holds whole numbers.*quantised"
+        ):
             _understand(weights)
 
 
