@@ -4,10 +4,10 @@
 
 Trains on DATA from each seed in several ways, on the same images, and adds the scores to a file;
 what is there already is not done again. With --per-class, the training images are that many of
-each class, drawn by the seed, and the others are left out. --changes are settings of the recipe
-transfer to try. Settings are chosen by the validation images. `python results/figures.py` makes
-the table of docs/benchmarks.md of results/transfer.json: means, and how far each way is from
-transfer, paired over the seeds.
+each class, drawn by the seed, --measured others of each class validate and as many test, and the
+rest is left out. --changes are settings of the recipe transfer to try. Settings are chosen by the
+validation images. `python results/figures.py` makes the table of docs/benchmarks.md of
+results/transfer.json: means, and how far each way is from transfer, paired over the seeds.
 """
 
 import json
@@ -25,7 +25,7 @@ import resnets
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "transfer.json"
 _KEY = ("data", "from", "network", "size", "per_class", "way", "changes", "seed")
-_VALIDATION, _TEST = 50, 50  # images a class of subsets
+_LAST = 10**6  # epochs between validations: only after the last, as the last weights are kept
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,14 @@ class Trial:
     """What to train.
 
     Attributes:
-        data: digits, or a folder with the folders train and val of class folders.
+        data: digits, or a folder with the folders train and val of class folders; with per_class,
+            of train and perhaps test: test images are drawn from train where there is no test.
         name: of the data in the results.
         start: the network to start from.
         network: to train from scratch, the same as that of start.
         size: side of the images in pixels.
         per_class: training images of a class; 0: all that there are.
+        measured: validation images of a class, and test images, where per_class is set.
         seeds: runs of each way, with seeds from 0.
         ways: transfer, frozen (--freeze all), quick (that recipe from the start network), scratch.
         changes: of the recipe transfer, as a JSON object.
@@ -51,6 +53,7 @@ class Trial:
     network: str = "resnet20"
     size: int = 32
     per_class: int = 0
+    measured: int = 50
     seeds: int = 3
     ways: str = "transfer,frozen,scratch"
     changes: str = "{}"
@@ -71,15 +74,23 @@ def data_of(trial: Trial, seed: int, folder: Path) -> str:
     """The data, or a folder with a subset of it: images of each class for training and scores."""
     if not trial.per_class:
         return trial.data
-    wanted, chosen = {"train": trial.per_class, "val": _VALIDATION, "test": _TEST}, folder / "data"
+    wanted = {"train": trial.per_class, "val": trial.measured, "test": trial.measured}
+    chosen, tests = folder / "data", Path(trial.data, "test").resolve()
     for name, images in _by_class(trial.data, folder / "all").items():
-        order = [images[place] for place in np.random.default_rng(seed).permutation(len(images))]
+        order = _shuffled(images, seed)
+        if tests.exists():
+            order = order[: trial.per_class + trial.measured]
+            order += _shuffled(sorted((tests / name).iterdir()), seed)
         for split, count in wanted.items():
             (chosen / split / name).mkdir(parents=True)
             for image in order[:count]:
                 (chosen / split / name / image.name).symlink_to(image)
             order = order[count:]
     return str(chosen)
+
+
+def _shuffled(images: list[Path], seed: int) -> list[Path]:
+    return [images[place] for place in np.random.default_rng(seed).permutation(len(images))]
 
 
 def _by_class(data: str, scratch: Path) -> dict[str, list[Path]]:
@@ -104,6 +115,8 @@ def score(trial: Trial, way: str, seed: int) -> dict[str, Any]:
     began = time.monotonic()
     options = {"image_size": trial.size, "resize": trial.size, "seed": seed, "max_error": 0.5}
     options |= {"report": False, "output": False, "progress": False}
+    if way != "frozen":
+        options["validation_every"] = _LAST
     with tempfile.TemporaryDirectory() as folder:
         data = data_of(trial, seed, Path(folder).resolve())
         run = resnets.train(data, **(options | settings(trial, way)))

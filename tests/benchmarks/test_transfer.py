@@ -1,4 +1,5 @@
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,17 @@ def test_each_way_and_seed_is_a_row_and_what_is_there_is_not_done_again(
     runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
     assert [run["way"] for run in runs] == ["frozen", "transfer"]
     assert all(run["images"] == 20 and run["validation"][1] == 500 for run in runs)
+
+
+def test_test_images_of_a_subset_are_those_of_the_folder_test(tmp_path: Path) -> None:
+    for split, count in {"train": 9, "test": 7}.items():
+        (tmp_path / split / "cat").mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / split / "cat" / f"{split}-{number}.png").touch()
+    names = runpy.run_path(str(SCRIPT))
+    trial = names["Trial"](str(tmp_path), "cats", per_class=4, measured=3)
+    chosen = Path(names["data_of"](trial, 0, tmp_path / "subset"))
+    drawn = {each.name: [*each.rglob("*.png")] for each in chosen.iterdir()}
+    assert {name: len(files) for name, files in drawn.items()} == {"train": 4, "val": 3, "test": 3}
+    assert all(file.name.startswith("test") for file in drawn["test"])
+    assert len({file.name for file in drawn["train"] + drawn["val"]}) == 7
