@@ -12,8 +12,12 @@ round these take turns, on one core, while what asks runs on another one:
   latency counts from the time at which a photo was due, so that a server that stalls cannot hide
   how long those that were due meanwhile would have waited (coordinated omission).
 
-Ratios are medians of the rounds' own. Photos differ in size: where the slowest one in a hundred
-takes three times as long as most, even in a loop of its own, so does the server's p99.
+- server, half load, one photo: the same with the photo of median size again and again, beside bare
+  with that photo. This is what a server adds to the latency of one image: photos differ in size,
+  and where the slowest one in a hundred takes three times as long as most in a loop of its own, no
+  server can answer it sooner.
+
+Ratios are medians of the rounds' own.
 """
 
 import asyncio
@@ -214,14 +218,19 @@ def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, f
     """The figures of one round for a network, and their ratios."""
     os.sched_setaffinity(0, {1})
     requests = [post("/predict", photo) for photo in photos]
+    typical = sorted(photos, key=len)[len(photos) // 2]
+    same = [post("/predict", typical)]
     with server(model, 0) as (address, batch):
         closed_loop(address, requests, CLIENTS, 2.0)  # to warm up
         busy = closed_loop(address, requests, CLIENTS, seconds)
         alone = closed_loop(address, requests, 1, seconds)
         half = open_loop(address, requests, busy["rate"] / 2, seconds)
+        rate_of_same = closed_loop(address, same, CLIENTS, seconds)["rate"]
+        half_of_same = open_loop(address, same, rate_of_same / 2, seconds)
     os.sched_setaffinity(0, {0})
     one = bare(model, photos, 1, seconds)
     several = bare(model, photos, batch, seconds)
+    one_of_same = statistics.median(bare(model, [typical], 1, seconds))
     os.sched_setaffinity(0, {0, 1})
     image = statistics.median(one)
     rate = max(1 / statistics.mean(one), batch / statistics.mean(several))
@@ -238,6 +247,9 @@ def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, f
         "half load p99 ms": 1e3 * percentile(half["times"], 99),
         "p99 at half load of one image": percentile(half["times"], 99) / image,
         "p99 at half load of bare p99": percentile(half["times"], 99) / percentile(one, 99),
+        "one photo bare ms": 1e3 * one_of_same,
+        "one photo half load p99 ms": 1e3 * percentile(half_of_same["times"], 99),
+        "one photo p99 of bare": percentile(half_of_same["times"], 99) / one_of_same,
     }
 
 
