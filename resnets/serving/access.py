@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ _KEY_HEADERS = ("authorization", "x-api-key")
 _OF_PROXIES = ("forwarded", "x-forwarded-", "x-real-ip", "via")  # headers that they add
 _LEAST_KEY = 16  # characters
 _CALLERS = 10_000  # whose rate is remembered
+_HOSTS = 64  # host names that are remembered, each of at most the headers' 64 KiB
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -237,6 +239,7 @@ def _place_of(url: str) -> str | None:
         return None
 
 
+@lru_cache(_HOSTS)  # most requests have the same
 def _host_name(header: str) -> str:
     """The host of a header Host, without its port."""
     try:
@@ -245,6 +248,7 @@ def _host_name(header: str) -> str:
         return ""
 
 
+@lru_cache(_HOSTS)
 def _is_address(host: str) -> bool:
     """Whether a host is an IP address, to which no name can be bound anew."""
     try:

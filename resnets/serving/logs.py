@@ -7,8 +7,8 @@ error that has stopped would else stop the server, and each line would delay an 
 import logging
 import os
 import queue
+import random
 import re
-import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +26,7 @@ _WAITING = 10_000  # lines that wait to be written; further ones are dropped
 _STDERR = 2  # its descriptor
 _PATIENCE = 2.0  # seconds to write what waits at the end
 _TOGETHER = 0.05  # seconds in which lines come together before they are written
+_RANDOM = random.Random()  # seeded by the system; unlike `secrets`, no call of it for each id
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[0-9a-f-]{1,64})?")
 
@@ -90,8 +91,11 @@ def log(event: str, *, error: BaseException | None = None, **values: Any) -> Non
         error: whose traceback follows the line.
         values: of JSON, such as texts and numbers; None is left out.
     """
-    line = _Line(time.time(), event, values)
-    _LOGGER.log(logging.INFO if error is None else logging.ERROR, line, exc_info=error)
+    level = logging.INFO if error is None else logging.ERROR
+    if _LOGGER.isEnabledFor(level):  # not by `_LOGGER.log`, which looks for the calling line
+        cause = None if error is None else (type(error), error, error.__traceback__)
+        line = _Line(time.time(), event, values)
+        _LOGGER.handle(logging.LogRecord(_LOGGER.name, level, "", 0, line, None, cause))
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def request_id(headers: Headers) -> str:
     'order-7'
     """
     asked = headers.get("x-request-id", "")
-    return asked if _ID.fullmatch(asked) else secrets.token_hex(8)
+    return asked if _ID.fullmatch(asked) else f"{_RANDOM.getrandbits(64):016x}"
 
 
 def traceparent(headers: Headers) -> str | None:

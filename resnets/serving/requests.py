@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 from starlette.datastructures import UploadFile
@@ -68,6 +69,8 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
     try:
         async with asyncio.timeout_at(deadline):
             async for part in request.stream():
+                if not part:  # the end, which would make `join` copy a body that came whole
+                    continue
                 total += len(part)
                 if total > limit:
                     raise too_large
@@ -199,17 +202,24 @@ async def while_wanted(request: Request, work: Awaitable[_T], deadline: float) -
         ClientDisconnect: the client has gone.
         DeadlinePassed: it has.
     """
-    working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_until_gone(request))
-    left = max(0.0, deadline - asyncio.get_running_loop().time())
+    limit = asyncio.timeout_at(deadline)
+    gone.add_done_callback(lambda _: _expire(limit))
     try:
-        await asyncio.wait((working, gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect if gone.done() else DeadlinePassed
+        async with limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():  # an error of the work
+            raise
+        raise (ClientDisconnect if gone.done() else DeadlinePassed) from None
     finally:
         gone.cancel()
-        working.cancel()
+
+
+def _expire(limit: asyncio.Timeout) -> None:
+    """Let a limit of time pass now, unless what it limits has ended."""
+    with suppress(RuntimeError):
+        limit.reschedule(0.0)
 
 
 async def _until_gone(request: Request) -> None:
