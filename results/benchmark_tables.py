@@ -213,6 +213,63 @@ def spread(values: list[float]) -> str:
     return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
+def exchange(results: dict[str, Any]) -> str:
+    """The tables of benchmarks/exchange.py, one a network."""
+    what = "{batch_size} images of {size} x {size} pixels for each process".format(**results)
+    parts = [f"{what}. {where(results['machine'])}.\n"]
+    for network in dict.fromkeys(row["network"] for row in results["rows"]):
+        groups: dict[str, dict[int, list[dict[str, Any]]]] = {}
+        for row in results["rows"]:
+            if row["network"] == network:
+                groups.setdefault(row["way"], {}).setdefault(row["processes"], []).append(row)
+        columns = [network]
+        for number in next(iter(groups.values())):
+            columns += [f"{number} processes: ms a step (range)", "MB that each sends"]
+        cells = [
+            [way, *(cell for runs in of.values() for cell in _exchange_cells(runs))]
+            for way, of in groups.items()
+        ]
+        parts.append(rows(columns, cells))
+    return "\n".join(parts)
+
+
+def _exchange_cells(runs: list[dict[str, Any]]) -> tuple[str, str]:
+    """Milliseconds of a step, and megabytes, of a way."""
+    milliseconds = [1000 * seconds for run in runs for seconds in run["seconds"]]
+    low, high = min(milliseconds), max(milliseconds)
+    sent = median(run["megabytes"] for run in runs)
+    return f"{median(milliseconds):,.0f} ({low:,.0f} to {high:,.0f})", f"{sent:,.1f}"
+
+
+def saving(results: dict[str, Any]) -> str:
+    """The tables of benchmarks/saving.py."""
+    cells = []
+    for row in results["compared"]:
+        alone = median(row["ways"]["none"]["whole"])
+        for way in list(row["ways"])[1:]:
+            call, whole = (row["ways"][way][name] for name in ("call", "whole"))
+            longer = [1000 * (seconds - alone) for seconds in whole]
+            waits = [1000 * seconds for seconds in call]
+            step = f"{1000 * row['seconds_of_a_step']:.0f}"
+            cells.append(
+                [row["network"], str(row["threads"]), step, way, *map(spread, (waits, longer))]
+            )
+    columns = ("network", "threads of steps", "ms a step", "written by")
+    timed = ("ms until the next step (range)", "ms that all steps take longer (range)")
+    names = ("copy", "serialised", "digest", "read_again")
+    of_parts = [
+        [
+            part["network"],
+            f"{part['megabytes']:.0f}",
+            *(f"{1000 * part[f'seconds_{name}']:.0f}" for name in names),
+        ]
+        for part in results["parts"]
+    ]
+    head = ("network", "MB", "ms: copy", "serialised", "digest", "read again, digest")
+    tables = [rows((*columns, *timed), cells), rows(head, of_parts)]
+    return "\n".join([f"{where(results['machine'])}.\n", *tables])
+
+
 def promises(results: dict[str, Any]) -> str:
     """The table of benchmarks/false_promises.py."""
     cells = []
@@ -339,6 +396,8 @@ TABLES: dict[str, Table] = {
     "decoding": table_of("decoding.json", decoding, "decode.py"),
     "loading": table_of("loading.json", loading, "loading.py PHOTOS"),
     "worker_batches": table_of("worker_batches.json", worker_batches, "worker_batches.py"),
+    "exchange": table_of("exchange.json", exchange, "exchange.py"),
+    "saving": table_of("saving.json", saving, "saving.py"),
     "small_sets": table_of("small_sets.json", small_sets, "small_sets.py"),
     "transfer": table_of("transfer.json", transfer, "transfer.py DATA --name NAME"),
     "quick_photos": table_of("quick_photos.json", quick_photos, "quick_photos.py DATA"),
