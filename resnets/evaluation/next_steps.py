@@ -261,10 +261,11 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
     counts = findings.counts.get("train", {})
     if counts:
         name = min(counts, key=lambda class_name: counts[class_name])
-        text = (
-            f"Add images to every class, first to {name}, which has the fewest "
-            f"({plural(counts[name], 'training image')}). Then train again:"
-        )
+        images = plural(counts[name], "training image")
+        first = f", first to {name}, which has the fewest ({images})"
+        if counts[name] == max(counts.values()):
+            first = f" (each has {images})"
+        text = f"Add images to every class{first}. Then train again:"
         yield NextStep(text, findings.command())
 
 

@@ -73,6 +73,13 @@ def test_nothing_is_concluded_about_classes_from_a_network_at_chance() -> None:
     assert not any("its recall" in step.text for step in steps)
 
 
+def test_no_class_is_said_to_have_the_fewest_images_where_all_have_as_many() -> None:
+    assert "first to bees" in told(findings([25, 25]))
+    equal = told(findings([25, 25], counts={"train": {"ants": 13, "bees": 13}}))
+    assert "13 training images" in equal
+    assert "fewest" not in equal
+
+
 def test_a_network_without_a_threshold_asks_for_calibration() -> None:
     assert "resnets calibrate" in next_steps(findings([48, 45], calibrated=False))[0].text
     assert "calibrate" not in told(findings([48, 45]))
