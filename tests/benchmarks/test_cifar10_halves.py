@@ -14,7 +14,7 @@ def test_each_image_is_in_the_folder_of_its_half_and_split_and_class(tmp_path: P
         parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
     call_script(SCRIPT, tmp_path, tmp_path / "halves")
     files = [path for path in (tmp_path / "halves").rglob("*") if path.is_file()]
-    found = {(*path.relative_to(tmp_path).parts[1:4], path.read_bytes()[0]) for path in files}
-    assert (len(files), len(found)) == (30, 20)
-    assert {("first", "train", "horse", 7), ("second", "test", "ship", 8)} <= found
-    assert {half for half, _, name, _ in found if name in ("dog", "truck")} == {"first"}
+    places = {(*path.relative_to(tmp_path).parts[1:4], path.read_bytes()[0]) for path in files}
+    assert (len(files), len(places)) == (30, 20)
+    assert {("first", "train", "horse", 7), ("second", "test", "ship", 8)} <= places
+    assert {half for half, _, name, _ in places if name in ("dog", "truck")} == {"first"}
