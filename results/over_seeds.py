@@ -33,5 +33,5 @@ def apart(ours: Accuracies, reference: Accuracies) -> str:
     if len(ahead) > 1:
         half = student.ppf(0.975, len(ahead) - 1) * stdev(ahead) / len(ahead) ** 0.5
     middle = mean(ahead)
-    interval = f" ({middle - half:+.1f} to {middle + half:+.1f})" if len(ahead) > 1 else ""
-    return f"{middle:+.1f} points{interval}"
+    interval = f" ({middle - half:+z.1f} to {middle + half:+z.1f})" if len(ahead) > 1 else ""
+    return f"{middle:+z.1f} points{interval}"  # z: no minus before zero

@@ -31,6 +31,7 @@ def test_one_seed_has_no_interval_and_none_no_difference() -> None:
     from over_seeds import apart
 
     assert "(" not in apart({0: 71.5}, {0: 70.0})
+    assert "-" not in apart({0: 70.0}, {0: 70.01})  # no zero below zero
     assert not re.search(r"\d", apart({0: 71.5}, {1: 70.0}))
 
 
