@@ -1,6 +1,7 @@
 """Networks of the hub, by a server on this machine that speaks its protocol."""
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,17 @@ def test_a_network_or_revision_that_is_not_there_is_wrong_usage(
         assert main(["predict", name, str(photo)]) == 2
         assert name in capsys.readouterr().err
         assert len(published.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("resnet180", "resnet18"), ("ann/nc", "hf-hub:ann/nc"), ("rsnet10t", "resnet10t")],
+)
+def test_a_word_that_is_no_id_is_told_what_it_may_be_meant_for(
+    name: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", name]) == 2
+    assert meant in re.split(r"[ ,\n]+", capsys.readouterr().err.partition("; ")[2])
 
 
 def test_a_repository_without_weights_is_told_by_their_names(
