@@ -46,12 +46,12 @@ _FACTOR = 64  # ratio of the area to the median area
 _SLIM = 10  # ratio of the longer to the shorter side
 
 _ODDITIES: dict[str, tuple[Level, str]] = {
-    "animated": ("warning", "are animated or have several pages; only the first one is used"),
-    "colours": ("note", "have colours for print (CMYK) or others that are not RGB; converted"),
-    "deep": ("note", "have more than 8 bits a value; scaled to 8"),
-    "rotated": ("note", "are rotated by their EXIF data; used as viewers show them"),
-    "transparent": ("note", "have transparent parts; shown on white"),
-    "ending": ("note", "have a name for another format; read by their content"),
+    "animated": ("warning", "with several frames or pages; only the first one is used"),
+    "colours": ("note", "with colours for print (CMYK) or others that are not RGB; converted"),
+    "deep": ("note", "with more than 8 bits a value; scaled to 8"),
+    "rotated": ("note", "with a rotation in the EXIF data; used as in viewers"),
+    "transparent": ("note", "with transparent parts; shown on white"),
+    "ending": ("note", "with a name for another format; read by content"),
 }
 
 
@@ -190,7 +190,7 @@ def _image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     if broken:
         text = (
             f"{plural(len(broken), 'image')} cannot be read: "
-            "delete them, or train with --skip-unreadable"
+            f"delete {'it' if len(broken) == 1 else 'them'}, or train with --skip-unreadable"
         )
         yield Finding("unreadable", "error", text, tuple(broken))
     for kind, (level, text) in _ODDITIES.items():
@@ -209,7 +209,7 @@ def _image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         for index in split.readable[split.constant]
     ]
     if flat:
-        text = f"{plural(len(flat), 'image')} of a single colour: they show nothing"
+        text = f"{plural(len(flat), 'image')} of a single colour, which shows nothing"
         yield Finding("constant", "warning", text, tuple(flat))
     yield from _size_findings(splits)
 
@@ -227,8 +227,7 @@ def _white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             f"up to {value_in_data(values.largest)}"
             for split, index, values in above
         )
-        have = "has" if len(above) == 1 else "have"
-        text = f"{plural(len(above), 'image')} {have} values above white, which are clipped"
+        text = f"{plural(len(above), 'image')} with values above white, which are clipped"
         yield Finding("clipped", "warning", text, details)
 
 
@@ -244,9 +243,14 @@ def _size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     median = float(np.median(areas)) if len(sizes) else 0.0
     typical = f"; the typical one has {plural(round(median), 'pixel')}"
     kinds: tuple[tuple[str, Level, str, Booleans], ...] = (
-        ("tiny", "warning", f"are tiny{typical}", (areas * _FACTOR < median) | (short < _SMALL)),
-        ("huge", "note", f"are huge{typical}", (areas > median * _FACTOR) | (areas > _LARGE)),
-        ("slim", "warning", f"are over {_SLIM} times as long as wide", long > short * _SLIM),
+        (
+            "tiny",
+            "warning",
+            f"of tiny size{typical}",
+            (areas * _FACTOR < median) | (short < _SMALL),
+        ),
+        ("huge", "note", f"of huge size{typical}", (areas > median * _FACTOR) | (areas > _LARGE)),
+        ("slim", "warning", f"over {_SLIM} times as long as wide", long > short * _SLIM),
     )
     for kind, level, text, chosen in kinds:
         if chosen.any():

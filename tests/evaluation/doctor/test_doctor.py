@@ -97,6 +97,8 @@ def test_odd_files_are_named_with_what_is_odd(plant):
             "test/cat/wrong.jpg": encoded(noise(1004)),
         }
     )
+    for finding in diagnosis.findings:  # whose verb would have to agree with the number
+        assert not finding.text.startswith(("1 image have", "1 image are")), finding.text
     assert not diagnosis.misleading
     assert found(diagnosis) == {
         "white": (),  # said once, whatever the images
