@@ -44,7 +44,7 @@ def why_no_network() -> str:
 
 @contextlib.contextmanager
 def network(machines: int) -> Iterator[Network]:
-    """A network of so many machines; it is gone afterwards, as is all that it needed."""
+    """A network of machines 0 to `machines` - 1; its namespaces are deleted afterwards."""
     name = f"resnets-{os.getpid()}"
     built = Network(name)
     spaces = [name, *(f"{name}-{machine}" for machine in range(machines))]

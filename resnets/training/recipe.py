@@ -512,7 +512,7 @@ class Recipe:
 
 
 def _batch_of_an_epoch(count: int) -> int:
-    """Images in a batch so that an epoch of so many images has enough of them."""
+    """The largest batch, a power of two up to 128, of which `count` images fill at least 16."""
     return min(_power_of_two(count // _BATCHES), _LARGEST_BATCH)
 
 

@@ -1,4 +1,4 @@
-"""A folder with a file of known bytes, and connections that end with each test."""
+"""A folder with a file of known bytes, connections for one test each, and checks of buckets."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from resnets.data.digests import content_digest
-from resnets.data.remote import Place
+from resnets.data.remote import Place, RemoteFolder
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import Patience
+from resnets.data.sharding import Settings, write_shards
+from resnets.data.sources.opening import read_source
+from resnets.data.sources.shards import read_shards
+from resnets.data.splits import SourceContent
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
 QUICK = Patience(attempts=3, seconds=5.0, first_pause=0.001)
@@ -22,6 +26,41 @@ def place(offset: int, length: int, file: str = "a.tar") -> Place:
 
 def bytes_at(where: Place) -> bytes:
     return CONTENT[where.offset : where.stop]
+
+
+def check_files_and_ranges(bucket: RemoteFolder, tmp_path: Path) -> None:
+    """An empty folder of a bucket keeps whole files, and reads ranges of them."""
+    (tmp_path / "large").write_bytes(CONTENT)
+    bucket.write_file("a.tar", tmp_path / "large")
+    bucket.write_bytes("index.parquet", b"index")
+    assert bucket.names() == ["a.tar", "index.parquet"]
+    assert bucket.read_file("index.parquet", 10) == b"index"
+    assert bucket.size("a.tar") == len(CONTENT)
+    assert bucket.size("b.tar") is None
+    places = [place(start, 500) for start in (9, 200_000, 700)]
+    bucket.expect(places)
+    assert [bucket.read(each) for each in places] == [bytes_at(each) for each in places]
+    bucket.remove("index.parquet")
+    bucket.remove("index.parquet")
+    assert bucket.size("index.parquet") is None
+
+
+def check_shards(bucket: RemoteFolder) -> None:
+    """An empty folder of a bucket keeps shards, as ours and as anybody's tar files."""
+    few = read_source("digits").images["all"].subset(range(5))
+
+    def write(quality: int) -> int:
+        content, settings = SourceContent("python", {"train": few}), Settings(8, quality, 1)
+        return write_shards(content, bucket, settings, workers=0).kept
+
+    assert [write(90), write(90), write(80)] == [0, 1, 0]
+    assert bucket.names() == ["index.parquet", "train-000000.tar"]
+    read = read_shards(bucket.address).images["train"]
+    assert sorted(read.names) == sorted(few.names)
+    assert np.array_equal(read.image(0), few.image([*few.names].index(read.names[0])))
+    bucket.remove("index.parquet")  # so they are anybody's tar files
+    others = read_source(bucket.address).images["train"]
+    assert [others.encoded(index) for index in range(5)] == [read.encoded(row) for row in range(5)]
 
 
 @pytest.fixture

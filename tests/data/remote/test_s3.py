@@ -6,19 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import boto3
-import numpy as np
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from resnets.data.remote import RemoteFolder
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import RemoteError
-from resnets.data.sharding import Settings, write_shards
-from resnets.data.sources.opening import read_source
-from resnets.data.sources.shards import read_shards
-from resnets.data.splits import SourceContent
 from resnets.errors import MissingExtra
-from tests.data.remote.conftest import CONTENT, QUICK, bytes_at, place
+from tests.data.remote.conftest import CONTENT, QUICK, check_files_and_ranges, check_shards, place
 
 SECRET = "neverToBePrinted"
 
@@ -49,19 +44,7 @@ def bucket(
 
 
 def test_files_and_ranges(bucket: RemoteFolder, tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(CONTENT)
-    bucket.write_file("a.tar", tmp_path / "large")
-    bucket.write_bytes("index.parquet", b"index")
-    assert bucket.names() == ["a.tar", "index.parquet"]
-    assert bucket.read_file("index.parquet", 10) == b"index"
-    assert bucket.size("a.tar") == len(CONTENT)
-    assert bucket.size("b.tar") is None
-    places = [place(start, 500) for start in (9, 200_000, 700)]
-    bucket.expect(places)
-    assert [bucket.read(each) for each in places] == [bytes_at(each) for each in places]
-    bucket.remove("index.parquet")
-    bucket.remove("index.parquet")
-    assert bucket.size("index.parquet") is None
+    check_files_and_ranges(bucket, tmp_path)
     with pytest.raises(RemoteError, match=r"s3://photos/some shards/b\.tar, bytes 0 to 8: no such"):
         bucket.read(place(0, 9, "b.tar"))
     with pytest.raises(RemoteError, match="no such bucket"):
@@ -70,20 +53,7 @@ def test_files_and_ranges(bucket: RemoteFolder, tmp_path: Path) -> None:
 
 def test_shards_are_written_to_a_bucket_and_read_from_it(bucket: RemoteFolder) -> None:
     bucket = replace(bucket, address="s3://photos/digits")  # where no other test has files
-    few = read_source("digits").images["all"].subset(range(5))
-
-    def write(quality: int) -> int:
-        content, settings = SourceContent("python", {"train": few}), Settings(8, quality, 1)
-        return write_shards(content, bucket, settings, workers=0).kept
-
-    assert [write(90), write(90), write(80)] == [0, 1, 0]
-    assert bucket.names() == ["index.parquet", "train-000000.tar"]
-    read = read_shards(bucket.address).images["train"]
-    assert sorted(read.names) == sorted(few.names)
-    assert np.array_equal(read.image(0), few.image([*few.names].index(read.names[0])))
-    bucket.remove("index.parquet")  # so they are anybody's tar files
-    others = read_source(bucket.address).images["train"]
-    assert [others.encoded(index) for index in range(5)] == [read.encoded(row) for row in range(5)]
+    check_shards(bucket)
 
 
 def test_a_public_bucket_needs_no_credentials(
