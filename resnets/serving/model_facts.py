@@ -19,7 +19,7 @@ from resnets.evaluation.report.card import (
     generation_in_words,
     recalls,
 )
-from resnets.format import exact_percent, percent, plural
+from resnets.format import percent, plural
 from resnets.model_file import Description
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
@@ -27,6 +27,10 @@ from resnets.serving.served_model import ServedModel
 
 _CHANNELS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}
 _UNKNOWN = "The model file does not say."
+_NO_DRIFT = (
+    "Not known: the file has no familiarity score, by which images are compared with the "
+    "validation images (resnets calibrate adds one)."
+)
 
 
 _LASTING: WeakKeyDictionary[ServedModel, dict[str, Any]] = WeakKeyDictionary()
@@ -123,7 +127,7 @@ def _drift(model: ServedModel) -> dict[str, Any]:
     """Whether the latest images are less familiar than those that chose the threshold."""
     now, more = model.drift.unfamiliar, model.drift.seen
     if model.familiarity is None:
-        return {"known": False, "text": "Not known: the file has no familiarity score."}
+        return {"known": False, "text": _NO_DRIFT}
     if now is None:
         return {"known": False, "text": "Not known before the first image is answered."}
     usual = model.familiarity.lost
@@ -135,7 +139,7 @@ def _drift(model: ServedModel) -> dict[str, Any]:
     text = (
         f"{percent(now.value)} of the latest {plural(now.total, 'image')} "
         f"{'is' if now.total == 1 else 'are'} unfamiliar; "
-        f"{exact_percent(round(usual.value, 3))} of the validation images were. {verdict}"
+        f"{percent(usual.value)} of the validation images were. {verdict}"
     )
     distance = model.drift.distance
     if distance is not None:

@@ -2,9 +2,10 @@
 
 import csv
 import json
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ new PerformanceObserver((list) => {
 """
 WIDTHS = (320, 768, 1024, 1440)
 WAIT = 20_000  # milliseconds, on the slowest machine
+ENGINES: Mapping[str, Any] = {".safetensors": "torch", ".onnx": "onnxruntime"}
+EXPORTED = Path(__file__).parents[1] / "fixtures" / "before_trust" / "digits.onnx"
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +38,13 @@ Open = Callable[..., "Page"]
 
 
 class LiveServer:
-    """A server of a model in this process, that can stop and start again on its port."""
+    """A server of models in this process, that can stop and start again on its port."""
 
-    def __init__(self, model_file: Path, collect: Path) -> None:
+    def __init__(self, collect: Path, **files: Path) -> None:
         from resnets.serving.server import listening
         from resnets.serving.settings import Settings
 
-        self._model_file, self._collect = model_file, collect
+        self._files, self._collect = files, collect
         with listening(Settings(port=0)) as free:
             self.port = free.getsockname()[1]
         self.start()
@@ -53,8 +56,11 @@ class LiveServer:
         from resnets.serving.served_model import open_served
         from resnets.serving.settings import Settings
 
-        model = open_served(self._model_file, name="tiny", engine="torch", max_batch=4)
-        app = create_app({"tiny": model}, Settings(collect=self._collect))
+        models = {
+            name: open_served(file, name=name, engine=ENGINES[file.suffix], max_batch=4)
+            for name, file in self._files.items()
+        }
+        app = create_app(models, Settings(collect=self._collect))
         self._server = uvicorn.Server(
             uvicorn.Config(app, port=self.port, log_config=None, timeout_graceful_shutdown=1)
         )
@@ -87,7 +93,7 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture(scope="module")
 def server(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     pytest.importorskip("uvicorn", reason="the extra serve is not installed")
-    live = LiveServer(model_file, tmp_path_factory.mktemp("collected"))
+    live = LiveServer(tmp_path_factory.mktemp("collected"), tiny=model_file)
     yield live
     live.stop()
 
@@ -97,7 +103,7 @@ def visit(browser: "Browser", server: LiveServer) -> Iterator[Open]:
     """Opens the page; what its policy forbids, and errors of its scripts, fail the test."""
     contexts, faults = [], []
 
-    def visited(**options: Any) -> "Page":
+    def visited(address: str = "", **options: Any) -> "Page":
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
@@ -108,7 +114,7 @@ def visit(browser: "Browser", server: LiveServer) -> Iterator[Open]:
             lambda message: "Security Policy" in message.text and faults.append(message.text),
         )
         page.add_init_script(MEASURE_SHIFTS)
-        page.goto(server.url)
+        page.goto(address or server.url)
         page.wait_for_selector("html[data-ready]")
         return page
 
@@ -390,3 +396,61 @@ def test_the_heat_map_fades_with_the_slider(visit: Open) -> None:
     page.wait_for_selector("#detail .overlay")
     page.fill("#opacity", "25")
     assert page.locator("#detail .overlay").evaluate("node => node.style.opacity") == "0.25"
+
+
+def test_a_changed_file_is_known_from_the_next_answer_on(
+    visit: Open, untrained: Callable[..., Path], model_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "tiny.safetensors"
+    shutil.copy(model_file, file)
+    live = LiveServer(tmp_path / "collected", tiny=file)
+    try:
+        page = visit(live.url)
+        page.set_input_files("#choose", images(1))
+        wait_for_answers(page, 1)
+        assert page.inner_text("#model-line").endswith("3 classes")
+        shutil.copy(untrained(("cat", "dog", "owl", "fox")), tmp_path / "new")
+        (tmp_path / "new").replace(file)
+        for _ in range(100):
+            page.wait_for_timeout(200)
+            page.set_input_files("#choose", images(1))
+            if page.inner_text("#model-line").endswith("4 classes"):
+                break
+        wait_for_answers(page, page.locator("#gallery .tile").count())
+        assert page.inner_text("#model-line").endswith("4 classes")
+        assert page.locator("#detail .bars li").count() == 4
+        assert page.locator("#class-names option").count() == 4
+    finally:
+        live.stop()
+
+
+def test_a_model_that_cannot_be_explained_leaves_the_others_their_heat_maps(
+    visit: Open, model_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("captum", reason="the extra explain is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    live = LiveServer(tmp_path / "collected", digits=EXPORTED, tiny=model_file)
+    try:
+        page = visit(live.url)
+        page.set_input_files("#choose", images(1))
+        wait_for_answers(page, 1)
+        page.wait_for_selector("#detail .opacity:text('No Grad-CAM')")
+        page.select_option("#which-model", "tiny")
+        page.wait_for_selector("#detail .overlay")
+        page.select_option("#which-model", "digits")
+        page.wait_for_selector("#detail .opacity:text('No Grad-CAM')")
+    finally:
+        live.stop()
+
+
+def test_on_a_phone_the_answer_of_the_latest_photo_is_in_view(visit: Open) -> None:
+    page = visit(viewport={"width": 360, "height": 740}, reduced_motion="reduce")
+    for count in (1, 2):
+        page.evaluate("scrollTo(0, 0)")
+        page.set_input_files("#photograph", images(count)[-1:])
+        wait_for_answers(page, count)
+        assert page.locator("#detail .file").inner_text() == f"{count - 1}.png"
+        bottom = page.locator("#detail .bars").evaluate(
+            "node => node.getBoundingClientRect().bottom"
+        )
+        assert 0 < bottom <= 740

@@ -2,27 +2,41 @@
 
 import { filesOf } from "./dropped.js";
 import { announce, byId, element, possible, statusBadge, STATUSES } from "./elements.js";
-import { addImages, setModel } from "./gallery.js";
-import { openLabelling } from "./labelling.js";
+import { addImages, onAnotherFile, setModel } from "./gallery.js";
+import { openLabelling, showLabelling } from "./labelling.js";
 import { showModel } from "./model.js";
 import { onKeyNeeded, request, watchConnection } from "./server.js";
 
 const KEPT =
   "Images are sent to this server only. It keeps those that somebody labels, and in memory the latest ones that are worth a label.";
-const REFRESH = 3000; // milliseconds, while the model's tab is open
+const REFRESH = 3000; // milliseconds
 
 let facts = { models: [] };
-let chosen = 0; // place of the model
+let chosen = null; // name of the model; of the first one without
 let refreshing = 0;
+let renewing = null; // the promise of facts that are asked for anew, and for a while after
 let known; // the promise that settles once the models are known
+
+const chosenModel = () => facts.models.find(({ name }) => name === chosen) ?? facts.models[0];
 
 async function loadModels() {
   facts = await (await request("model")).json();
+  offerModels();
   show();
 }
 
+/** What the server says now, asked for at most every three seconds: its files may change. */
+function renew() {
+  renewing ??= loadModels().finally(() => setTimeout(() => (renewing = null), REFRESH));
+  return renewing;
+}
+
 function show() {
-  const model = facts.models[chosen];
+  const model = chosenModel();
+  if (!model) {
+    byId("model-line").textContent = "No model is loaded.";
+    return;
+  }
   byId("model-name").textContent = model.name;
   byId("model-line").textContent = `${model.network} · ${model.classes.length} classes`;
   document.title = `${model.name} – resnets`;
@@ -31,16 +45,17 @@ function show() {
   byId("tab-labels").hidden = !facts.collects;
   if (facts.collects) byId("kept").textContent = KEPT;
   explainStatuses(model);
+  if (!byId("labels").hidden) showLabelling(model);
   if (!byId("model").hidden) showModel(model);
 }
 
 function offerModels() {
   const select = byId("which-model");
-  select.append(...facts.models.map((model, place) => element("option", { value: place }, model.name)));
-  select.addEventListener("change", () => {
-    chosen = Number(select.value);
-    show();
-  });
+  const names = facts.models.map(({ name }) => name);
+  const offered = [...select.options].map(({ value }) => value);
+  if (names.join("\n") === offered.join("\n")) return;
+  select.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+  select.value = chosenModel()?.name ?? "";
   const several = facts.models.length > 1;
   byId("which").hidden = !several;
   byId("model-name").hidden = several; // the choice shows it
@@ -54,9 +69,13 @@ function choose(tab) {
     byId(each.getAttribute("aria-controls")).hidden = !isChosen;
   }
   clearInterval(refreshing);
-  if (tab.id === "tab-labels") openLabelling(facts.models[chosen]);
-  if (tab.id === "tab-model" && facts.models.length) {
-    showModel(facts.models[chosen]);
+  if (!chosenModel()) return;
+  if (tab.id === "tab-labels") {
+    openLabelling(chosenModel());
+    renew();
+  }
+  if (tab.id === "tab-model") {
+    showModel(chosenModel());
     loadModels();
     refreshing = setInterval(loadModels, REFRESH);
   }
@@ -90,6 +109,7 @@ function setUpTabs() {
 async function receive(files) {
   if (!files.length) return;
   await known;
+  if (!chosenModel()) return;
   choose(byId("tab-images"));
   byId("welcome").hidden = true;
   addImages(files);
@@ -159,13 +179,19 @@ function askForKey(refused) {
 
 watchConnection((away) => {
   byId("away").hidden = !away;
-  if (!away) announce("The server answers again.");
+  if (away) return;
+  announce("The server answers again.");
+  renew(); // perhaps with other models
+});
+onAnotherFile(renew);
+byId("which-model").addEventListener("change", ({ target }) => {
+  chosen = target.value;
+  show();
 });
 onKeyNeeded(askForKey);
 setUpTabs();
 known = loadModels();
 setUpInputs(); // images that come before the models are known wait for them
 await known;
-offerModels();
 offerExamples(facts.examples);
 document.documentElement.dataset.ready = "true";

@@ -4,7 +4,6 @@ import { bar, byId, element, percent, statusBadge, STATUSES } from "./elements.j
 import { collect } from "./labelling.js";
 
 const ROWS = 5; // places kept for classes, so that nothing moves when they come
-const STAGE = 4 / 3; // width by height, as in the style sheet
 let opacity = 0.8; // of the explanation, as the user left it
 
 /** Show an image and what is known of it so far. */
@@ -64,8 +63,8 @@ function stage(item) {
   picture.addEventListener("error", () => frame.replaceWith("This browser cannot show the image."));
   picture.addEventListener("load", () => {
     const { naturalWidth: width, naturalHeight: height } = picture;
-    frame.classList.add(width / height > STAGE ? "wide" : "tall");
-    frame.style.aspectRatio = `${width} / ${height}`;
+    frame.style.setProperty("--ratio", width / height);
+    frame.classList.add("loaded");
     if (item.explanation) frame.append(overlay(item, width, height));
   });
   return node;

@@ -28,7 +28,7 @@ export const STATUSES = {
   },
   unfamiliar: {
     means: "The image is unlike those that the network was trained on: the class may mean nothing.",
-    shape: [["path", { d: "M8 0l8 8-8 8-8-8Z" }], ["path", { class: "sign", d: "M6.2 6.4a1.9 1.9 0 1 1 2.6 1.7c-.6.3-.8.6-.8 1.2M8 11.6v.1" }]],
+    shape: [["path", { d: "M4.6 .8h6.8L15.2 8l-3.8 7.2H4.6L.8 8Z" }], ["path", { class: "sign", d: "M6.2 6.4a1.9 1.9 0 1 1 2.6 1.7c-.6.3-.8.6-.8 1.2M8 11.6v.1" }]],
   },
   "not calibrated": {
     means: "The model file has no threshold, so nothing is promised.",

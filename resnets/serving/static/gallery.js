@@ -6,12 +6,19 @@ import { saveCSV, saveJSON } from "./downloads.js";
 import { predict } from "./server.js";
 
 const TOP = 5; // classes that are listed of an image
+const narrow = matchMedia("(max-width: 939px)"); // the selected image is above the others
 
 let model = null; // what /model says of it
 let server = null; // what /model says of the server
 let items = []; // each {name, file, url, answer (null while it waits), label, tile, entry}
 let selected = null;
 let stop = new AbortController(); // ends the requests of a batch that was cleared
+let renew = async () => {}; // has the facts of the model asked for anew
+
+/** What to do where the server answers by another file of the model than the page knows. */
+export function onAnotherFile(listener) {
+  renew = listener;
+}
 
 /** Let a model answer the images that come next; those that are shown are asked again. */
 export function setModel(newModel, newServer) {
@@ -40,8 +47,9 @@ export function addImages(files) {
   const added = files.map(newItem);
   items.push(...added);
   byId("gallery").append(...added.map((item) => item.entry));
-  select(selected ?? added[0]);
+  select(added[0]);
   update();
+  if (narrow.matches) revealDetail(); // else the answer of a photo is below the screen of a phone
   for (const item of added) answer(item, stop.signal);
 }
 
@@ -61,7 +69,7 @@ async function answer(item, signal) {
   try {
     const top = Math.min(TOP, model.classes.length);
     item.answeredBy = model;
-    item.answer = await predict(item.file, { model: model.name, top, signal });
+    item.answer = await predict(item.file, { model, top, signal });
   } catch (error) {
     if (signal.aborted) return; // the batch was cleared
     throw error;
@@ -70,6 +78,13 @@ async function answer(item, signal) {
   drawTile(item);
   if (item === selected) showDetail(item, server, setLabel);
   update();
+  const answeredBy = item.answer.model;
+  if (answeredBy && answeredBy.digest !== item.answeredBy.digest) {
+    renew().then(() => {
+      if (answeredBy.name === model.name) item.answeredBy = model;
+      if (item === selected && !signal.aborted) showDetail(item, server, setLabel);
+    });
+  }
   if (items.length === 1) announce(inWords(item));
 }
 
@@ -125,7 +140,8 @@ function select(item) {
 
 function revealDetail() {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  byId("detail").scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+  const block = narrow.matches ? "start" : "nearest";
+  byId("detail").scrollIntoView({ block, behavior: calm ? "auto" : "smooth" });
 }
 
 function passes({ answer }) {

@@ -30,6 +30,15 @@ export async function openLabelling(newModel) {
   draw();
 }
 
+/** Take note of what is known of the model now: it may have other classes. */
+export function showLabelling(newModel) {
+  if (newModel.name !== model?.name) openLabelling(newModel);
+  else if (newModel.digest !== model.digest) {
+    model = newModel;
+    draw();
+  }
+}
+
 function draw(note = "") {
   const entry = queue[place];
   const panel = byId("labels");

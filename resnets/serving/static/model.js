@@ -20,17 +20,21 @@ export function showModel(model) {
 
 const card = (title, ...content) =>
   element("section", { class: "card" }, element("h2", {}, title), ...content);
-const paragraphs = (texts) => texts.map((text) => element("p", {}, text));
+const paragraphs = (texts) => texts.map((text) => element("p", {}, unbroken(text)));
+
+/** A text whose lines do not end between a number and its percent sign. */
+const unbroken = (text) => text.replaceAll(/(\d) %/g, "$1\u00a0%");
 
 function lastingCards(model) {
   const calibration = model.calibration.length ? model.calibration : [NOT_CALIBRATED];
   return [
     card("Accuracy", ...accuracy(model)),
     card(
-      "In the last minute",
-      element("div", { class: "figures", id: "latency" }),
+      "Now",
       element("p", { class: "hint", id: "process" }),
-      element("h3", {}, "Drift"),
+      element("h3", {}, "Latency in the last minute"),
+      element("div", { class: "figures", id: "latency" }),
+      element("h3", {}, "Drift of the latest images"),
       element("p", { id: "drift" }),
     ),
     card(
@@ -60,8 +64,8 @@ function accuracy(model) {
       element(
         "p",
         { class: "hint" },
-        `${[row.split, "images", row.remark].filter(Boolean).join(" ")}: ${row.count.toLocaleString("en")} of ${row.total.toLocaleString("en")} right, ` +
-          `95 % interval ${(100 * row.interval[0]).toFixed(2)} to ${(100 * row.interval[1]).toFixed(2)}`,
+        unbroken(`${[row.split, "images", row.remark].filter(Boolean).join(" ")}: ${row.count.toLocaleString("en")} of ${row.total.toLocaleString("en")} right, ` +
+          `95 % interval ${(100 * row.interval[0]).toFixed(2)} to ${(100 * row.interval[1]).toFixed(2)}`),
       ),
     ),
   );
@@ -76,8 +80,8 @@ function showNow({ latency, drift, process }) {
     figure(latency.requests === 1 ? "request" : "requests", latency.requests.toLocaleString("en")),
   );
   byId("process").hidden = !process;
-  byId("process").textContent = process ? `Of one of ${process.of} processes` : "";
-  byId("drift").textContent = drift.text;
+  byId("process").textContent = process ? `Of the process that answered, one of ${process.of}; /metrics tells of all.` : "";
+  byId("drift").textContent = unbroken(drift.text);
 }
 
 function duration(seconds) {

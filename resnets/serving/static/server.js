@@ -10,7 +10,7 @@ const UNAUTHORIZED = 401;
 
 let running = 0;
 const waiting = [];
-let explains = true; // until the server says that it cannot
+const unexplained = new Set(); // files of models that the server cannot explain
 
 /** Called with whether the server is away, when that changes. */
 let onAway = () => {};
@@ -75,7 +75,7 @@ export async function request(url, options = {}) {
   }
 }
 
-/** The answer for an image; at most four are asked for at once.
+/** The answer for an image by a model of /model; at most four are asked for at once.
  *
  * An answer has the fields of a prediction of /predict; where there is none, the status
  * "unreadable" or "unanswered" with an error. It rejects only when the signal says so.
@@ -89,11 +89,11 @@ export async function predict(file, { model, top, signal }) {
     } catch {
       return failed("unreadable", "the file cannot be read any more");
     }
-    const explained = explains;
-    let response = await ask(content, model, top, explained, signal);
+    const explained = !unexplained.has(`${model.name} ${model.digest}`);
+    let response = await ask(content, model.name, top, explained, signal);
     if (response.status === NOT_EXPLAINED && explained) {
-      explains = false;
-      response = await ask(content, model, top, false, signal);
+      unexplained.add(`${model.name} ${model.digest}`);
+      response = await ask(content, model.name, top, false, signal);
     }
     return await answerOf(response);
   } finally {
