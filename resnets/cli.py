@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from resnets.errors import GuessWarning, RenamedWarning, UsageError
+from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageError
 from resnets.escaping import escaped
 from resnets.files import NO_ROOM
 from resnets.machine import limit_threads
@@ -103,7 +103,7 @@ def _format_warning(
     line: str | None = None,
 ) -> str:
     """What concerns users is told in one line; other warnings with their place."""
-    if issubclass(category, GuessWarning):
+    if issubclass(category, GuessWarning | CacheWarning):
         return f"warning: {escaped(str(message))}\n"
     if issubclass(category, RenamedWarning):
         return f"{escaped(str(message))}\n"
@@ -160,6 +160,8 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            print(f"{name}: interrupted", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
     except Exception as error:
         _drop_output()

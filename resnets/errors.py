@@ -36,6 +36,10 @@ class GuessWarning(UserWarning):
     """A network was recognised only by the shapes of its weights and their order."""
 
 
+class CacheWarning(UserWarning):
+    """The cache folder cannot be written to; work goes on without it."""
+
+
 class RenamedWarning(FutureWarning):
     """A name of an earlier version was used, which the next version will not accept."""
 

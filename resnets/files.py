@@ -10,18 +10,20 @@ import contextlib
 import errno
 import functools
 import io
+import multiprocessing
 import os
 import re
 import shutil
 import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
 from resnets.addresses import AS_FILE, AS_OUTPUT, refuse_address
-from resnets.errors import UsageError
+from resnets.errors import CacheWarning, UsageError
 from resnets.format import plural
 
 _TEXT_LIMIT = 1 << 26  # bytes; for a configuration, a log or a list of names
@@ -30,6 +32,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk or 
 _KEPT_IN_MEMORY = 1 << 26  # bytes to be sent to a pipe; above it a temporary file holds them
 _MAX_LINKS = 40  # followed one after another, as in Linux
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows does not have it
+_WARNED_OF: set[Path] = set()  # cache folders that cannot be written to
 _BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it
 
 _KINDS = (  # of paths that are not regular files
@@ -474,6 +477,29 @@ def cache_folder(platform: str = sys.platform) -> Path:
     if not Path(base).is_absolute():  # its specification says to ignore a relative path
         base = os.environ.get("LOCALAPPDATA", "") if platform == "win32" else ""
     return in_home(base or defaults.get(platform, "~/.cache")) / "resnets"
+
+
+@contextlib.contextmanager
+def writing_to_cache() -> Iterator[None]:
+    """Go on where the cache folder cannot be written to, which only costs time; say so once."""
+    try:
+        yield
+    except OSError as error:
+        warn_of_cache(error)
+
+
+def warn_of_cache(error: OSError) -> None:
+    """Say that the cache folder cannot be written to; once, and not in every worker process."""
+    folder = cache_folder()
+    if folder in _WARNED_OF or multiprocessing.parent_process() is not None:
+        return
+    _WARNED_OF.add(folder)
+    warnings.warn(
+        f"the cache, {folder}, cannot be written to ({error.strerror or error}), so nothing is "
+        "kept there for later runs; set RESNETS_CACHE to a folder that can be written to",
+        CacheWarning,
+        stacklevel=2,
+    )
 
 
 def library_cache(variable: str, name: str) -> Path:

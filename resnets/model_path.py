@@ -1,5 +1,8 @@
 """What a MODEL names: the file with its weights. Imports no torch."""
 
+import difflib
+import itertools
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -16,9 +19,12 @@ from resnets.networks.checkpoints.hub_folder import is_hub_folder, read_hub_fold
 from resnets.other_formats import ENDINGS
 from resnets.pretrained.files import model_folder
 from resnets.pretrained.reference import is_reference, read_reference
-from resnets.pretrained.table import find_recommended
+from resnets.pretrained.table import find_recommended, published
 
 _LARGEST = 1 << 36  # bytes
+_NEAREST = 3  # names in an error message
+_MOST_LISTED = 1000  # entries of a folder among which they are looked for
+RUNS = Path("runs")  # where runs are that were given no folder
 _MODEL_IS = (
     "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, a folder of timm "
     "or transformers with config.json, the id of published weights (`resnets list --pretrained`), "
@@ -113,8 +119,36 @@ def _why_there_is_none(path: Path, file: Path) -> str:
             f"{path} is the name of an architecture, which has no weights: `resnets train DATA "
             f"--network {path}` trains it; {_MODEL_IS}: {names}"
         )
-    what = "a device or a pipe, not a file" if path.exists() else "no such file"
+    what = "a device or a pipe, not a file" if path.exists() else f"no such file{meant(path)}"
     return f"{file}: {what}; {_MODEL_IS}: {names}"
+
+
+def meant(word: str | Path) -> str:
+    """What a word that is no MODEL may be meant for, as the end of an error message.
+
+    It is a network of the hub, or what is called almost like it: the runs and model files beside
+    it, the usual runs, networks with published weights, and those of the package.
+    """
+    path, name = Path(word), Path(word).as_posix()
+    if re.fullmatch(r"[A-Za-z0-9][\w-]*/[\w.-]+", name) and not (
+        is_reference(name) or path.parent.is_dir()
+    ):
+        return f"; a network of the hub is hf-hub:{name}"
+    known = {row.network: row.network for row in published() if find_recommended(row.network)}
+    known |= {row.id: row.id for row in published()} | {each: each for each in shipped.names()}
+    for folder in dict.fromkeys((RUNS, path.parent)):
+        known |= {each.name: str(each) for each in _models_in(folder)}
+    near = difflib.get_close_matches(path.name, known, n=_NEAREST)
+    return "; nearest: " + ", ".join(known[each] for each in near) if near else ""
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """The first runs and model files in a folder."""
+    try:
+        entries = sorted(itertools.islice(folder.iterdir(), _MOST_LISTED))
+    except OSError:
+        return []
+    return [entry for entry in entries if names_model(str(entry))]
 
 
 @cache  # once is enough: a command may look a MODEL up more than once

@@ -2,9 +2,10 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,14 @@ import pytest
 
 from resnets import files
 from resnets.data import membership
-from resnets.data.digests import FileDigests
+from resnets.data.digests import FileDigests, content_digest, digests_of_bytes
+from resnets.data.places import Place
+from resnets.data.remote.cache import Cache
 from resnets.data.sources import parquet
 from resnets.deployment.engines import selection
+from resnets.errors import CacheWarning
 from resnets.files import cache_folder
+from resnets.runs import frozen_features
 
 VARIABLES = ("RESNETS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA")
 PACKAGE = Path(files.__file__).parent
@@ -105,15 +110,73 @@ def test_whatever_keeps_something_keeps_it_there(
     assert all(file.is_relative_to(home / "here" / inside) for file in kept)
 
 
-def test_large_parquet_files_open_where_nothing_can_be_kept(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RESNETS_CACHE", str(home / "file" / "cache"))
+@pytest.fixture
+def closed(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder that cannot be made, for any user."""
     (home / "file").write_bytes(b"")
+    monkeypatch.setenv("RESNETS_CACHE", str(home / "file" / "cache"))
+    monkeypatch.setattr(files, "_WARNED_OF", set())
+    return home / "file" / "cache"
+
+
+def test_large_parquet_files_open_where_nothing_can_be_kept(
+    home: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
     pq.write_table(pa.table({"image": [b"one", b"two"]}), home / "train.parquet")
-    storage = parquet._store([home / "train.parquet"], "image")
+    with pytest.warns(CacheWarning, match=re.escape(str(closed))):
+        storage = parquet._store([home / "train.parquet"], "image")
     assert [storage.read(0), storage.read(1)] == [b"one", b"two"]
+
+
+def _keep_digests(home: Path) -> None:
+    (home / "image").write_bytes(b"GIF89a")
+    os.utime(home / "image", (0, 0))
+    digests = FileDigests(home)
+    own = digests_of_bytes(b"GIF89a")
+    digests.put(["image"], [(home / "image").stat()], [own])
+    digests.save()
+
+
+def _keep_members(_: Path) -> None:
+    membership._cache_members(np.zeros((2, 32), np.uint8), np.ones(2, np.uint64))
+
+
+def _keep_features(_: Path) -> None:
+    target = cache_folder() / "features" / "a.npz"
+    frozen_features._write_cache(target, np.zeros((1, 32), np.uint8), np.ones((1, 3), np.float32))
+
+
+def _keep_bytes(_: Path) -> None:
+    place = Place("shard", 0, 3, content_digest(b"abc"))
+    Cache(cache_folder() / "remote", 1 << 30).put(place, b"abc")
+
+
+def _keep_results(_: Path) -> None:
+    selection._store_results({"a": "b"})
+
+
+@pytest.mark.parametrize(
+    "keep", [_keep_digests, _keep_members, _keep_features, _keep_bytes, _keep_results]
+)
+def test_a_cache_that_cannot_be_written_is_named_once_with_the_variable_that_moves_it(
+    keep: Callable[[Path], None], home: Path, closed: Path
+) -> None:
+    with pytest.warns(CacheWarning, match="RESNETS_CACHE") as warned:
+        keep(home)
+    keep(home)  # another warning would be an error
+    assert len(warned) == 1
+    assert str(closed) in str(warned[0].message)
+
+
+def test_whoever_writes_to_the_cache_says_where_it_cannot() -> None:
+    elsewhere = {"data/remote/folder.py": "data/remote/cache.py"}
+    elsewhere["pretrained/files.py"] = "pretrained/opening.py"
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name != "files.py" and "cache_folder()" in path.read_text(encoding="utf-8"):
+            text = (PACKAGE / elsewhere.get(name, name)).read_text(encoding="utf-8")
+            assert "warn_of_cache(" in text or "writing_to_cache()" in text, name
 
 
 @pytest.mark.skipif(os.name != "posix", reason="home folders of users without a name are POSIX's")

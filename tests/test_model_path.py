@@ -1,11 +1,14 @@
 """What a MODEL names, and what is said where it names none."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
+from resnets import shipped
 from resnets.errors import UsageError
-from resnets.model_path import find_weights
+from resnets.model_path import find_weights, meant
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,18 @@ def test_what_is_no_model_is_named_as_what_it_is(path: str, word: str) -> None:
     with pytest.raises(UsageError, match=word) as caught:
         find_weights(path)
     assert ("no such file" in str(caught.value)) == (word == "no such file")
+
+
+def test_what_is_called_almost_so_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run1", "runs/bees-5", "photos"):
+        Path(folder).mkdir(parents=True)
+    for run in ("run1", "runs/bees-5"):
+        shutil.copy(shipped.shipped(), Path(run) / "model.safetensors")
+    assert meant("runn") == "; nearest: run1"
+    assert meant("bees_5") == f"; nearest: {Path('runs/bees-5')}"
+    assert "timm/resnet18.a1_in1k" in meant("timm/resnet18.a1_inlk")
+    assert "resnet20_cifar10" in meant("resnet20_cifr10")
+    assert meant("ann/my-photos") == "; a network of the hub is hf-hub:ann/my-photos"
+    assert "hub" not in meant("photos/xyzzy")
+    assert meant("photo") == "", "a folder of photos is no model"

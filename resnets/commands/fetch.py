@@ -1,6 +1,5 @@
 """``resnets fetch``: published weights, into the cache or into a folder to take along."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,9 @@ from resnets.commands import run
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import read_input, writable, writable_folder, write_atomically
-from resnets.networks.catalog import nearest
+from resnets.model_path import meant
 from resnets.pretrained.reference import is_reference, read_reference
-from resnets.pretrained.table import find_recommended, published
+from resnets.pretrained.table import find_recommended
 
 _LARGEST = 1 << 36  # bytes
 
@@ -53,7 +52,7 @@ def fetch(
         raise UsageError(
             f"{name}: no id of published weights, such as timm/resnet50.a1_in1k, hf-hub:OWNER/NAME "
             "or torchvision/resnet50.IMAGENET1K_V2 (`resnets list --pretrained` shows them)"
-            + _meant(name)
+            + meant(name)
         )
     target = to / MODEL if to else None
     if to and target:
@@ -71,10 +70,3 @@ def fetch(
     for key in ("id", "licence", "commit", "sha256", "url"):
         if key in origin:
             say(f"  {key:8}{origin[key]}")
-
-
-def _meant(name: str) -> str:
-    """What a word that is no id may be meant for, as the end of an error message."""
-    if re.fullmatch(r"[\w-]+/[\w.-]+", name):
-        return f"; a network of the hub is hf-hub:{name}"
-    return nearest(name, dict.fromkeys(row.network for row in published()))

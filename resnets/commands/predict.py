@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar, cast
 
@@ -511,12 +512,26 @@ def _split_words(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
         UsageError: it is one of these, but no MODEL; or a MODEL stands behind the images.
     """
     from resnets.deployment.engines.swapped import is_model, refuse_swapped
-    from resnets.model_path import find_model
+    from resnets.model_path import find_model, meant
 
     refuse_swapped(words[:1], words[1:])
     if words and is_model(words[0]):
         return find_model(words[0]), words[1:]
+    if words and not _may_be_images(words[0]):
+        raise UsageError(
+            f"{words[0]}: no model (no such file, run, network or id) and no image, folder or "
+            f"pattern{meant(words[0])}"
+        )
     return None, words
+
+
+def _may_be_images(word: str) -> bool:
+    """Whether a word may stand for images: they are there, or it is written as they are."""
+    from resnets.data.sources.names import has_image_ending
+
+    if not word or word == "-" or "://" in word or word.startswith(("digits", "hub:")):
+        return True  # or what is said of these where images are opened
+    return Path(word).exists() or has_magic(word) or has_image_ending(word)
 
 
 def _of_shipped(description: "Description") -> str:

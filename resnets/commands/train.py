@@ -127,9 +127,8 @@ def _run_training(
                 as_command=True,
             )
     except Interrupted as stop:
-        if stop.folder is not None:  # None in all processes but the first
-            say(f"Stopped by {stop.signal.name} and saved after step {stop.step}.", flush=True)
-            say(f"To continue: resnets train --resume {stop.folder}", flush=True)
+        for line in stop.in_words():
+            say(line, flush=True)
         return 128 + stop.signal
     return 0
 

@@ -4,7 +4,6 @@ A set of large files, or of many, takes minutes to read, so their digests are ca
 recognises a file by its path, size and times, as git does. A file that changed is read again.
 """
 
-import contextlib
 import hashlib
 import itertools
 import os
@@ -16,7 +15,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.files import cache_folder, read_input, replacing
+from resnets.files import cache_folder, read_input, replacing, writing_to_cache
 from resnets.images.opening import ALLOWED, format_of
 
 EDGE = 32 * 1024  # bytes at each end of a large image that earlier versions' digests covered
@@ -162,7 +161,7 @@ class FileDigests:
             return
         entries = _sorted(np.concatenate([*self.fresh, self.known])[:_MOST])
         content = entries.view(np.uint8).data
-        with contextlib.suppress(OSError):
+        with writing_to_cache():
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.file) as file:
                 file.write(_MARK + hashlib.sha256(content).digest())

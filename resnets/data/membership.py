@@ -33,7 +33,7 @@ from resnets.data.storage import (
 from resnets.errors import ContentError
 from resnets.escaping import escaped
 from resnets.fields import check_known, from_table
-from resnets.files import cache_folder, read_input, write_atomically
+from resnets.files import cache_folder, read_input, write_atomically, writing_to_cache
 from resnets.format import plural
 from resnets.images import decode, from_pixels
 from resnets.images.memory_budget import IN_USE
@@ -103,7 +103,7 @@ def _cache_members(digests: Digests, members: Members) -> None:
     """Cache the digests, unless they equal those of the encoded bytes; remove the oldest files."""
     if np.array_equal(members, encoded_members(digests)):
         return
-    with contextlib.suppress(OSError):  # a full or read-only cache only costs time
+    with writing_to_cache():
         target = _cache_file(digests)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, members.astype("<u8").tobytes())

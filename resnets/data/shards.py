@@ -30,7 +30,7 @@ from resnets.data.remote.ranges import Place
 from resnets.data.storage import JoinedStorage, Storage
 from resnets.errors import ContentError
 from resnets.fields import check_known, from_table
-from resnets.files import cache_folder, regular, replacing, temporary_folder
+from resnets.files import cache_folder, regular, replacing, temporary_folder, warn_of_cache
 from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.images.opening import MAX_BYTES
@@ -262,7 +262,8 @@ class ShardIndex:
         name = f"{rows.hexdigest()[:32]}-{_VERSION}.arrow"
         try:
             return _open_mapped(about, _mapped_file(compact, cache_folder() / "shards" / name))
-        except OSError:  # the cache cannot be written
+        except OSError as error:
+            warn_of_cache(error)
             return _open_mapped(about, _mapped_file(compact, temporary_folder() / name))
 
     def rows_of(self, split: str) -> NDArray[np.int64]:

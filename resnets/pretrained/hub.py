@@ -230,7 +230,10 @@ def _explained(source: _Repository, error: Exception, name: str) -> Exception:
     if type(error).__name__ in _BROKEN_OFF or "Consistency check failed" in str(error):
         return ContentError(f"{this}: the download of {name} broke off; try again")
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return error
+        return ContentError(
+            f"{this}: the cache of the hub, {_cache()}, cannot be written to ({error.strerror}: "
+            f"{error.filename}); set HF_HUB_CACHE to a folder that can be written to"
+        )
     return ContentError(_by_hand(source))
 
 

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import read_text, write_atomically
+from resnets.files import (
+    read_text,
+    temporary_folder,
+    warn_of_cache,
+    write_atomically,
+    writing_to_cache,
+)
 from resnets.images import Preprocessing
 from resnets.model_file import Description, is_model_file, read_description, save
 from resnets.networks.checkpoints.foreign import load_checkpoint
@@ -72,13 +78,14 @@ def open_published(
     licence = row.licence if row else _licence_of(config, files.card)
     _check_licence(reference, licence, accept_licence)
     target = _place(reference.name, files, row)
-    if not target.is_file():
+    if not _is_there(target):
         origin = {"id": reference.id, "licence": licence, "url": files.url}
         origin |= {"commit": files.commit} if files.commit else {}
         origin |= {"sha256": files.sha256}
         if row is not None and row.top1 is not None:
             origin |= {"top1": f"{row.top1} %", "top1_source": row.source}
-        _save(target, reference.id, _read_published(reference, files.weights), origin)
+        content = _read_published(reference, files.weights)
+        return _save(target, reference.id, content, origin)
     return target
 
 
@@ -108,10 +115,10 @@ def open_folder(folder: Path) -> Path:
     )
     name = folder.resolve().name
     target = _place(name, files, None)
-    if not target.is_file():
+    if not _is_there(target):
         licence = _licence_of((read_table(files.config) if files.config else {}), None)
         origin = {"folder": name, "licence": licence, "sha256": files.sha256}
-        _save(target, name, _read(hub_folder, str(folder)), origin)
+        return _save(target, name, _read(hub_folder, str(folder)), origin)
     return target
 
 
@@ -121,6 +128,14 @@ def _place(name: str, files: Files, row: Published | None) -> Path:
     versions += [read_text(path) for path in (files.config, files.preprocessor) if path]
     key = hashlib.sha256("\0".join(versions).encode()).hexdigest()[:16]
     return model_folder() / key / f"{name.rpartition('/')[2]}.safetensors"
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the cache has a file; not where it may not be looked into."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -158,8 +173,12 @@ def _read_published(reference: Reference, weights: Path) -> _PublishedNetwork:
     return _PublishedNetwork(load_checkpoint(weights), _preprocessing(row), training_size=trained)
 
 
-def _save(target: Path, source: str, content: _PublishedNetwork, origin: Mapping[str, str]) -> None:
-    """Write the model file of a published network."""
+def _save(target: Path, source: str, content: _PublishedNetwork, origin: Mapping[str, str]) -> Path:
+    """Write the model file of a published network; where the cache takes none, elsewhere.
+
+    Returns:
+        Where it is.
+    """
     architecture = content.network.architecture
     classes = architecture.num_classes
     history = Generation(
@@ -173,8 +192,16 @@ def _save(target: Path, source: str, content: _PublishedNetwork, origin: Mapping
         data={"source": source} | trained,
         trained_on=TrainedOn((history,)).to_dict(),
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save(target, content.network, description)
+    for place in (target, temporary_folder() / target.name):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            save(place, content.network, description)
+            break
+        except OSError as error:
+            if place != target:
+                raise
+            warn_of_cache(error)
+    return place
 
 
 def _class_names(names: tuple[str, ...], classes: int) -> tuple[str, ...]:
@@ -220,7 +247,7 @@ def _check_licence(reference: Reference, licence: str, accept: bool) -> None:
     if not is_non_commercial(licence):
         return
     record, line = model_folder() / _ACCEPTED, f"{reference.id} {licence}"
-    accepted = read_text(record).splitlines() if record.is_file() else []
+    accepted = read_text(record).splitlines() if _is_there(record) else []
     if line in accepted:
         return
     if not accept:
@@ -228,5 +255,6 @@ def _check_licence(reference: Reference, licence: str, accept: bool) -> None:
             f"{reference}: licence {licence}: for non-commercial use only; `resnets fetch "
             f"{reference} --accept-licence` accepts that, after which every command takes it"
         )
-    record.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, os.linesep.join([*accepted, line, ""]).encode())
+    with writing_to_cache():
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, os.linesep.join([*accepted, line, ""]).encode())

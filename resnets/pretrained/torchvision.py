@@ -72,6 +72,11 @@ def _fetched(reference: Reference, row: Published, target: Path) -> str:
         ) from None
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException):
         raise ContentError(f"{reference}: {url} is not reached, {by_hand}") from None
+    except OSError as error:
+        raise ContentError(
+            f"{reference}: the cache of torch.hub, {target.parent}, cannot be written to "
+            f"({error.strerror or error}); set TORCH_HOME to a folder that can be written to"
+        ) from None
     digest = sha256(partial)
     if not digest.startswith(row.sha256):
         partial.unlink()

@@ -105,7 +105,7 @@ def cross_validate(
         try:
             images, logits = train_fold(_job_of_fold(setup.job, fold), place, callbacks)
         except Interrupted as stop:
-            raise Interrupted(stop.signal, stop.step, folder) from None
+            raise Interrupted(stop.signal, stop.step, folder, early=stop.early) from None
         right = int((logits.argmax(1) == images.labels).sum())
         callback_list.notify(f"Fold {fold} of {folds}: {right} of {len(images)} images are right")
         parts.append((images, logits))

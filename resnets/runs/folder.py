@@ -10,10 +10,10 @@ from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_text, writable_folder, write_atomically
 from resnets.model_file import CONFIG
+from resnets.model_path import RUNS
 from resnets.runs.checkpoint import Checkpoints
 
 FOLD = "fold-{}"  # the folder of the run of one fold, in that of a cross-validation
-RUNS = Path("runs")
 _STATES = "checkpoints"  # the folder of a run's states
 _MADE_BY_A_RUN = (
     *("log.jsonl", "model.safetensors", _STATES, "tensorboard", "wandb", "report.html"),

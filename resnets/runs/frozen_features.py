@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.shards import stored_digests
-from resnets.files import cache_folder, read_input, write_atomically
+from resnets.files import cache_folder, read_input, write_atomically, writing_to_cache
 from resnets.json_text import to_json
 from resnets.networks import ResNet
 from resnets.runs.setup import Setup
@@ -203,7 +203,7 @@ def _write_cache(file: Path, digests: NDArray[np.uint8], features: Features) -> 
     np.savez(content, digests=digests, features=features)
     if content.tell() > _MOST:
         return
-    with contextlib.suppress(OSError):  # a full or read-only cache only costs time
+    with writing_to_cache():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, content.getvalue())
         files = sorted(file.parent.glob("*.npz"), key=lambda entry: entry.stat().st_mtime)

@@ -16,8 +16,9 @@ from resnets.data.batches import ProcessRank
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
 from resnets.model_file import CONFIG
+from resnets.model_path import RUNS
 from resnets.runs.checkpoint import State
-from resnets.runs.folder import RUNS, RunFolder, existing_run
+from resnets.runs.folder import RunFolder, existing_run
 from resnets.runs.job import Job
 from resnets.training.parallel import from_first
 

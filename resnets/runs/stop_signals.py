@@ -19,12 +19,25 @@ class Interrupted(KeyboardInterrupt):
     Attributes:
         signal: which one.
         step: steps done.
-        folder: of the run.
+        folder: of the run; None where there is none yet, and in all processes but the first.
+        early: whether it came before a step was done, so that no state was saved.
     """
 
-    def __init__(self, number: signal.Signals, step: int, folder: Path | None) -> None:
+    def __init__(
+        self, number: signal.Signals, step: int, folder: Path | None, *, early: bool = False
+    ) -> None:
         super().__init__(f"stopped by {number.name} after step {step}")
-        self.signal, self.step, self.folder = number, step, folder
+        self.signal, self.step, self.folder, self.early = number, step, folder, early
+
+    def in_words(self) -> list[str]:
+        """What stands, and how to go on, a line each; nothing where another process says it."""
+        by = f"Stopped by {self.signal.name}"
+        if self.folder is None:
+            return [f"{by} before training began: no run was written."] if self.early else []
+        done = f"{by} and saved after step {self.step}."
+        if self.early:
+            done = f"{by} before a step was done: nothing new was saved."
+        return [done, f"To continue: resnets train --resume {self.folder}"]
 
 
 class StopSignals:

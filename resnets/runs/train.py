@@ -148,6 +148,9 @@ def _carry_out(
         configure_process(job)
         patience = map(parse_duration, filter(None, [job.wait_for_processes]))
         process = stack.enter_context(processes(device, *patience))
+        places = [output] if how.resume and output else []
+        early = stack.enter_context(ExitStack())
+        early.enter_context(_stopped_early(how, process, places))
         begun = begun_before(job, output, process)
         if begun is None:
             job = replace(job, torchrun_id=identity_of(job, process))
@@ -176,13 +179,39 @@ def _carry_out(
         trainer = _trainer_at(setup, state, output, notify)
         if writes:
             folder = folder or _new_folder(setup.job, output or None, how.overwrite, stack)
+            places.append(folder.path)
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
         session = _Session(
             setup, callback_list, folder, limit, output is False, replace(how, custom=custom)
         )
+        early.close()
         with memory_advice(device, setup.job.recipe):
             return _train_to_end(session, trainer, state, _cross_validated(session))
+
+
+@contextlib.contextmanager
+def _stopped_early(how: _Manner, process: ProcessRank, places: list[Path]) -> Iterator[None]:
+    """Say what stands where Ctrl-C stops a command before its training takes note of signals.
+
+    Args:
+        how: the run is carried out.
+        process: the first one has something to say.
+        places: the folder of the run, once it is there.
+
+    Raises:
+        Interrupted: Ctrl-C stopped it.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        if not how.as_command:
+            raise
+        first = process.rank == 0
+        folder = places[-1] if places and first else None
+        raise Interrupted(signal.SIGINT, 0, folder, early=first) from None
 
 
 def _accepted(job: Job, how: _Manner) -> tuple[Job, CustomParts]:
@@ -521,9 +550,11 @@ def _train_to_end(
     """Train as far as it gets, from a state that the trainer has or from the start; score, save."""
     setup, folder, notify = session.setup, session.folder, session.callback_list.notify
     path = None if folder is None else folder.path
-    for line in _introduction(setup, trainer):
-        notify(line)
-    with _open_logbook(session, state, trainer) as logbook:
+    with _stopped_early(session.how, setup.process, [path] if path else []):
+        for line in _introduction(setup, trainer):
+            notify(line)
+        new_logbook = _open_logbook(session, state, trainer)
+    with new_logbook as logbook:
         checkpointer = _checkpointer(session, trainer, logbook)
         stop = _train_supervised(checkpointer, session)
         if isinstance(trainer, FeatureTrainer) and trainer.kept:

@@ -136,6 +136,23 @@ def test_wrong_use_is_told(words: list[str], message: str, model: Path, photos: 
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("runn", "runn: no model"),
+        ("resnet20_cifr10", "nearest: resnet20_cifar10"),
+        ("ann/my-photos", "hf-hub:ann/my-photos"),
+        ("nowhere.png", "nowhere.png: no such image"),
+    ],
+)
+def test_a_first_word_that_is_neither_model_nor_image_is_named(
+    word: str, message: str, photos: Path
+) -> None:
+    for done in (predict(word, photos), predict(word)):
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
 @pytest.mark.parametrize("name", ["a.png", "broken.jpg", "."])
 def test_a_csv_has_the_same_columns_whether_all_some_or_no_images_can_be_read(
     model: Path, photos: Path, name: str

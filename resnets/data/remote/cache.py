@@ -21,7 +21,7 @@ from typing import BinaryIO
 from resnets.data.digests import content_digest
 from resnets.data.remote.ranges import Place
 from resnets.errors import UsageError
-from resnets.files import open_updating, read_input, write_atomically
+from resnets.files import open_updating, read_input, write_atomically, writing_to_cache
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt])(i?)b", re.IGNORECASE)
 _FOLDERS = 256
@@ -94,7 +94,7 @@ class Cache:
         if not self.keeps(place):
             return
         path = self.path(place)
-        with contextlib.suppress(OSError):
+        with writing_to_cache():
             path.parent.mkdir(parents=True, exist_ok=True)
             known = path.exists()
             write_atomically(path, data, sync=False)

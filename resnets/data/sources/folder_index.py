@@ -24,7 +24,7 @@ from resnets.data.digests import RECENT
 from resnets.data.paths import NAMES, Paths
 from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.walking import Entries, PassedOver, entries, why_no_image
-from resnets.files import cache_folder, read_input, read_text, replacing
+from resnets.files import cache_folder, read_input, read_text, replacing, writing_to_cache
 from resnets.images.opening import ALLOWED
 from resnets.images.probing import ENDINGS
 
@@ -125,7 +125,7 @@ class FolderIndex:
         if not self._listed or sum(len(each.images) for each in self._folders.values()) < _LEAST:
             return
         content = _written(self._folders)
-        with contextlib.suppress(OSError):
+        with writing_to_cache():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._file) as file:
                 file.write(_heading(content))

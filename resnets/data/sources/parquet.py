@@ -25,7 +25,7 @@ from resnets.data.sources.walking import PassedOver, in_words, walk
 from resnets.data.splits import SourceContent
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
-from resnets.files import cache_folder, regular, replacing, temporary_folder
+from resnets.files import cache_folder, regular, replacing, temporary_folder, warn_of_cache
 from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.json_text import to_json
@@ -411,7 +411,8 @@ def _store(files: Sequence[Path], image: str) -> Storage:
         return ArrowStorage(_encoded_images(_read_column(files, image)), rows)
     try:
         return MappedStorage(_arrow_file(files, image, cache_folder()), rows)
-    except OSError:  # the cache cannot be written: use a temporary folder
+    except OSError as error:
+        warn_of_cache(error)
         return MappedStorage(_arrow_file(files, image, temporary_folder()), rows)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resnets.data.remote import RemoteFolder
+from resnets.data.remote.failures import RemoteError
 from resnets.data.remote.fetching import scheme_of
 from resnets.data.shards import INDEX
 from resnets.data.sources.parquet import read_parquet
@@ -21,7 +22,7 @@ from resnets.data.sources.shards import read_shards
 from resnets.data.sources.webdataset import read_tars_in
 from resnets.data.splits import SourceContent
 from resnets.errors import UsageError
-from resnets.files import cache_folder, replacing, temporary_folder
+from resnets.files import cache_folder, replacing, temporary_folder, warn_of_cache
 from resnets.json_text import to_json
 
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
@@ -89,11 +90,17 @@ def _copies(folder: RemoteFolder, files: Sequence[str]) -> Path:
     state = to_json([folder.address, *((file, folder.version(file)) for file in files)])
     name = hashlib.sha256(state.encode()).hexdigest()[:32]
     try:
-        copies = cache_folder() / "copies" / name
-        copies.mkdir(parents=True, exist_ok=True)
-    except OSError:  # the cache cannot be written
-        copies = temporary_folder() / name
-        copies.mkdir(parents=True, exist_ok=True)
+        return _copied(folder, files, cache_folder() / "copies" / name)
+    except RemoteError:
+        raise
+    except OSError as error:
+        warn_of_cache(error)
+    return _copied(folder, files, temporary_folder() / name)
+
+
+def _copied(folder: RemoteFolder, files: Sequence[str], copies: Path) -> Path:
+    """The folder of copies, with those that it lacks."""
+    copies.mkdir(parents=True, exist_ok=True)
     for file in files:
         if not (copies / file).exists():
             with folder.stream(file) as stream, replacing(copies / file) as target:

@@ -31,7 +31,7 @@ from resnets.data.sources.tables import number_or_word
 from resnets.data.sources.walking import walk
 from resnets.data.splits import SourceContent
 from resnets.errors import ContentError
-from resnets.files import cache_folder, open_input, read_input, write_atomically
+from resnets.files import cache_folder, open_input, read_input, write_atomically, writing_to_cache
 from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.images.opening import MAX_BYTES
@@ -198,11 +198,9 @@ def _rows_of(folder: Folder, file: str) -> pa.Table:
         table = pa.Table.from_pylist([*_scan(folder, file)], _ROWS)
     content = io.BytesIO()
     pq.write_table(table, content)
-    try:
+    with writing_to_cache():
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, content.getvalue())
-    except OSError:  # the cache cannot be written
-        pass
     return table
 
 

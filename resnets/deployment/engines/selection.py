@@ -12,7 +12,7 @@ from pathlib import Path
 
 from resnets.deployment.engines.accelerators import ACCELERATORS, runtime_of
 from resnets.deployment.exported.reading import LARGEST
-from resnets.files import cache_folder, open_input, read_text, write_atomically
+from resnets.files import cache_folder, open_input, read_text, warn_of_cache, write_atomically
 from resnets.json_text import to_json
 from resnets.machine import cores, processor
 
@@ -113,6 +113,7 @@ def _store_results(results: dict[str, str]) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, to_json(newest, indent=1).encode())
-    except OSError:
+    except OSError as error:
+        warn_of_cache(error)
         return False
     return True
