@@ -17,6 +17,10 @@ class ContentError(ValueError):
     """The content of a file or stream cannot be used. A command ends with exit code 1."""
 
 
+class UnreadableImage(ContentError):  # noqa: N818  (the error is that it is unreadable)
+    """An image of a data set cannot be decoded; the message names it."""
+
+
 class TooLarge(ContentError):  # noqa: N818  (the error is that it is too large)
     """An image has more pixels than allowed, or takes more memory to decode."""
 

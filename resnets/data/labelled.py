@@ -18,7 +18,7 @@ from resnets.data.storage import (
     in_threads,
     reads_ahead,
 )
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UnreadableImage
 from resnets.format import plural
 from resnets.images import White, decode, from_pixels, read_deep
 from resnets.images.memory_budget import IN_USE
@@ -27,6 +27,7 @@ from resnets.images.white import Kind, Values
 _T = TypeVar("_T")
 
 REMEDY = "delete it, or pass --skip-unreadable"
+REMEDY_OF_SEVERAL = "delete them, or pass --skip-unreadable"
 
 
 class _Names(Sequence[str]):
@@ -132,7 +133,7 @@ class LabelledImages:
         try:
             return read()
         except ContentError as error:
-            raise ContentError(f"{self.names[index]}: {error} ({REMEDY})") from None
+            raise UnreadableImage(f"{self.names[index]}: {error} ({REMEDY})") from None
 
     def pixels(self, index: int, channels: int) -> Pixels:
         """As `image`, but the error does not name it."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resnets.data.batches import SINGLE_PROCESS, ProcessRank, evaluation_batches
+from resnets.data.sources.checks import all_unreadable
 from resnets.data.sources.opening import LabelledImages
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
@@ -286,7 +287,7 @@ def outputs_on(
     batches = evaluation_batches(images, preprocessing, size, process, device=device)
     familiarity = familiarity_of(model.description.familiarity)
     compute = None if familiarity is None else logits_and_score(model.network, familiarity)
-    with images_named(images.names):
+    with images_named(images.names), all_unreadable(lambda: [images]):
         rows = finite(logits_of(model.network, batches, len(images), compute))
     if familiarity is None:
         return Outputs(rows, None)
@@ -306,7 +307,7 @@ def outputs_and_features(model: Model, images: LabelledImages, batch_size: int =
     size = batch_size_that_fits(description, batch_size, _LARGE)
     device = next(network.parameters()).device
     batches = evaluation_batches(images, description.preprocessing, size, device=device)
-    with images_named(images.names):
+    with images_named(images.names), all_unreadable(lambda: [images]):
         rows = finite(logits_of(network, batches, len(images), logits_and_features(network)))
     logits, features = np.split(rows, [len(description.class_names)], axis=1)
     familiarity = familiarity_of(description.familiarity)
@@ -335,7 +336,7 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
             return preprocessing.frame(images.image(index, preprocessing.channels))
 
     parts = []
-    with ThreadPoolExecutor(reading_threads()) as pool:
+    with all_unreadable(lambda: [images]), ThreadPoolExecutor(reading_threads()) as pool:
         for start in range(0, len(images), batch_size):
             batch = range(start, min(start + batch_size, len(images)))
             with images_named([images.names[index] for index in batch]):

@@ -12,10 +12,18 @@ from torch import nn
 
 from resnets.data.batches import ProcessRank
 from resnets.data.grouping import GroupBy
+from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, TrainedOn, union
 from resnets.data.sources.hub import HUB
 from resnets.data.sources.layout import CLASSES_FIRST, UNSPECIFIED, Layout, layout_of_flags
-from resnets.data.sources.opening import IN_MEMORY, DataSource, open_source, with_cache
+from resnets.data.sources.objects import Data
+from resnets.data.sources.opening import (
+    IN_MEMORY,
+    DataSource,
+    open_source,
+    read_source,
+    with_cache,
+)
 from resnets.data.splits import SourceContent, SplitRule, Splits
 from resnets.data.white_level import find_white_level
 from resnets.errors import ContentError, UsageError
@@ -136,10 +144,19 @@ def _open_data(job: Job, custom: CustomParts, begun: bool) -> DataSource:
         GroupBy.parse(job.group_by)
     if custom.network is None and not begun:  # a run that goes on needs its start no more
         refuse_missing_stage(job.recipe, None if job.start == AUTO else job.start)
-    source = with_cache(job.data, job.cache) if custom.data is None else custom.data
-    return open_source(
-        source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=begun)
-    )
+    source, layout = _source(job, custom), _layout(job, begun=begun)
+    return open_source(source, skip_unreadable=job.skip_unreadable, layout=layout)
+
+
+def _source(job: Job, custom: CustomParts) -> Data:
+    """What the labelled images of a run are read from."""
+    return with_cache(job.data, job.cache) if custom.data is None else custom.data
+
+
+def images_of(job: Job, custom: CustomParts) -> list[LabelledImages]:
+    """All labelled images of a run's data, of each split of their own, unchecked."""
+    content = read_source(_source(job, custom), _layout(job, begun=False))
+    return list(content.images.values())
 
 
 def _with_start_chosen(

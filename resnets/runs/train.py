@@ -18,6 +18,7 @@ from torch import nn
 
 from resnets.data.batches import ProcessRank
 from resnets.data.labelled import LabelledImages
+from resnets.data.sources.checks import all_unreadable
 from resnets.data.sources.opening import read_source, source_name
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import check_error_rate
@@ -56,7 +57,7 @@ from resnets.runs.loggers import (
     require_services,
 )
 from resnets.runs.notices import too_few_steps
-from resnets.runs.prepare import Notify, prepare, refuse_moved
+from resnets.runs.prepare import Notify, images_of, prepare, refuse_moved
 from resnets.runs.published_start import ask_at_terminal
 from resnets.runs.restarts import begun_before, folder_again, goes_on, identity_of
 from resnets.runs.result import Result, describe, score_and_save
@@ -151,6 +152,7 @@ def _carry_out(
         places = [output] if how.resume and output else []
         early = stack.enter_context(ExitStack())
         early.enter_context(_stopped_early(how, process, places))
+        stack.enter_context(all_unreadable(partial(images_of, job, custom)))
         begun = begun_before(job, output, process)
         if begun is None:
             job = replace(job, torchrun_id=identity_of(job, process))

@@ -1,23 +1,27 @@
 """Checks of a source: images that cannot be read, classes that cannot be trained on."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.data.labelled import REMEDY, LabelledImages, joined
+from resnets.data.labelled import REMEDY, REMEDY_OF_SEVERAL, LabelledImages, joined
 from resnets.data.shards import ShardStorage, stored_digests
 from resnets.data.sources.names import alike, listed
 from resnets.data.sources.table_columns import MULTI_LABEL
 from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts, equal_images
 from resnets.data.storage import in_threads
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UnreadableImage
 from resnets.format import plural
 
 _T = TypeVar("_T", bound=np.generic)
 
+_SHOWN = 10  # images in a message
+_PATIENCE = 60.0  # seconds for which unreadable images are looked for
 _MEANT = 4  # images under several labels from which on these may be meant
 
 
@@ -84,17 +88,26 @@ def _joined(values: Sequence[NDArray[_T] | None]) -> NDArray[_T] | None:
     return np.concatenate(present) if len(present) == len(values) else None
 
 
-def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
-    """Check every image.
+def check_images(images: Mapping[str, LabelledImages], skip_unreadable: bool) -> dict[str, Checked]:
+    """Check every image of every split.
 
     Without `skip_unreadable` only the first bytes are checked, and images that do not begin like an
     image file are decoded; an image with damage further on raises an error when it is used. With
     `skip_unreadable`, every image is decoded once, so that none raises an error later.
 
     Raises:
-        ContentError: images cannot be read and `skip_unreadable` is not set; it names a few.
+        ContentError: images cannot be read and `skip_unreadable` is not set. Then all are decoded,
+            as far as there is time, so that one message tells of all.
     """
-    if isinstance(images.storage, ShardStorage) and not skip_unreadable:
+    checked = {name: _checked(part, skip_unreadable) for name, part in images.items()}
+    if not skip_unreadable and any(part.skipped for part in checked.values()):
+        raise ContentError(unreadable_in_words(images.values()))
+    return checked
+
+
+def _checked(images: LabelledImages, decode_all: bool) -> Checked:
+    """The readable images of a split."""
+    if isinstance(images.storage, ShardStorage) and not decode_all:
         known = images.storage.all_digests(images.indices)  # from the index: nothing is read
         return Checked(images, known[0], known[1])
     digests = np.zeros((2, len(images), 32), dtype=np.uint8)
@@ -105,7 +118,7 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
             try:
                 if isinstance(own, ContentError):
                     raise own
-                if skip_unreadable or not own.familiar:
+                if decode_all or not own.familiar:
                     images.try_image(index)
                 for row, digest in zip(digests, (own.digest, own.earlier), strict=True):
                     row[index] = np.frombuffer(digest, dtype=np.uint8)
@@ -115,18 +128,60 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
 
     with images.cached_digests() as digests_of:
         problems = [problem for part in in_threads(look, len(images)) for problem in part]
-    skipped = tuple((images.names[index], reason) for index, reason in problems)
-    if skipped and not skip_unreadable:
-        raise ContentError(_unreadable_message(skipped))
     readable = np.ones(len(images), dtype=np.bool)
     readable[[index for index, _ in problems]] = False
     return Checked(
         images.subset(readable),
         digests[0, readable],
         digests[1, readable],
-        skipped,
+        tuple((images.names[index], reason) for index, reason in problems),
         changed=tuple(digests_of.changed),
     )
+
+
+@contextlib.contextmanager
+def all_unreadable(images: Callable[[], Iterable[LabelledImages]]) -> Iterator[None]:
+    """Where an image turns out to be damaged while it is used, tell of all that are.
+
+    Args:
+        images: those among which they are looked for.
+
+    Raises:
+        ContentError: an image is damaged.
+    """
+    try:
+        yield
+    except UnreadableImage as error:
+        words = unreadable_in_words(images())
+        raise ContentError(words or str(error)) from None
+
+
+def unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
+    """A message about the images that cannot be decoded; empty if there is none.
+
+    Looking for them ends after a minute.
+    """
+    problems: list[tuple[str, str]] = []
+    end, decoded, total = time.monotonic() + _PATIENCE, 0, 0
+    for images in parts:
+
+        def look(part: range, images: LabelledImages = images) -> list[tuple[str, str] | None]:
+            results: list[tuple[str, str] | None] = []
+            for index in part:
+                if time.monotonic() > end:
+                    break
+                try:
+                    images.try_image(index)
+                    results.append(None)
+                except ContentError as error:
+                    results.append((images.names[index], str(error)))
+            return results
+
+        total += len(images)
+        for results in in_threads(look, len(images)):
+            decoded += len(results)
+            problems += filter(None, results)
+    return _unreadable_message(problems, decoded, total) if problems else ""
 
 
 def changed_images(checked: Mapping[str, Checked]) -> list[str]:
@@ -137,13 +192,18 @@ def changed_images(checked: Mapping[str, Checked]) -> list[str]:
     return [f"{plural(len(changed), 'image')} changed since last read, such as {changed[0]}"]
 
 
-def _unreadable_message(problems: Sequence[tuple[str, str]]) -> str:
-    """A message in one line that names the first few images."""
-    shown = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
-    if len(problems) == 1:
+def _unreadable_message(problems: Sequence[tuple[str, str]], decoded: int, total: int) -> str:
+    """A message in one line that names the first images, those with the same reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in problems[:_SHOWN]:
+        by_reason.setdefault(reason, []).append(name)
+    shown = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
+    if len(problems) == 1 and decoded == total:
         return f"{shown} ({REMEDY})"
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{plural(len(problems), 'image')} cannot be read: {shown}{more} ({REMEDY})"
+    more, count = len(problems) - _SHOWN, plural(len(problems), "image")
+    rest = f"; and {more:,} more, which `resnets doctor DATA` lists" if more > 0 else ""
+    rest += f"; looked at {decoded:,} of {total:,}" if decoded < total else ""
+    return f"{count} cannot be read: {shown}{rest} ({REMEDY_OF_SEVERAL})"
 
 
 def check_names(source: str, names: Sequence[str]) -> None:

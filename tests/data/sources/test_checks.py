@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from resnets import doctor
-from resnets.data.sources.opening import open_data
+from resnets.data.sources.checks import all_unreadable
+from resnets.data.sources.opening import open_data, read_source
 from resnets.data.splits import SplitRule
 from resnets.errors import ContentError
 
@@ -25,11 +26,32 @@ def test_a_broken_file_is_named_with_reason_and_remedy(folder: Folder) -> None:
 
 
 def test_of_many_broken_files_the_first_are_named_and_all_are_counted(folder: Folder) -> None:
-    root = folder(per_class("cat", "dog"))
-    for number in range(5):
+    root = folder(per_class("cat", "dog", count=12))
+    for number in range(12):
         (root / f"cat/{number}.png").write_bytes(b"<html>not found</html>")
-    with pytest.raises(ContentError, match=r"^5 images cannot be read: cat/0.*cat/2.*and 2 more"):
+    with pytest.raises(ContentError, match=r"^12 images cannot be read: cat/0.*and 2 more") as told:
         open_data(root)
+    assert str(told.value).count("not an image") == 1, "a reason is told once"
+
+
+def test_one_message_names_what_is_no_image_and_what_breaks_off_in_every_split(
+    folder: Folder,
+) -> None:
+    names = [f"{split}/{name}" for split in ("train", "val") for name in per_class("cat", "dog")]
+    root = folder(names)
+    whole = (root / "train/dog/1.png").read_bytes()
+    broken = ["train/cat/0.png", "train/dog/1.png", "val/cat/2.png"]
+    (root / broken[0]).write_bytes(b"")
+    for name in broken[1:]:
+        (root / name).write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):  # the second time all of them begin like images
+        with (
+            pytest.raises(ContentError, match=f"^{len(broken)} images cannot be read") as told,
+            all_unreadable(lambda: read_source(root).images.values()),
+        ):
+            open_data(root).train.stacked()
+        assert all(name in str(told.value) for name in broken)
+        (root / broken[0]).write_bytes(whole[: len(whole) // 2])
 
 
 def test_skipping_reports_what_was_left_out_and_trains_on_the_rest(folder: Folder) -> None:
