@@ -101,7 +101,7 @@ def check_images(images: Mapping[str, LabelledImages], skip_unreadable: bool) ->
     """
     checked = {name: _checked(part, skip_unreadable) for name, part in images.items()}
     if not skip_unreadable and any(part.skipped for part in checked.values()):
-        raise ContentError(unreadable_in_words(images.values()))
+        raise ContentError(_unreadable_in_words(images.values()))
     return checked
 
 
@@ -152,11 +152,11 @@ def all_unreadable(images: Callable[[], Iterable[LabelledImages]]) -> Iterator[N
     try:
         yield
     except UnreadableImage as error:
-        words = unreadable_in_words(images())
+        words = _unreadable_in_words(images())
         raise ContentError(words or str(error)) from None
 
 
-def unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
+def _unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
     """A message about the images that cannot be decoded; empty if there is none.
 
     Looking for them ends after a minute.
