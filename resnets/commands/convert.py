@@ -132,7 +132,7 @@ def convert(
     flags: dict[str, Any] = {"size": size, "resize": resize, "crop_fraction": crop_fraction}
     flags |= {"crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
     _refuse_unused(flags | {"class_names": class_names}, to, target, verify)
-    description = _described(source, flags, _names(class_names, source, verify))
+    description = _described(source, flags, _names(class_names, source, verify, cache))
     if verify is not None:
         _verify(source.network, description, verify, cache)
     _write(source, description, to, target)
@@ -270,13 +270,15 @@ def _described(
     )
 
 
-def _names(path: Path | None, source: _Source, images: str | None) -> tuple[str, ...]:
+def _names(
+    path: Path | None, source: _Source, images: str | None, cache: str | None
+) -> tuple[str, ...]:
     """One class name a logit: from a text file, or as known, or the images', or made up."""
     number = source.network.architecture.num_classes
     if path is None and images is not None and not source.class_names:
-        from resnets.data.sources.opening import open_data
+        from resnets.data.sources.opening import open_data, with_cache
 
-        names = tuple(open_data(images).class_names)
+        names = tuple(open_data(with_cache(images, cache)).class_names)
         if len(names) != number:
             raise UsageError(
                 f"--verify {images}: {plural(len(names), 'class')}; the network has {number}"

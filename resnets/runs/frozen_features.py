@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from resnets.data.labelled import LabelledImages
 from resnets.data.shards import stored_digests
 from resnets.files import cache_folder, read_input, write_atomically, writing_to_cache
+from resnets.format import plural
 from resnets.json_text import to_json
 from resnets.networks import ResNet
 from resnets.runs.setup import Setup
@@ -39,6 +40,7 @@ class FeatureReader:
 
     def __init__(self, setup: Setup, *, to_begin: bool = False) -> None:
         self.setup, self.to_begin = setup, to_begin
+        self.mirrors = setup.job.recipe.augmentation.flip != "none" and not to_begin
         both = {"train": setup.splits.train, "validation": setup.splits.validation}
         if to_begin:
             both = {"train": _some(setup.splits.train, setup.job.recipe.seed)}
@@ -67,14 +69,24 @@ class FeatureReader:
 
     def _views(self, split: str) -> tuple[bool, ...]:
         """For each view of a split's images, whether it is mirrored."""
-        mirrors = self.setup.job.recipe.augmentation.flip != "none" and not self.to_begin
-        return (False, True) if mirrors and split == "train" else (False,)
+        return (False, True) if self.mirrors and split == "train" else (False,)
 
     def _open_caches(self) -> None:
         self.caches = {view: _Cache(self.setup, view) for view in self._views("train")}
         for split, keys in self.keys.items():
             for view in self._views(split):
                 self.known += len(keys) - len(self.caches[view].missing(keys))
+
+
+def features_in_words(setup: Setup) -> str:
+    """What the pass of `--freeze all` counts."""
+    reader, splits = FeatureReader(setup), setup.splits
+    parts = [plural(len(splits.train), "training image")]
+    if reader.mirrors:
+        parts[0] += ", each as it is and mirrored"
+    if splits.validation is not None:
+        parts.append(plural(len(splits.validation), "validation image"))
+    return f"One pass computes {plural(reader.total, 'row')} of features: {', and '.join(parts)}"
 
 
 def _some(images: LabelledImages, seed: int) -> LabelledImages:

@@ -41,13 +41,18 @@ def sample_images(images: LabelledImages, count: int = SAMPLE) -> ImageSample:
     return ImageSample(images, indices)
 
 
+def median_side(images: Sequence[np.ndarray]) -> int:
+    """The median of the images' shorter sides, in pixels."""
+    return int(np.median([min(image.shape[:2]) for image in images]))
+
+
 def typical_side(images: Sequence[np.ndarray]) -> int:
     """The median of the images' shorter sides, in pixels; doubled until it is at least 16.
 
     Networks for small images halve their features twice: of 16 pixels, 4 are left. The embedded
     digits, of 8 pixels, are classified better when they are enlarged so.
     """
-    side = int(np.median([min(image.shape[:2]) for image in images]))
+    side = median_side(images)
     while side < 16:
         side *= 2
     return side

@@ -3,12 +3,14 @@
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
+from resnets.data.augmentation.augmentation import SMALLEST_CROP, SMALLEST_CROP_OF_A_SHORT_RUN
 from resnets.evaluation.other_images import left_out_in_words
-from resnets.format import plural
+from resnets.format import percent, plural
 from resnets.pretrained.table import find_recommended
 from resnets.runs.setup import Setup
 from resnets.training.recipe import LEAST_STEPS, Recipe
 
+_LEAST_SIDE = 32  # pixels at which networks for photos still see something
 _FEW_STEPS = 15  # from scratch, after which photos are told apart better than by chance
 
 
@@ -81,6 +83,42 @@ def too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
         f"photos apart hardly better than by chance. What helps: more steps ({longer}; "
         f"{LEAST_STEPS} are usual for few photos), smaller images (--image-size), or weights "
         f"that were trained on photos already (--from {start}, or a file)."
+    )
+
+
+def crops_in_words(asked: Recipe, recipe: Recipe) -> Iterator[str]:
+    """What is said of crops that were chosen for a run of few epochs.
+
+    Args:
+        asked: the recipe before what is unset was chosen.
+        recipe: the same afterwards.
+    """
+    smallest, before = recipe.augmentation.smallest_crop, asked.augmentation.smallest_crop
+    is_chosen = before is None and smallest == SMALLEST_CROP_OF_A_SHORT_RUN
+    if is_chosen and recipe.freeze != "all":
+        yield (
+            f"Random crops keep at least {percent(smallest or 0, 0)} of a photo, as the run has "
+            f"few epochs ({percent(SMALLEST_CROP, 0)} in longer runs; --smallest-crop sets it)"
+        )
+
+
+_ENLARGED = 3.0  # times the side of the images, from which on that is told
+
+
+def enlarged_in_words(side: int, size: int) -> Iterator[str]:
+    """What is said where images are enlarged much before the network sees them.
+
+    Args:
+        side: a typical image's shorter side, in pixels.
+        size: the side at which the network sees it.
+    """
+    if size < _ENLARGED * side:
+        return
+    smaller = max(_LEAST_SIDE, 2 * side)
+    yield (
+        f"The images, of about {side} pixels, are enlarged {size / side:.0f} times, to {size}: "
+        f"that adds no detail and takes more time. --image-size {smaller} is faster; measure which "
+        "predicts better"
     )
 
 

@@ -51,11 +51,17 @@ from resnets.runs.freezing import refuse_missing_stage
 from resnets.runs.image_statistics import (
     ImageSample,
     measured_preprocessing,
+    median_side,
     sample_images,
     typical_side,
 )
 from resnets.runs.job import AUTO, Job
-from resnets.runs.notices import rate_without_optimizer, start_network_notices
+from resnets.runs.notices import (
+    crops_in_words,
+    enlarged_in_words,
+    rate_without_optimizer,
+    start_network_notices,
+)
 from resnets.runs.published_start import Agree, published_start
 from resnets.runs.setup import Setup
 from resnets.runs.starting_point import (
@@ -355,7 +361,12 @@ def _new_network(
         if recipe.channels is None and _loses_colour(start, images):
             notify(f"{job.start} takes grey images, and those here have colours: it takes RGB now")
             recipe = replace(recipe, channels=3)
-    recipe = recipe.resolved(typical_side(images), len(splits.train))
+    asked, recipe = recipe, recipe.resolved(typical_side(images), len(splits.train))
+    for line in (
+        *enlarged_in_words(median_side(images), recipe.image_size or 0),
+        *crops_in_words(asked, recipe),
+    ):
+        notify(line)
     if _flips_characters(job, recipe, splits.class_names):
         recipe = without_flips(recipe)
         notify(

@@ -95,6 +95,8 @@ class _Pace:
         return duration(round(steps + self.pause_seconds * (self.plan.epochs - ended)))
 
     def __str__(self) -> str:
+        if not self.steps_seen:  # a run that goes on may begin with a validation
+            return ""
         return f"{per_second(self.images_per_second)}  {self.left} left"
 
     @property
@@ -115,7 +117,7 @@ def _epoch_line(epoch: Epoch, pace: _Pace) -> str:
         score = epoch.test
         line += f"  test accuracy {percent(score.accuracy, 2)}"
         line += f" ({fraction(score.correct, score.images)})"
-    return f"{line}  {pace}"
+    return f"{line}  {pace}".rstrip()
 
 
 def _score(score: Score) -> str:
@@ -137,9 +139,12 @@ def _pass_figures(record: FeaturePass) -> str:
 
     >>> _pass_figures(FeaturePass(1, 0, 1200, 4000, 100.0))
     '1,200/4,000 images  100 images/s  28 s left'
+    >>> _pass_figures(FeaturePass(1, 0, 1200, 4000, 100.0, mirrored=True))
+    '1,200/4,000 images and mirror images  100 images/s  28 s left'
     """
+    what = "images and mirror images" if record.mirrored else "images"
     return (
-        f"{fraction(record.images, record.total)} images  "
+        f"{fraction(record.images, record.total)} {what}  "
         f"{per_second(record.images_per_second)}  {duration(round(record.seconds_left))} left"
     )
 

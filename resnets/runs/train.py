@@ -46,7 +46,7 @@ from resnets.runs.folder import (
     new_run,
     refuse,
 )
-from resnets.runs.frozen_features import FeatureReader
+from resnets.runs.frozen_features import FeatureReader, features_in_words
 from resnets.runs.job import Job, names_weights
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import (
@@ -682,6 +682,7 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
             f"{plural(len(splits.class_names), 'class')} at {recipe.image_size} pixels, on "
             f"{setup.device}"
         )
+        yield features_in_words(setup)
         return
     yield (
         f"{recipe.network} ({plural(weights, 'weight')}) on {plural(len(splits.train), 'image')} "

@@ -46,6 +46,7 @@ class FeatureTrainer(Trainer):
         self.read = read
         self.progress: FeaturePass | None = None
         self.seconds = 0.0  # of the pass
+        self.mirrored = bool(getattr(read, "mirrors", False))
 
     @property
     def kept(self) -> str:
@@ -53,8 +54,9 @@ class FeatureTrainer(Trainer):
         if self.progress is None or self.step:
             return ""
         return (
-            f"The features of {self.progress.images:,} of {self.progress.total:,} images and "
-            "mirror images are in the cache: the next pass over them goes on from there."
+            f"The features of {self.progress.images:,} of {self.progress.total:,} images"
+            f"{' and mirror images' if self.mirrored else ''} are in the cache: the next pass over "
+            "them goes on from there."
         )
 
     def _counted(self, split: str) -> Generator[FeaturePass, None, tuple[Features, Labels]]:
@@ -68,7 +70,7 @@ class FeatureTrainer(Trainer):
                     return features, labels
                 self.seconds += time.perf_counter() - start
                 speed = computed / self.seconds
-                self.progress = FeaturePass(1, self.step, images, total, speed)
+                self.progress = FeaturePass(1, self.step, images, total, speed, self.mirrored)
                 yield self.progress
 
     def set_classifier(self, weight: Features, bias: Features) -> None:

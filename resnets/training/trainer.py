@@ -144,6 +144,7 @@ class FeaturePass:
             mirror image are two.
         total: how many will have them at the end of the pass.
         images_per_second: of those that are computed; 0 before the first.
+        mirrored: whether there are mirror images among them.
     """
 
     epoch: int
@@ -151,6 +152,7 @@ class FeaturePass:
     images: int
     total: int
     images_per_second: float
+    mirrored: bool = False
 
     @property
     def seconds_left(self) -> float:

@@ -10,9 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from resnets.data.sources import opening
+from resnets.data.splits import SourceContent
+from resnets.networks import build
 from tests.in_process import call
 from tests.range_server import RangeServer, serving
 
@@ -168,3 +172,24 @@ def test_a_conversion_is_verified_on_an_address(server: RangeServer, tmp_path: P
     line = "convert MODEL --to resnets --output out.safetensors --verify DATA --cache 1GB"
     done = call(*words(line, MODEL=MODEL, DATA=server.address), cwd=tmp_path)
     assert (done.returncode, server.address in done.stdout) == (0, True), done.stderr
+
+
+def test_a_conversion_opens_an_address_with_the_cache_that_was_asked_for(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint without class names takes those of the images, which are opened twice."""
+    sizes = []
+    read = opening.read_address
+
+    def noted(address: str, cache_bytes: int) -> SourceContent:
+        sizes.append(cache_bytes)
+        return read(address, cache_bytes)
+
+    monkeypatch.setattr(opening, "read_address", noted)
+    network = build("resnet20", num_classes=2)
+    torch.save(network.state_dict(), tmp_path / "other.pth")
+    line = "convert other.pth --to resnets --output out.safetensors --verify DATA --cache 1GB"
+    done = call(*words(line, DATA=server.address), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(sizes) >= 2
+    assert set(sizes) == {10**9}

@@ -11,6 +11,7 @@ import resnets
 from resnets import model_file
 from resnets.commands.train import main
 from resnets.errors import UsageError
+from resnets.format import percent
 from resnets.networks import ResNet
 from resnets.runs import frozen_features
 from resnets.training.recipe import Recipe
@@ -102,6 +103,7 @@ def test_a_finished_run_resumes_and_its_promise_counts_the_penalties(
     assert main([*words, "--output", str(tmp_path / "run")]) == 0
     before = model_file.load(tmp_path / "run" / "model.safetensors")
     lines = capsys.readouterr().out
+    assert "126 rows of features: 60 training images, each as it is and mirrored" in lines
     assert "--freeze 2" in lines  # of resnet14's three stages, the last one trains then
     assert "batch_size" not in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
     assert main(["--resume", str(tmp_path / "run")]) == 0
@@ -189,6 +191,7 @@ def test_a_pass_that_is_stopped_goes_on_from_there(
         fitted(photos, callbacks=[stop])
     assert [record.images for record in seen] == [16, 32, 48]
     assert {record.total for record in seen} == {126}  # 60 images in two views, and 6 in one
+    assert all(record.mirrored for record in seen)
     assert all(record.images_per_second > 0 for record in seen)
     seen.clear()
     embedded.clear()
@@ -206,3 +209,18 @@ def test_several_processes_are_refused(photos: Path, cache: Path) -> None:
     assert done.returncode == 2
     assert "torchrun" in done.stderr
     assert not (cache / "run").exists()
+
+
+def test_its_report_has_no_learning_curves_but_says_what_was_fitted(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = fitted(photos, output=tmp_path / "run", report=True)
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    curves = page.partition('<h2 id="curves">')[2].partition("</section>")[0]
+    assert "<svg" not in curves
+    assert "augmented images" not in curves
+    assert "logistic regression" in curves
+    (last,) = run.history.epochs
+    assert percent(last["training"]["accuracy"]) in curves
+    calibration = page.partition("<dt>Calibration error</dt>")[2].partition("</div>")[0]
+    assert f"{run.description.metrics['test']['top1']['total']} images" in calibration

@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 import torch
 
+import resnets
 from resnets.cli import main
+from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import ProcessRank
 from resnets.runs.job import Job, changed_job, new_job
-from resnets.runs.notices import rate_without_optimizer, too_few_steps
+from resnets.runs.notices import (
+    crops_in_words,
+    enlarged_in_words,
+    rate_without_optimizer,
+    too_few_steps,
+)
 from resnets.runs.prepare import prepare
-from resnets.training.recipe import RECIPES
+from resnets.training.recipe import RECIPES, Recipe
 
 Draw = Callable[..., None]
 
@@ -75,3 +82,40 @@ def test_the_notice_of_a_rate_stands_before_the_run_from_python_too() -> None:
     assert any("0.01" in line and "sgd" in line for line in notices)
     # so that neither a resumed nor a repeated run says it again
     assert setup.job.set_by_user is None
+
+
+def test_images_that_are_enlarged_much_are_told_once(photos: Path) -> None:
+    notices = []
+
+    def note(record: object) -> None:
+        if isinstance(record, resnets.Notice):
+            notices.append(record.text)
+
+    for size in (32, 128):
+        options = {"start": "resnet14_cifar10", "freeze": "all", "report": False, "output": False}
+        resnets.train(photos, image_size=size, callbacks=[note], **options)
+    assert ["128" in text for text in notices if "enlarged" in text] == [True]
+
+
+@pytest.mark.parametrize(("side", "size", "suggested"), [(8, 224, 32), (50, 224, 100)])
+def test_a_smaller_size_is_suggested(side: int, size: int, suggested: int) -> None:
+    (line,) = enlarged_in_words(side, size)
+    assert f"--image-size {suggested} " in line
+    assert list(enlarged_in_words(side, 2 * side)) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "side", "is_told"),
+    [
+        (Recipe(epochs=3), 500, True),
+        (Recipe(epochs=30), 500, False),
+        (Recipe(epochs=3), 32, False),
+        (Recipe(epochs=3, augmentation=Augmentation(smallest_crop=0.6)), 500, False),
+        (Recipe(epochs=3, freeze="all"), 500, False),
+    ],
+)
+def test_crops_that_were_chosen_for_a_short_run_are_told(
+    recipe: Recipe, side: int, is_told: bool
+) -> None:
+    lines = list(crops_in_words(recipe, recipe.resolved(side)))
+    assert ["60 %" in line and "--smallest-crop" in line for line in lines] == [True] * is_told

@@ -148,3 +148,16 @@ def test_a_fit_in_one_step_is_told_by_its_epoch_alone(
         for record in records(epochs=1, steps=1):
             display(record)
     assert "step" not in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_with_a_validation_has_no_speed_yet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress._PlainLines() as display:
+        for record in records():
+            if not isinstance(record, Step | Interval):
+                display(record)
+    printed = capsys.readouterr().out
+    assert "validation loss" in printed
+    assert "images/s" not in printed
+    assert "left" not in printed

@@ -13,8 +13,8 @@ PolicyFill = Literal["mean", "black"]
 Interpolation = Literal["nearest", "bilinear"]
 
 _PADDING = 3 / 32  # of the side of a small image
-_SMALLEST_CROP = 0.35  # of the area of a photo; fastai's
-_SMALLEST_CROP_OF_A_SHORT_RUN = 0.6  # docs/decisions.md: unset crops
+SMALLEST_CROP = 0.35  # of the area of a photo; fastai's
+SMALLEST_CROP_OF_A_SHORT_RUN = 0.6  # docs/decisions.md: unset crops
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Augmentation:
         0.0
         """
         unset = self.smallest_crop is None and self.crop_padding is None
-        smallest = _SMALLEST_CROP_OF_A_SHORT_RUN if short else _SMALLEST_CROP
+        smallest = SMALLEST_CROP_OF_A_SHORT_RUN if short else SMALLEST_CROP
         return replace(
             self,
             smallest_crop=smallest if unset and photos else self.smallest_crop or 0.0,

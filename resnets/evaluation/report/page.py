@@ -102,6 +102,30 @@ class Subject:
         texts = filter(None, (self.exposure.in_words(), unchecked, self.exposure.left_out()))
         return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
 
+    @property
+    def fit(self) -> str:
+        """How the classifier was fitted where all else was frozen, in place of learning curves."""
+        if self.model.description.recipe.get("freeze") != "all":
+            return ""
+        chosen = "the validation images"
+        scores = []
+        for record in self.history.epochs[-1:] if self.history else ():
+            if not record.get("validation"):
+                chosen = "cross-validation among the training images"
+            scores = [
+                f"{percent(record[group]['accuracy'])} of the {group} images are predicted "
+                f"correctly (loss {record[group]['loss']:.3f})"
+                for group in ("training", "validation")
+                if record.get(group)
+            ]
+        measured = f" With it, {', and '.join(scores)}." if scores else ""
+        return (
+            "There are none: all layers but the classifier were frozen, and nothing was trained "
+            "step by step. The classifier is a logistic regression on the features that the other "
+            "layers compute, fitted until it no longer changes, with an L2 penalty that was chosen "
+            f"by {chosen}.{measured}"
+        )
+
 
 @dataclass(frozen=True)
 class ShownImage:
@@ -181,7 +205,7 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
         verdict=verdict(evidence),
         remarks=tuple(remarks(evidence)),
         next_steps=_next_steps(subject, evidence),
-        curves=learning_curves(subject.history) if subject.history else [],
+        curves=learning_curves(subject.history) if subject.history and not subject.fit else [],
         confusion=confusion_matrix(metrics, classes),
         confusion_classes=len(classes),
         reliability=reliability_diagram(

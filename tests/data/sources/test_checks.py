@@ -29,9 +29,9 @@ def test_of_many_broken_files_the_first_are_named_and_all_are_counted(folder: Fo
     root = folder(per_class("cat", "dog", count=12))
     for number in range(12):
         (root / f"cat/{number}.png").write_bytes(b"<html>not found</html>")
-    with pytest.raises(ContentError, match=r"^12 images cannot be read: cat/0.*and 2 more") as told:
+    with pytest.raises(ContentError, match=r"^12 images cannot be read: cat/0.*2 more") as caught:
         open_data(root)
-    assert str(told.value).count("not an image") == 1, "a reason is told once"
+    assert str(caught.value).count("not an image") == 1, "a reason is told once"
 
 
 def test_one_message_names_what_is_no_image_and_what_breaks_off_in_every_split(
@@ -46,11 +46,11 @@ def test_one_message_names_what_is_no_image_and_what_breaks_off_in_every_split(
         (root / name).write_bytes(whole[: len(whole) // 2])
     for _ in range(2):  # the second time all of them begin like images
         with (
-            pytest.raises(ContentError, match=f"^{len(broken)} images cannot be read") as told,
+            pytest.raises(ContentError, match=f"^{len(broken)} images cannot be read") as caught,
             all_unreadable(lambda: read_source(root).images.values()),
         ):
             open_data(root).train.stacked()
-        assert all(name in str(told.value) for name in broken)
+        assert all(name in str(caught.value) for name in broken)
         (root / broken[0]).write_bytes(whole[: len(whole) // 2])
 
 
