@@ -254,6 +254,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
 def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[str, str]]:
     """The status, the reason and further headers of the response to an error."""
     match error:
+        case HTTPException(status_code=404, detail="Not Found"):  # of Starlette
+            return 404, "no such path; /docs lists what there is", {}
+        case HTTPException(status_code=405):
+            headers = error.headers or {}
+            return 405, f"this path takes {headers.get('Allow', 'another method')} only", headers
         case HTTPException():
             return error.status_code, error.detail, error.headers or {}
         case QueueFull():

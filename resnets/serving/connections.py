@@ -7,11 +7,20 @@ again with each part that comes: one client could fill the memory and stop the e
 import asyncio
 from typing import Any
 
+from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 _PATIENCE = 30.0  # seconds for the headers of a request
 _LARGEST = 64 << 10  # bytes of a request's first line, headers and trailers
-_REFUSAL = STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n"
+_REASON = b'{"error": "the headers are larger than the 64 KiB that are allowed"}'
+_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"content-length", str(len(_REASON)).encode()),
+    (b"connection", b"close"),
+]
+_REFUSAL = b"".join(
+    [STATUS_LINE[431], *(b"%s: %s\r\n" % row for row in _HEADERS), b"\r\n", _REASON]
+)
 
 
 class Connection(HttpToolsProtocol):
@@ -47,9 +56,15 @@ class Connection(HttpToolsProtocol):
             self._patience = self.loop.call_later(_PATIENCE, self.transport.close)
 
     def on_headers_complete(self) -> None:
-        """Wait no more."""
+        """Wait no more; refuse what came at once, and is more than is allowed."""
         self._wait_no_more()
+        if self._beside_body > _LARGEST and self._head() > _LARGEST:
+            self.app = _refuse  # of this connection, which it closes
         super().on_headers_complete()
+
+    def _head(self) -> int:
+        """Bytes of the first line and the headers, without what separates them."""
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def on_body(self, body: bytes) -> None:
         """Leave the body out of the count, with as many bytes of the heads of its chunks."""
@@ -66,3 +81,9 @@ class Connection(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+async def _refuse(_scope: object, _receive: object, send: Send) -> None:
+    """Answer a request with 431; an ASGI application."""
+    await send({"type": "http.response.start", "status": 431, "headers": _HEADERS})
+    await send({"type": "http.response.body", "body": _REASON})

@@ -16,7 +16,7 @@ from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.headers import parse_json
 from resnets.serving.inference_protocol import VERSION
 from resnets.serving.logs import log
-from resnets.serving.requests import body_of, deadline_of
+from resnets.serving.requests import body_of, deadline_of, without_parameters
 from resnets.serving.responses import JSON
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def _controlled(request: Request) -> "tuple[Server, str]":
 
 _MODEL = "/v2/repository/models/{name}"
 ROUTES = [
-    Route("/v2/repository/index", _index, methods=["POST"]),
-    Route(f"{_MODEL}/load", _load, methods=["POST"]),
-    Route(f"{_MODEL}/unload", _unload, methods=["POST"]),
+    Route(path, without_parameters(function), methods=["POST"])
+    for path, function in (
+        ("/v2/repository/index", _index),
+        (f"{_MODEL}/load", _load),
+        (f"{_MODEL}/unload", _unload),
+    )
 ]

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from resnets.json_text import to_json
 from resnets.serving.answers import Answer, Floats, Upload
-from resnets.serving.requests import body_of, deadline_of, while_wanted
+from resnets.serving.requests import body_of, deadline_of, while_wanted, without_parameters
 from resnets.serving.responses import JSON
 from resnets.serving.served_model import ServedModel
 from resnets.serving.statistics import Duration
@@ -288,10 +288,10 @@ def _rows(rows: Sequence[Floats | None], size: int) -> NDArray[np.float32]:
 
 _MODEL = "/v2/models/{name}"
 ROUTES = [
-    Route("/v2", _server_metadata),
-    Route("/v2/models/stats", _model_statistics),
+    Route("/v2", without_parameters(_server_metadata)),
+    Route("/v2/models/stats", without_parameters(_model_statistics)),
     *(
-        Route(f"{base}{end}", function, methods=methods)
+        Route(f"{base}{end}", without_parameters(function), methods=methods)
         for base in (_MODEL, f"{_MODEL}/versions/{{version}}")
         for end, function, methods in (
             ("", _model_metadata, ["GET"]),

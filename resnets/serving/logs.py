@@ -43,6 +43,14 @@ class _Queued(logging.Handler):
         if self._records.qsize() < _WAITING:
             self._records.put(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as a line of JSON; a traceback follows it."""
+        if not isinstance(record.msg, _Line):  # of a library, such as of bytes that are no HTTP
+            values = {"logger": record.name, "text": record.getMessage()}
+            record = logging.makeLogRecord(record.__dict__ | {"args": ()})
+            record.msg = _Line(record.created, record.levelname.lower(), values)
+        return super().format(record)
+
     def end(self) -> None:
         """Have `write` end once all is written."""
         self._records.put(None)
@@ -68,17 +76,19 @@ class _Queued(logging.Handler):
 def logging_to_stderr() -> Iterator[None]:
     """Write log lines to standard error while the context is open.
 
-    At its end, lines that wait are given up where nobody reads them.
+    Those of libraries, too, which would else be written at once, and as plain text. At its end,
+    lines that wait are given up where nobody reads them.
     """
+    root = logging.getLogger()
     handler = _Queued()
     writer = threading.Thread(target=handler.write, name="log", daemon=True)
-    _LOGGER.addHandler(handler)
+    root.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
     writer.start()
     try:
         yield
     finally:
-        _LOGGER.removeHandler(handler)
+        root.removeHandler(handler)
         handler.end()
         writer.join(_PATIENCE)
 

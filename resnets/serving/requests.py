@@ -1,28 +1,33 @@
 """Reading of requests: bodies of limited size, the images in them, and their parameters."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from functools import wraps
+from typing import TypeAlias, TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from resnets.escaping import escaped
 from resnets.images.opening import format_of
 from resnets.serving.answers import Upload
-from resnets.serving.batching import DeadlinePassed
+from resnets.serving.batching import DeadlinePassed, Places
 from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
+_Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 BODY_BYTES = "resnets.body_bytes"  # key of a scope: bytes to give back at the end of the request
 _TIMEOUT_HEADER = "x-request-timeout"  # seconds
 _MOST_FIELDS = 100
 _LONGEST_NAME = 200  # characters
 _MOST_DIGITS = 9  # of a number in a query; Python refuses to read very long ones
+_LOOK = 2.0  # seconds between two looks at a body that does not come at once
+_GROWTH = 1.1  # of such a body between them, at least, while the room for bodies is short
 
 
 def deadline_of(request: Request, settings: Settings) -> float:
@@ -53,8 +58,8 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
         deadline: by the event loop's clock.
 
     Raises:
-        HTTPException: 413, it is larger; 408, it did not arrive in time; 400, Content-Length is
-            not a number.
+        HTTPException: 413, it is larger; 408, it did not arrive in time, or came slowly while the
+            room for bodies was short; 400, Content-Length is not a number.
         QueueFull: the bodies of all requests together are larger than allowed.
         ClientDisconnect: the client has gone.
     """
@@ -66,8 +71,9 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
     if len(length) > len(str(limit)) or int(length) > limit:
         raise too_large
     parts, total = [], 0
+    patience = _Patience(request, bodies)
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(deadline) as patience.limit:
             async for part in request.stream():
                 if not part:  # the end, which would make `join` copy a body that came whole
                     continue
@@ -77,9 +83,62 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
                 bodies.take(len(part))
                 request.scope[BODY_BYTES] = total
                 parts.append(part)
+                if total != int(length):
+                    patience.begin()
     except TimeoutError:
-        raise HTTPException(408, "the body did not arrive in time") from None
+        raise HTTPException(408, _TOO_SLOW if patience.ended else _TOO_LATE) from None
+    finally:
+        patience.end()
     return b"".join(parts)
+
+
+_TOO_LATE = "the body did not arrive in time"
+_TOO_SLOW = "the body came slowly while others needed the room; try again later"
+
+
+class _Patience:
+    """Gives up a body that hardly grows while bodies take more than half of their room.
+
+    Else a few clients that stop in the middle of large bodies would keep all others out. A body
+    that is small yet grows by a tenth even over a slow line.
+
+    Args:
+        request: whose body comes.
+        bodies: the room for the bodies of all requests, in bytes.
+
+    Attributes:
+        limit: the limit of time within which the body is read.
+        ended: whether this has ended it.
+    """
+
+    def __init__(self, request: Request, bodies: Places) -> None:
+        self.limit: asyncio.Timeout
+        self.ended = False
+        self._request, self._bodies = request, bodies
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Look from now on, if it does not do so yet."""
+        if self._timer is None:
+            self._look_after(self._request.scope[BODY_BYTES])
+
+    def end(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_after(self, size: int) -> None:
+        """Look after a while whether the body has grown, which is of a size now."""
+        self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look, size)
+
+    def _look(self, before: int) -> None:
+        """End the body if it has hardly grown, and others need the room."""
+        size = self._request.scope[BODY_BYTES]
+        if self._bodies.taken > self._bodies.total // 2 and size < before * _GROWTH:
+            self.ended = True
+            _expire(self.limit)
+        else:
+            self._look_after(size)
 
 
 async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
@@ -123,12 +182,15 @@ _HOW = (
     "(curl --form file=@photo.jpg)"
 )
 _SHOWN = 50  # characters of a text that was sent instead of an image
+_TAKEN_OUT = b"\0\r\n"  # by curl's --data
+_LONG = 500  # bytes: so many without any of these are hardly an image as it was
 
 
 def _refuse_text(body: bytes) -> None:
     """Refuse what curl sends where @ is missing, or --data takes the place of --data-binary.
 
-    The latter takes zeros and line breaks out. Images hold zeros, except some PPM.
+    The latter takes zeros and line breaks out, of which an image of some size has one or another,
+    except some PPM.
 
     Raises:
         HTTPException: 415, it is a text; 422, it was an image once.
@@ -138,6 +200,8 @@ def _refuse_text(body: bytes) -> None:
     try:
         text = body.decode()
     except UnicodeDecodeError:
+        if len(body) < _LONG or any(byte in body for byte in _TAKEN_OUT):
+            return
         reason = f"the body lost bytes: curl's --data takes some out; {_HOW}"
         raise HTTPException(422, reason) from None
     shown = text[:_SHOWN] + ("..." if len(text) > _SHOWN else "")
@@ -153,9 +217,19 @@ def refuse_unknown(request: Request, known: Collection[str]) -> None:
     """
     for name in request.query_params:
         if name not in known:
-            raise HTTPException(
-                400, f"no parameter {name[:_SHOWN]!r}; there are {', '.join(known)}"
-            )
+            there_are = f"there are {', '.join(known)}" if known else "this path takes none"
+            raise HTTPException(400, f"no parameter {name[:_SHOWN]!r}; {there_are}")
+
+
+def without_parameters(answer: _Answer) -> _Answer:
+    """A function that answers requests whose query is empty, and refuses the others with 400."""
+
+    @wraps(answer)
+    async def answer_or_refuse(request: Request) -> Response:
+        refuse_unknown(request, ())
+        return await answer(request)
+
+    return answer_or_refuse
 
 
 def parameter(request: Request, name: str, least: int, most: int, default: int) -> int:
@@ -241,4 +315,5 @@ async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
 
 def _name(file: UploadFile) -> str:
     """The name of a file for people: short, and of no characters that a terminal obeys."""
-    return escaped((file.filename or "image")[:_LONGEST_NAME])
+    name = (file.filename or "image").replace("%22", '"')  # browsers and curl write " so
+    return escaped(name[:_LONGEST_NAME])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from resnets.errors import ContentError
+from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.images import Pixels
 
@@ -154,7 +155,8 @@ def _images(tensor: Mapping[str, Any], tail: memoryview, most: int) -> list[byte
     if not isinstance(name, str) or name not in INPUTS:
         raise HTTPException(400, f"unexpected input {_shown(name)}; {_HOW}")
     if kind != INPUTS[name]:
-        raise HTTPException(400, f"{name}: the type is {_shown(kind)}, not {INPUTS[name]}")
+        shown = "missing" if kind is None else _shown(kind)
+        raise HTTPException(400, f"{name}: the datatype is {shown}; it must be {INPUTS[name]}")
     shape = _shape(tensor.get("shape"), name)
     if shape[0] > most:
         raise HTTPException(413, f"{name}: {shape[0]:,} images; at most {most:,} are taken")
@@ -244,7 +246,8 @@ def _decoded(data: Any, count: int, content_type: Any) -> list[bytes | Pixels]:
         each.get("b64") if isinstance(each, dict) else each for each in _flat(data, 2)
     ]
     if len(texts) != count:
-        raise HTTPException(400, f"files: {len(texts):,} elements; the shape has {count:,}")
+        elements = plural(len(texts), "element")
+        raise HTTPException(400, f"files: {elements} in data; the shape has {count:,}")
     try:
         return [base64.b64decode(text, validate=True) for text in texts]
     except (TypeError, ValueError, binascii.Error):

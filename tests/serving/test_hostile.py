@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -261,11 +262,20 @@ def connected(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=20)
 
 
-def answered(address: str) -> bool:
+def answered(address: str, image: bytes | None = None) -> bool:
     """Whether an image is answered."""
-    request = urllib.request.Request(f"http://{address}/predict", image_bytes())
+    request = urllib.request.Request(f"http://{address}/predict", image or image_bytes())
     with urllib.request.urlopen(request, timeout=20) as response:
         return bool(response.status == 200)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds, much less than the minute that a request has."""
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it does not come to hold")
 
 
 def reply_to(address: str, raw: bytes) -> bytes:
@@ -323,6 +333,19 @@ def test_endless_headers_are_refused(address: str, start: bytes, endless: bytes)
     assert answered(address)
 
 
+@pytest.mark.parametrize("size", [70_000, 120_000, 200_000])
+def test_large_headers_that_come_at_once_are_refused(address: str, size: int) -> None:
+    request = b"GET /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    with connected(address) as connection:
+        for more, status in ((60_000, b"200"), (size, b"431")):
+            connection.sendall(request + b"a: " + b"a" * more + b"\r\n\r\n")
+            reply = connection.recv(4096)
+            assert reply.startswith(b"HTTP/1.1 " + status)
+        assert b'{"error": ' in reply
+        with contextlib.suppress(ConnectionError):  # the server may not have read all
+            assert connection.recv(100) == b""
+
+
 def test_a_connection_without_a_request_is_closed(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +370,44 @@ def test_slow_clients_do_not_keep_others_waiting(address: str) -> None:
     finally:
         for connection in slow:
             connection.close()
+
+
+def test_clients_that_stop_in_large_bodies_do_not_keep_the_room(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnets.serving.requests._LOOK", 0.3)
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from resnets.serving.app import create_app
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    model = open_served(model_file, name="tiny", engine="torch", max_batch=4)
+    app = create_app({"tiny": model}, Settings(max_body=1_000_000, timeout=60.0))
+    bodies = app.state.server.bodies
+    with running(app) as address:
+        for length in (b"Content-Length: 990000", b"Transfer-Encoding: chunked"):
+            start = POST + length + b"\r\n\r\n" + (b"f1000\r\n" if b"chunk" in length else b"")
+            with contextlib.ExitStack() as stack:
+                slow = [stack.enter_context(connected(address)) for _ in range(8)]
+                for connection in slow:
+                    connection.sendall(start + bytes(980_000))
+                until(lambda: bodies.taken > 0.9 * bodies.total)
+                until(lambda: bodies.taken <= bodies.total // 2)
+                assert answered(address, image_bytes(500, "BMP"))
+                slow[0].settimeout(1)
+                assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
+            until(lambda: bodies.taken == 0)
+
+
+def test_a_slow_client_is_waited_for_while_nobody_needs_the_room(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnets.serving.requests._LOOK", 0.05)
+    with connected(address) as connection:
+        connection.sendall(POST + b"Content-Length: 1000\r\n\r\n" + bytes(900))
+        time.sleep(0.5)
+        connection.sendall(bytes(100))
+        assert connection.recv(100).startswith(b"HTTP/1.1 415")
 
 
 def test_bodies_together_are_limited(serving: Serving) -> None:

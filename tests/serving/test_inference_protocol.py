@@ -180,3 +180,19 @@ def test_limits_hold_for_tensors(serving: Serving) -> None:
     packed = client.post(INFER, content=b"", headers={"Content-Encoding": "gzip"})
     assert packed.status_code == 415
     assert client.app.state.server.answering.places.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "models/tiny/infer"),
+        ("POST", "models/tiny/versions/1/infer"),
+        ("GET", "models/tiny"),
+        ("POST", "repository/index"),
+        ("POST", "repository/models/tiny/unload"),
+    ],
+)
+def test_parameters_in_the_query_are_refused(serving: Serving, method: str, path: str) -> None:
+    response = serving(control=True).request(method, f"/v2/{path}?top=3", json={})
+    assert response.status_code == 400
+    assert "'top'" in response.json()["error"]

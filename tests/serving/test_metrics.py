@@ -154,3 +154,16 @@ def test_log_lines_arrive(capfd: pytest.CaptureFixture[str]) -> None:
         log("started", model="ü")
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["model"] == "ü"
+
+
+def test_what_libraries_say_is_a_line_of_json_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr():
+        logging.getLogger("uvicorn.error").warning("no HTTP: %r\n", "x")
+        try:
+            raise ValueError("wrong")
+        except ValueError:
+            logging.getLogger("asyncio").exception("it failed")
+    first, second, *traceback = capfd.readouterr().err.splitlines()
+    assert json.loads(first)["text"] == "no HTTP: 'x'\n"
+    assert json.loads(second)["event"] == "error"
+    assert traceback[-1] == "ValueError: wrong"

@@ -106,6 +106,30 @@ def test_slips_with_curl_are_explained(
     assert word in response.json()["error"]
 
 
+def test_a_damaged_image_with_line_breaks_is_not_taken_for_a_slip(serving: Serving) -> None:
+    kind = {"content-type": "application/x-www-form-urlencoded"}  # as curl --data-binary says
+    damaged = image_bytes(60, "JPEG").replace(b"\0", b"\1")
+    assert b"\n" in damaged
+    assert b"\0" not in damaged
+    for body in (damaged, b"\x89PNG\r\n\x1a\n" + b"\xff" * 20, b"\xff\xd8"):
+        response = serving().post("/predict", content=body, headers=kind)
+        assert response.status_code in (415, 422)
+        assert "--data" not in only(response)["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/predict", 405), ("POST", "/v2/models/tiny", 405), ("GET", "/predictions", 404)],
+)
+def test_another_method_or_path_says_what_there_is(
+    serving: Serving, method: str, path: str, status: int
+) -> None:
+    response = serving().request(method, path)
+    assert response.status_code == status
+    hint = "/docs" if status == 404 else response.headers["allow"]
+    assert hint in response.json()["error"]
+
+
 @pytest.mark.parametrize("path", ["/predict?explian=1", "/predict?Top=1", "/collect?lable=cat"])
 def test_an_unknown_parameter_is_refused_and_the_known_ones_are_named(
     serving: Serving, tmp_path: Path, path: str
