@@ -12,7 +12,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.deployment.engines import EngineName
-from resnets.errors import UsageError, require
+from resnets.errors import ContentError, UsageError, require
 from resnets.escaping import say, say_text
 from resnets.files import regular
 from resnets.machine import cores
@@ -65,13 +65,15 @@ class _Callers:
     """Who may ask, and how.
 
     Attributes:
-        rate: most requests of a key, or of an address, such as 10/s or 600/m; 429 beyond.
+        rate: most requests of a key, or of an address, such as 10/s, 600/m or 1000/h (without a
+            letter, a second); 429 beyond.
         allow_host: further host names by which this server may be called, or '*'. IP addresses and
             localhost may always; with --api-key, any name.
         cors: origins of other sites whose pages may ask, such as https://example.org.
         tls_certificate: PEM file of the certificate chain, for https.
         tls_key: PEM file of its private key.
-        root_path: path under which a proxy offers this server, such as /resnets.
+        root_path: path under which a proxy offers this server, such as /resnets; the proxy may take
+            it away from the requests that it passes on, or leave it.
         control: let programs on this machine, or with a key, load and unload models.
     """
 
@@ -144,6 +146,8 @@ def serve(
     _refuse_several(workers, control=callers.control, collect=collect is not None)
     _warn_of_others(host, api_key)
     _warn_of_rates(workers, callers.rate)
+    if settings.tls_certificate is not None:
+        _check_tls(settings.tls_certificate, settings.tls_key)
     threads = threads or (max(1, cores() // workers) if workers > 1 else 0)
     _run(Serving(models, engine, threads, settings, access, shadow), workers, settings)
     return 0
@@ -246,7 +250,33 @@ def _run(serving: "Serving", workers: int, settings: "Settings") -> None:
 
 def _pem(path: Path | None) -> Path | None:
     """A file of TLS, which must exist."""
-    return path and regular(path, _LARGEST_PEM)
+    try:
+        return path and regular(path, _LARGEST_PEM)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from None
+
+
+def _check_tls(certificate: Path, key: Path | None) -> None:
+    """Refuse files of TLS that the server could not use, before it listens."""
+    import ssl
+
+    where = f"--tls-certificate {certificate} --tls-key {key or certificate}"
+
+    def encrypted() -> str:
+        raise ContentError(
+            f"{where}: the key is encrypted; write it without a password (openssl pkey -in KEY "
+            "-out PLAIN)"
+        )
+
+    try:
+        ssl.create_default_context().load_cert_chain(certificate, key, encrypted)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ContentError(f"{where}: the key is not that of the certificate") from None
+        raise ContentError(
+            f"{where}: they must hold the certificate and its key in PEM, which begin with "
+            f"-----BEGIN ({error.reason or error})"
+        ) from None
 
 
 def _say_address(address: str) -> None:

@@ -30,6 +30,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 _KEY_HEADERS = ("authorization", "x-api-key")
 _OF_PROXIES = ("forwarded", "x-forwarded-", "x-real-ip", "via")  # headers that they add
 _LEAST_KEY = 16  # characters
+_HOW_TO_WRITE_KEYS = "write one key a line, such as `openssl rand -hex 32` prints"
 _CALLERS = 10_000  # whose rate is remembered
 _HOSTS = 64  # host names that are remembered, each of at most the headers' 64 KiB
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -71,16 +72,18 @@ class Keys:
             lines = [line.strip() for line in read_text(path).splitlines()]
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror or error}") from None
-        keys = [line for line in lines if line and not line.startswith("#")]
+        except UnicodeDecodeError:
+            raise ContentError(f"{path}: no text file; {_HOW_TO_WRITE_KEYS}") from None
+        keys = {n: line for n, line in enumerate(lines, 1) if line and not line.startswith("#")}
         if not keys:
-            raise ContentError(f"{path}: no key; write one a line, such as `openssl rand -hex 32`")
-        for place, key in enumerate(keys, 1):
+            raise ContentError(f"{path}: no key; {_HOW_TO_WRITE_KEYS}")
+        for number, key in keys.items():
             if len(key) < _LEAST_KEY or not key.isascii() or " " in key:
                 raise ContentError(
-                    f"{path}: key {place} must have at least {_LEAST_KEY} characters of ASCII and "
-                    "no space"
+                    f"{path}: the key in line {number} must have at least {_LEAST_KEY} characters "
+                    "of ASCII and no space"
                 )
-        return cls(tuple(hashlib.sha256(key.encode()).digest() for key in keys))
+        return cls(tuple(hashlib.sha256(key.encode()).digest() for key in keys.values()))
 
     def caller(self, headers: Headers) -> str | None:
         """A name for the caller whose key a request has: a part of the key's digest.

@@ -66,7 +66,8 @@ class Collection:
         if not label.strip() or len(label) > _LONGEST:
             reason = f"a class has a name of 1 to {_LONGEST} characters"
         elif safe_name(label) != label or is_hidden(label):
-            reason = "a new class needs a name that any system allows for a folder"
+            allowed = safe_name(label).lstrip(".") or "image"
+            reason = f"a folder of this name is not allowed on every system; take {allowed!r}"
         elif split_of(label):
             reason = "folders of this name are taken for a split of the data"
         elif same := alike([*classes, label]):

@@ -171,7 +171,26 @@ def _compose(deployment: Deployment) -> str:
         f"# As compose.yaml: docker compose up. The image: docker build --tag {deployment.image} .",
         "# in a copy of the project.",
     ]
-    return _yaml(head, {"services": {"resnets": service}})
+    if mounts:
+        files = ", ".join(str(path) for path, _ in mounts)
+        head.append(f"# The user {_USER} of the container must be able to read {files}.")
+    return _yaml(head, {"services": {"resnets": _with_dollars(service)}})
+
+
+def _with_dollars(value: Any) -> Any:
+    """A value in whose texts each $ is doubled, as Compose and Kubernetes put values in its place.
+
+    >>> _with_dollars({"command": ["serve", "my $x.onnx"], "ports": 1})
+    {'command': ['serve', 'my $$x.onnx'], 'ports': 1}
+    """
+    match value:
+        case str():
+            return value.replace("$", "$$")
+        case list():
+            return [_with_dollars(each) for each in value]
+        case dict():
+            return {name: _with_dollars(each) for name, each in value.items()}
+    return value
 
 
 _PROBE = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{_PORT}/v2/health/ready')"
@@ -276,7 +295,7 @@ def _container(name: str, deployment: Deployment, folder: str, port: str) -> dic
     return {
         "name": name,
         "image": deployment.image,
-        "args": deployment.arguments(folder),
+        "args": _with_dollars(deployment.arguments(folder)),
         "env": [{"name": "XDG_CACHE_HOME", "value": _CACHE}],
         "ports": [{"name": port, "containerPort": _PORT, "protocol": "TCP"}],
         "startupProbe": ready | {"periodSeconds": 2, "failureThreshold": 60},

@@ -29,6 +29,8 @@ _SHORTEST_WAIT = 0.05  # seconds until a busy server is asked again
 _UNREADABLE = (413, 415, 422)
 _WRONG = (400, 401, 403, 404, 405, 406, 501)  # whose reason the caller can remove
 _BUSY = (429, 503)
+_NO_KEY = 401
+_HOW_TO_SEND_A_KEY = "Client(..., key=KEY), or the variable RESNETS_API_KEY of `resnets predict`"
 
 
 class NotReachable(UsageError, ConnectionError):  # noqa: N818  (what happened, not a fault)
@@ -201,6 +203,8 @@ class Exchange:
             sound = False
         if not sound:
             raise UsageError(f"{url}: not the URL of a server, such as http://127.0.0.1:8000")
+        if not key.isascii() or not key.isprintable():
+            raise UsageError("the key must be of ASCII, as the keys of a server are")
         if not timeout > 0:
             raise UsageError(f"timeout {timeout}: it must be more than 0 seconds")
         self.url, self.timeout = url.rstrip("/"), timeout
@@ -259,6 +263,11 @@ class Exchange:
     def failure(self, error: Exception) -> Exception:
         """The error for the caller, of one that httpx2 raised."""
         library = require("httpx2", "serve")
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return NotReachable(
+                f"{self.url}: its certificate is not trusted here; the variable SSL_CERT_FILE may "
+                f"name a file of certificates to trust: {error}"
+            )
         if isinstance(error, library.ConnectError):
             return NotReachable(
                 f"{self.url}: nothing answers there (is `resnets serve` running?): {error}"
@@ -310,6 +319,8 @@ def _error(response: "httpx2.Response", url: str) -> Exception:
     except (ValueError, KeyError, TypeError):
         return _no_server(url, f" (status {response.status_code})")
     kind = UsageError if response.status_code in _WRONG else ServerFailed
+    if response.status_code == _NO_KEY:
+        reason += f" ({_HOW_TO_SEND_A_KEY})"
     return kind(f"{url}: {escaped(reason)}")
 
 

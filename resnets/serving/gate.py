@@ -34,6 +34,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        _take_root_away(scope)
         headers = Headers(scope=scope)
         begin, ids = time.perf_counter(), _ids(headers)
         client = (scope.get("client") or ("", 0))[0]
@@ -91,6 +92,18 @@ class Gate:
             id=ids["x-request-id"],
             traceparent=ids.get("traceparent"),
         )
+
+
+def _take_root_away(scope: Scope) -> None:
+    """Take the path under which a proxy offers the server away where the proxy has left it.
+
+    uvicorn puts it before the path of each request, so that it is there twice then.
+    """
+    root = scope.get("root_path", "")
+    if root and f"{scope['path']}/".startswith(f"{root}{root}/"):
+        scope["path"] = scope["path"].removeprefix(root)
+        if scope["path"] == root:  # the page, without the slash
+            scope["path"] += "/"
 
 
 _FOR_BROWSERS = {"x-content-type-options": "nosniff"}

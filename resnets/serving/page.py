@@ -6,6 +6,7 @@ No text from a client becomes part of the page on this side: scripts set it as t
 import functools
 from collections.abc import Mapping
 from hashlib import sha256
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ _SECURITY_HEADERS: Mapping[str, str] = {
             "style-src 'self'",
             "img-src 'self' blob:",  # previews of the images that the user chose
             "connect-src 'self'",
-            "base-uri 'none'",
+            "base-uri 'self'",
             "form-action 'none'",
             "frame-ancestors 'none'",
             "require-trusted-types-for 'script'",  # no text is ever parsed as HTML
@@ -56,7 +57,7 @@ _SECURITY_HEADERS: Mapping[str, str] = {
 
 async def _page(request: Request) -> Response:
     """The page itself."""
-    return _file(request, "index.html")
+    return _file(request, "index.html", request.scope.get("root_path", ""))
 
 
 async def _static(request: Request) -> Response:
@@ -88,15 +89,20 @@ async def _example(request: Request) -> Response:
     return Response(content, media_type="image/png", headers=dict(_SECURITY_HEADERS))
 
 
-def _file(request: Request, name: str) -> Response:
+def _file(request: Request, name: str, root_path: str = "") -> Response:
     """A file of the page, or 304 where the client has it.
+
+    Args:
+        request: for it.
+        name: of the file.
+        root_path: under which a browser finds what the page names; it may have left out the slash.
 
     Raises:
         HTTPException: 404, there is no such file.
     """
     if name not in _names():
         raise HTTPException(404, f"the page has no file {name!r}")
-    content, tag = _content(name)
+    content, tag = _content(name, root_path)
     headers = {**_SECURITY_HEADERS, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
@@ -110,9 +116,12 @@ def _names() -> frozenset[str]:
 
 
 @functools.cache
-def _content(name: str) -> tuple[bytes, str]:
+def _content(name: str, root_path: str) -> tuple[bytes, str]:
     """A file of the page, and a tag that changes with it."""
     content = read_input(_FOLDER / name, _LARGEST)
+    if root_path:
+        base = f'<head>\n<base href="{escape(root_path)}/">'
+        content = content.replace(b"<head>", base.encode(), 1)
     return content, f'"{sha256(content).hexdigest()[:16]}"'
 
 

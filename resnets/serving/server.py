@@ -1,5 +1,6 @@
 """Running of the application until the process is told to stop."""
 
+import errno
 import os
 import signal
 import socket
@@ -137,9 +138,11 @@ def listening(settings: Settings) -> socket.socket:
         listener.listen(_BACKLOG)  # from now on connections wait instead of being refused
     except OSError as error:
         listener.close()
-        reason = error.strerror or str(error)
+        reason, hint = error.strerror or str(error), "--port 0 takes a free one"
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            hint = "--host takes an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all"
         raise UsageError(
-            f"--host {settings.host} --port {settings.port}: {reason} (--port 0 takes a free one)"
+            f"--host {settings.host} --port {settings.port}: {reason} ({hint})"
         ) from None
     return listener
 

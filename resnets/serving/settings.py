@@ -107,7 +107,7 @@ _ALLOWED = {
     "max_batch": "it must be at least 1, or 0 to measure the best",
     "queue": "it must be at least 1",
     "timeout": "it must be more than 0 seconds",
-    "max_body": "it must be at least 1 byte",
+    "max_body": "it must be more than 0",
     "max_pixels": "it must be at least 1",
     "decoders": "it must be at least 1, or 0 for one per core and a few more",
     "grace": "it must be at least 0 seconds",

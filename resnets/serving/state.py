@@ -137,10 +137,12 @@ class Server:
         """
         if not self.models:
             raise HTTPException(404, "no model is loaded")
-        if name is None:
-            return next(iter(self.models.values()))
+        there_are = f"there are {', '.join(self.models)}"
+        if name is None and self._names[0] not in self.models:  # no other one in its place
+            raise HTTPException(404, f"{self._names[0]} is unloaded; name a model: {there_are}")
+        name = self._names[0] if name is None else name
         if name not in self.models:
-            raise HTTPException(404, f"no model {name!r}; there are {', '.join(self.models)}")
+            raise HTTPException(404, f"no model {name!r}; {there_are}")
         return self.models[name]
 
     async def keep_measuring(self) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 
 @contextmanager
-def running(app: Any) -> Iterator[str]:
-    """The address of an application, as host:port, while it runs."""
+def running(app: Any, **options: Any) -> Iterator[str]:
+    """The address of an application, as host:port, while it runs with options of uvicorn."""
     import uvicorn
 
     from resnets.serving.connections import Connection
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http=Connection, log_config=None, timeout_graceful_shutdown=1)
+        options |= {"http": Connection, "log_config": None, "timeout_graceful_shutdown": 1}
+        config = uvicorn.Config(app, **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()

@@ -128,6 +128,12 @@ def test_files_without_a_sound_key_are_refused(tmp_path: Path) -> None:
         file.write_text(text, encoding="utf-8")
         with pytest.raises(ContentError):
             Keys.of_file(file)
+    file.write_bytes(b"\x91" * 32)
+    with pytest.raises(ContentError, match="keys"):
+        Keys.of_file(file)
+    file.write_text("# two\na-key-of-enough-length\n\nshort\n", encoding="utf-8")
+    with pytest.raises(ContentError, match="line 4"):
+        Keys.of_file(file)
 
 
 def test_a_rate_holds_for_each_caller_and_recovers() -> None:

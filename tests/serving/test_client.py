@@ -112,6 +112,12 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         Client(url)
 
 
+@pytest.mark.parametrize("key", ["n\u00f6pe", "two\nlines"])
+def test_a_key_that_no_server_has_is_refused(key: str) -> None:
+    with pytest.raises(UsageError, match="key"):
+        Client("http://127.0.0.1:8000", key=key)
+
+
 def test_where_nothing_listens_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = "http://{}:{}".format(*listener.getsockname())

@@ -43,6 +43,7 @@ def states(client: Any) -> dict[str, str]:
 
 
 def test_a_model_is_unloaded_and_loaded_again(model_file: Path) -> None:
+    from starlette.exceptions import HTTPException
     from tritonclient.utils import InferenceServerException
 
     with controlled(model_file) as (server, client):
@@ -50,6 +51,9 @@ def test_a_model_is_unloaded_and_loaded_again(model_file: Path) -> None:
         client.unload_model("one")
         assert states(client) == {"one": "UNAVAILABLE", "two": "READY"}
         assert not client.is_model_ready("one")
+        with pytest.raises(HTTPException, match="one is unloaded"):
+            server.model(None)  # which another model must not answer
+        assert server.model("two") is server.models["two"]
         with pytest.raises(InferenceServerException, match="no model"):
             client.get_model_metadata("one")
         with pytest.raises(InferenceServerException, match="no model"):

@@ -162,3 +162,20 @@ def test_what_cannot_be_written_is_refused(
     for words in wrong:
         assert main(["serve", *words]) == 2
         assert "\n" not in capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "kserve"])
+def test_dollars_in_names_stay_themselves(
+    printed: Printed, model_file: Path, tmp_path: Path, target: str
+) -> None:
+    odd = tmp_path / "cats for $5 $(HOME) ${HOME}.safetensors"
+    shutil.copy(model_file, odd)
+    for document in yaml.safe_load_all(printed(target, model=str(odd))):
+        services = document.get("services", {}).values()
+        words = [word for each in containers(document) for word in each["args"]]
+        words += [word for each in services for word in each["command"]]
+        words += [volume["source"] for each in services for volume in each["volumes"]]
+        for word in words:
+            assert "$" not in word.replace("$$", "")
+        if words:
+            assert any(word.replace("$$", "$").endswith(f"/{odd.name}") for word in words)

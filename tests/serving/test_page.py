@@ -1,6 +1,8 @@
 """The page at /: its files and headers, what it tells about the model, and what browsers do."""
 
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.serving.conftest import NAMES, image_bytes
+from tests.serving.running import running
 
 Serving = Callable[..., Any]
 
@@ -75,3 +78,35 @@ def test_the_demo_alone_offers_drawings_that_can_be_read(serving: Serving) -> No
         picture = client.get(f"/examples/{name}").content
         assert client.post("/predict", content=picture).status_code == 200
     assert client.get("/examples/other.png").status_code == 404
+
+
+@pytest.mark.parametrize("left", ["", "/behind/a"], ids=["taken away", "left"])
+def test_behind_a_proxy_every_path_is_found(model_file: Path, tmp_path: Path, left: str) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from resnets.serving.access import Access, Keys
+    from resnets.serving.app import create_app
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    (tmp_path / "keys").write_text("a-key-of-enough-length", encoding="utf-8")
+    access = Access(keys=Keys.of_file(tmp_path / "keys"))
+    model = open_served(model_file, name="tiny", engine="torch", max_batch=1)
+    app = create_app({"tiny": model}, Settings(root_path="/behind/a"), access)
+
+    def status(path: str, **headers: str) -> tuple[int, str]:
+        request = urllib.request.Request(f"http://{address}{left}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, ""
+
+    with running(app, root_path="/behind/a") as address:
+        assert '<base href="/behind/a/">' in status("/")[1]
+        assert status("/static/app.js")[0] == 200
+        assert status("/v2")[0] == status("/model")[0] == 401
+        assert status("/v2", **{"X-API-Key": "a-key-of-enough-length"})[0] == 200
+        assert status("/behind")[0] == 401
+        if left:
+            assert '<base href="/behind/a/">' in status("")[1]

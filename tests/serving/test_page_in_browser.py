@@ -165,7 +165,9 @@ def test_images_are_answered_filtered_and_saved(visit: Open, tmp_path: Path) -> 
     assert page.locator("#gallery li:visible").count() == 5
     page.fill("#least", "100")
     assert page.locator("#none-shown").is_visible()
-    page.fill("#least", "0")
+    page.fill("#least", "")  # before another number is typed
+    page.fill("#most", "")
+    assert page.locator("#gallery li:visible").count() == 5
     with page.expect_download() as download:
         page.click("#json")
     download.value.save_as(tmp_path / "shown.json")
@@ -434,11 +436,11 @@ def test_a_model_that_cannot_be_explained_leaves_the_others_their_heat_maps(
         page = visit(live.url)
         page.set_input_files("#choose", images(1))
         wait_for_answers(page, 1)
-        page.wait_for_selector("#detail .opacity:text('No Grad-CAM')")
+        page.wait_for_selector("#detail .hint:text('No Grad-CAM: digits is an exported file')")
         page.select_option("#which-model", "tiny")
         page.wait_for_selector("#detail .overlay")
         page.select_option("#which-model", "digits")
-        page.wait_for_selector("#detail .opacity:text('No Grad-CAM')")
+        page.wait_for_selector("#detail .hint:text('No Grad-CAM: digits is an exported file')")
     finally:
         live.stop()
 

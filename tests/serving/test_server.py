@@ -38,7 +38,7 @@ def server(model_file: Path, *options: str) -> Iterator[tuple["subprocess.Popen[
             lines = iter(process.stderr.readline, "")
             yield (
                 process,
-                next(match[0] for line in lines if (match := re.search(r"http://\S+", line))),
+                next(match[0] for line in lines if (match := re.search(r"https?://\S+", line))),
             )
         finally:
             process.kill()
@@ -77,6 +77,16 @@ def test_a_port_in_use_is_found_before_a_model_is_opened(
     assert result.returncode == 2
     assert "--port 0" in result.stderr
     assert not calls
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_told_from_a_port_in_use(
+    model_file: Path, host: str
+) -> None:
+    result = call("serve", model_file, "--host", host)
+    assert result.returncode == 2
+    assert "127.0.0.1" in result.stderr
+    assert "--port 0" not in result.stderr
 
 
 @pytest.mark.slow

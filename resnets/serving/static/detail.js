@@ -99,7 +99,8 @@ function slider(item) {
     if (shown) shown.style.opacity = opacity;
   });
   if (item.answer && !item.explanation) {
-    return element("p", { class: "opacity" }, "No Grad-CAM for this image");
+    const why = item.answer.unexplained ? `: ${item.answer.unexplained}` : " for this image";
+    return element("p", { class: "hint" }, `No Grad-CAM${why}`);
   }
   return element(
     "div",

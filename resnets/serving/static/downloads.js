@@ -43,7 +43,7 @@ export function saveCSV(items) {
 
 export function saveJSON(items) {
   const rows = answered(items).map(({ name, answer, label }) => {
-    const { explanation, ...values } = answer;
+    const { explanation, unexplained, ...values } = answer;
     return { ...values, image: name, label };
   });
   save(`${JSON.stringify(rows, null, 2)}\n`, "predictions.json", "application/json");

@@ -150,7 +150,8 @@ function passes({ answer }) {
   if (status && !status.checked) return false;
   const wanted = byId("class-filter").value;
   if (wanted && answer.prediction !== wanted) return false;
-  const [least, most] = [Number(byId("least").value) / 100, Number(byId("most").value) / 100];
+  const share = (id, empty) => Number(byId(id).value || empty) / 100;
+  const [least, most] = [share("least", 0), share("most", 100)];
   const all = least <= 0 && most >= 1; // what has no probability passes only then
   return all || (answer.probability !== null && answer.probability >= least && answer.probability <= most);
 }

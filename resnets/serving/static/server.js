@@ -10,7 +10,7 @@ const UNAUTHORIZED = 401;
 
 let running = 0;
 const waiting = [];
-const unexplained = new Set(); // files of models that the server cannot explain
+const unexplained = new Map(); // why the server cannot explain files of models
 
 /** Called with whether the server is away, when that changes. */
 let onAway = () => {};
@@ -89,13 +89,14 @@ export async function predict(file, { model, top, signal }) {
     } catch {
       return failed("unreadable", "the file cannot be read any more");
     }
-    const explained = !unexplained.has(`${model.name} ${model.digest}`);
-    let response = await ask(content, model.name, top, explained, signal);
-    if (response.status === NOT_EXPLAINED && explained) {
-      unexplained.add(`${model.name} ${model.digest}`);
+    const file = `${model.name} ${model.digest}`;
+    let response = await ask(content, model.name, top, !unexplained.has(file), signal);
+    if (response.status === NOT_EXPLAINED && !unexplained.has(file)) {
+      const { error } = await response.json().catch(() => ({}));
+      unexplained.set(file, error ?? "the server cannot explain it");
       response = await ask(content, model.name, top, false, signal);
     }
-    return await answerOf(response);
+    return { ...(await answerOf(response)), unexplained: unexplained.get(file) };
   } finally {
     running -= 1;
     waiting.shift()?.();

@@ -1,0 +1,98 @@
+"""https: the server's own files of TLS, and what is wrong with others."""
+
+import shutil
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.in_process import call
+from tests.serving.conftest import image_bytes
+from tests.serving.test_server import server
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate of this machine, its key, the same encrypted, and another key."""
+    folder = tmp_path_factory.mktemp("pem")
+    for name in ("own", "other"):
+        subprocess.run(
+            f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout {name}.key "
+            f"-out {name}.pem -addext subjectAltName=IP:127.0.0.1",
+            cwd=folder,
+            shell=True,
+            check=True,
+            capture_output=True,
+        )
+    subprocess.run(
+        "openssl pkey -in own.key -aes256 -passout pass:secret -out encrypted.key",
+        cwd=folder,
+        shell=True,
+        check=True,
+        capture_output=True,
+    )
+    parts = [(folder / name).read_bytes() for name in ("own.pem", "own.key")]
+    (folder / "both.pem").write_bytes(b"".join(parts))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "reason"),
+    [
+        ("photo.jpg", "photo.jpg", "PEM"),
+        ("own.pem", None, "PEM"),
+        ("own.pem", "other.key", "not that of"),
+        ("own.pem", "encrypted.key", "encrypted"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named_before_the_server_listens(
+    pem: Path, model_file: Path, certificate: str, key: str | None, reason: str
+) -> None:
+    (pem / "photo.jpg").write_bytes(image_bytes(form="JPEG"))
+    more = [] if key is None else ["--tls-key", pem / key]
+    done = call("serve", model_file, "--port", "0", "--tls-certificate", pem / certificate, *more)
+    assert done.returncode == 1
+    assert certificate in done.stderr
+    assert reason in done.stderr
+    assert "serving on" not in done.stderr
+
+
+def test_a_file_that_does_not_exist_is_wrong_usage(pem: Path, model_file: Path) -> None:
+    done = call("serve", model_file, "--tls-certificate", pem / "none.pem")
+    assert done.returncode == 2
+    assert "none.pem" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process there")
+@pytest.mark.parametrize("files", [("both.pem",), ("own.pem", "own.key")])
+def test_images_are_answered_over_https(
+    pem: Path,
+    model_file: Path,
+    files: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    flags = ["--tls-certificate", str(pem / files[0])]
+    flags += ["--tls-key", str(pem / files[1])] if len(files) > 1 else []
+    with server(model_file, *flags) as (_, address):
+        assert address.startswith("https://")
+        trusting = ssl.create_default_context(cafile=str(pem / "own.pem"))
+        request = urllib.request.Request(f"{address}/predict", image_bytes())
+        with urllib.request.urlopen(request, timeout=60, context=trusting) as response:
+            assert response.status == 200
+        with pytest.raises(urllib.error.URLError, match="CERTIFICATE"):
+            urllib.request.urlopen(request, timeout=60)
+        pytest.importorskip("httpx2", reason="the extra serve is not installed")
+        (tmp_path / "a.png").write_bytes(image_bytes())
+        done = call("predict", "--server", address, tmp_path / "a.png")
+        assert done.returncode == 2
+        assert "SSL_CERT_FILE" in done.stderr
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem / "own.pem"))
+        assert call("predict", "--server", address, tmp_path / "a.png").returncode == 0
