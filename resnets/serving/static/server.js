@@ -89,14 +89,14 @@ export async function predict(file, { model, top, signal }) {
     } catch {
       return failed("unreadable", "the file cannot be read any more");
     }
-    const file = `${model.name} ${model.digest}`;
-    let response = await ask(content, model.name, top, !unexplained.has(file), signal);
-    if (response.status === NOT_EXPLAINED && !unexplained.has(file)) {
+    const weights = `${model.name} ${model.digest}`;
+    let response = await ask(content, model.name, top, !unexplained.has(weights), signal);
+    if (response.status === NOT_EXPLAINED && !unexplained.has(weights)) {
       const { error } = await response.json().catch(() => ({}));
-      unexplained.set(file, error ?? "the server cannot explain it");
+      unexplained.set(weights, error ?? "the server cannot explain it");
       response = await ask(content, model.name, top, false, signal);
     }
-    return { ...(await answerOf(response)), unexplained: unexplained.get(file) };
+    return { ...(await answerOf(response)), unexplained: unexplained.get(weights) };
   } finally {
     running -= 1;
     waiting.shift()?.();
