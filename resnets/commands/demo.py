@@ -1,5 +1,6 @@
 """``resnets demo``: the page of `serve` in the browser, with example images."""
 
+import logging
 import os
 import sys
 import webbrowser
@@ -49,7 +50,8 @@ def demo(port: int = 0, no_browser: bool = False) -> int:
     settings = Settings(port=port, examples=True)
     with closing(listening(settings)) as listener:
         model = open_served(Path(_NETWORK), max_batch=_MAX_BATCH)
-        serve_on(listener, {model.name: model}, settings, Access(), None, started)
+        level = logging.WARNING  # the address would leave the screen among lines for requests
+        serve_on(listener, {model.name: model}, settings, Access(), None, started, level)
     return 0
 
 

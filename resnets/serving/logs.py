@@ -73,7 +73,7 @@ class _Queued(logging.Handler):
 
 
 @contextmanager
-def logging_to_stderr() -> Iterator[None]:
+def logging_to_stderr(level: int = logging.INFO) -> Iterator[None]:
     """Write log lines to standard error while the context is open.
 
     Those of libraries, too, which would else be written at once, and as plain text. At its end,
@@ -83,7 +83,7 @@ def logging_to_stderr() -> Iterator[None]:
     handler = _Queued()
     writer = threading.Thread(target=handler.write, name="log", daemon=True)
     root.addHandler(handler)
-    _LOGGER.setLevel(logging.INFO)
+    _LOGGER.setLevel(level)
     writer.start()
     try:
         yield

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from resnets.deployment.engines import EngineName, open_engine
-from resnets.deployment.engines.selection import digest
+from resnets.deployment.engines.selection import digest, sha256_of
 from resnets.errors import ContentError
 from resnets.evaluation.engine import Engine, NotFiniteError, batch_size_of, computation_of
 from resnets.evaluation.familiarity import familiarity_of
@@ -70,7 +70,7 @@ class ServedModel:
         self.reopen: Callable[[], ServedModel] | None = None  # opens the files anew
         self.engine = engine
         computed = Path(computation_of(engine, path).file)
-        self.digest = digest(computed) if computed.is_file() else ""
+        self.digest = sha256_of(computed) if computed.is_file() else ""
         self.precision = computation_of(engine, path).precision
         self.familiarity = familiarity_of(engine.description.familiarity)
         self.statistics = Statistics()

@@ -1,6 +1,7 @@
 """Running of the application until the process is told to stop."""
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -36,6 +37,7 @@ def serve_on(
     access: Access,
     shadow: Shadow | None,
     started: Callable[[str], None],
+    level: int = logging.INFO,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; what is in flight then is finished within the grace period.
 
@@ -46,8 +48,9 @@ def serve_on(
         access: who may ask.
         shadow: another network that is compared; None: none is.
         started: called with the address before connections are accepted.
+        level: the least of the log lines that are written; requests are of INFO.
     """
-    with logging_to_stderr():
+    with logging_to_stderr(level):
         app = create_app(models, settings, access, shadow)
         config = uvicorn.Config(
             app,

@@ -1,5 +1,6 @@
 """A network is served only if it computes its golden image right."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resnets.deployment.engines.selection import sha256_of
 from resnets.errors import ContentError
 from resnets.files import write_atomically
 from resnets.golden import golden_from
@@ -63,6 +65,18 @@ def test_a_file_without_one_must_agree_alone_and_in_a_batch(
     with pytest.raises(ContentError, match="batch"):
         model.check()
     model.close()
+
+
+def test_the_digest_is_what_everybody_computes_of_the_file(
+    model_file: Path, tmp_path: Path
+) -> None:
+    model = open_served(model_file, engine="torch", max_batch=1)
+    assert model.digest == hashlib.sha256(model_file.read_bytes()).hexdigest()
+    (tmp_path / "net.xml").write_bytes(b"one")
+    (tmp_path / "net.bin").write_bytes(b"two" * 1_000_000)
+    assert (
+        sha256_of(tmp_path / "net.xml") == hashlib.sha256(b"one" + b"two" * 1_000_000).hexdigest()
+    )
 
 
 def test_an_engine_that_is_wrong_in_batches_only_is_found(model_file: Path) -> None:
