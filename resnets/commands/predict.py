@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from glob import has_magic
 from pathlib import Path
@@ -453,10 +453,33 @@ def _predict_on(url: str, words: Sequence[str], form: _Form, verbose: bool) -> i
             writable(form.parquet, _paths_of(sources))
         pending = client.predict_sources(sources, top=form.top, model=model)
         with silent_decoders() as stream:
-            predictions = list(with_progress(pending, len(sources), stream))
+            predictions, failure = _answered(with_progress(pending, len(sources), stream))
+    answered = len(predictions)
     if form.sort is not None:
-        predictions = _sorted(predictions, sources, form.sort, names)
-    return form.write(predictions, "", f"computed by {model or served[0]} on {url}")
+        predictions = _sorted(predictions, sources[:answered], form.sort, names)
+    code = form.write(predictions, "", f"computed by {model or served[0]} on {url}")
+    if failure is None:
+        return code
+    missing = f"{answered:,} of {plural(len(sources), 'image')} were answered before"
+    raise type(failure)(f"{failure}; {missing}")
+
+
+def _answered(pending: "Iterable[Prediction]") -> "tuple[list[Prediction], Exception | None]":
+    """The predictions of a server until it failed, and how it did; at once if it is at the first.
+
+    Raises:
+        ServerFailed, NotReachable: there is no prediction.
+    """
+    from resnets.serving.exchange import NotReachable, ServerFailed
+
+    predictions: list[Prediction] = []
+    try:
+        predictions.extend(pending)  # one after the other: what came before a failure stays
+    except (ServerFailed, NotReachable) as failure:
+        if not predictions:
+            raise
+        return predictions, failure
+    return predictions, None
 
 
 def _split_for(served: Sequence[str], words: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -471,6 +494,12 @@ def _split_for(served: Sequence[str], words: Sequence[str]) -> tuple[str, Sequen
         return words[0], words[1:]
     if words and is_model(words[0]):
         return name_of(Path(words[0])), words[1:]
+    first = words[0] if len(words) > 1 else ""
+    if first and not Path(first).exists() and not set(first) & set("*?[:"):
+        raise UsageError(
+            f"{first}: no such image or folder, and no model of the server, which has "
+            f"{', '.join(served)}"
+        )
     return "", words
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
+from resnets.commands.serve import _warn_of_others
 from resnets.errors import ContentError, UsageError
 from resnets.serving.access import Access, Keys, Rate, Refused, check_origins, parse_rate
 from tests.serving.conftest import image_bytes
@@ -183,3 +184,21 @@ def test_models_are_controlled_with_a_key_or_from_this_machine(keys: Keys) -> No
         assert not Access().may_control(Headers({header: "10.0.0.7"}), "127.0.0.1")
     assert not Access(keys=keys).may_control(Headers({}), "127.0.0.1")
     assert Access(keys=keys).may_control(Headers({"X-API-Key": KEY}), "10.0.0.7")
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "warned"),
+    [
+        ("0.0.0.0", None, True),
+        ("::", None, True),
+        ("192.168.1.5", None, True),
+        ("0.0.0.0", Path("keys"), False),
+        ("127.0.0.1", None, False),
+        ("::1", None, False),
+    ],
+)
+def test_a_server_that_others_reach_without_a_key_is_warned_of(
+    host: str, key: Path | None, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _warn_of_others(host, key)
+    assert ("--api-key" in capsys.readouterr().err) == warned

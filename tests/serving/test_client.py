@@ -238,3 +238,38 @@ def test_the_command_prints_the_same_with_a_server_as_without(
 def test_what_the_server_decides_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--server", "http://127.0.0.1:9", "x.png", flag]) == 2
     assert flag.partition("=")[0] in capsys.readouterr().err
+
+
+def test_what_was_answered_before_the_server_failed_is_kept(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from resnets.serving.app import create_app
+    from resnets.serving.responses import JSON
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    app = create_app(
+        {"tiny": open_served(model_file, name="tiny", engine="torch", max_batch=1)}, Settings()
+    )
+    predicted = 0
+
+    async def ends_after_three(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal predicted
+        predicted += scope.get("path") == "/predict"
+        if predicted <= 3:
+            await app(scope, receive, send)
+        else:
+            await JSON({"error": "a fault of the server"}, 500)(scope, receive, send)
+
+    for number in range(20):
+        (tmp_path / f"{number:02}.png").write_bytes(image_bytes(seed=number))
+    with running(ends_after_three) as address:
+        words = ["predict", "--server", f"http://{address}", str(tmp_path), "--csv"]
+        assert main(words) == 1
+        output = capsys.readouterr()
+        lines = output.out.splitlines()
+        assert 1 < len(lines) <= 1 + 3  # in the order of the images, so that one may miss before
+        assert f"{len(lines) - 1} of 20 images" in output.err
+        assert main(["predict", "--server", f"http://{address}", "tinny", "x.png"]) == 2
+        assert "tiny" in capsys.readouterr().err

@@ -159,3 +159,12 @@ def test_several_processes_are_not_controlled(
     command = ["serve", str(model_file), "--port", "0", "--workers", "2", "--control"]
     assert main(command) == 2
     assert "--control" in capsys.readouterr().err
+
+
+def test_this_machine_controls_with_the_flag_only(serving: Serving) -> None:
+    from starlette.testclient import TestClient
+
+    for control, status in ((False, 403), (True, 200)):
+        app = serving(control=control).app
+        here = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 5000))
+        assert here.post("/v2/repository/models/tiny/load").status_code == status

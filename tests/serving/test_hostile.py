@@ -410,6 +410,32 @@ def test_a_slow_client_is_waited_for_while_nobody_needs_the_room(
         assert connection.recv(100).startswith(b"HTTP/1.1 415")
 
 
+def test_the_image_of_a_client_that_has_gone_is_not_computed(app: Any, address: str) -> None:
+    model = app.state.server.models["tiny"]
+    places, computed = app.state.server.answering.places, model.statistics.images
+    body = image_bytes()
+    whole = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    busy = threading.Event()
+    model._executor.submit(busy.wait)  # the thread that computes
+    try:
+        with connected(address) as stays:
+            stays.sendall(whole)
+            with connected(address) as goes:
+                goes.sendall(whole)
+                until(lambda: places.taken == 2)
+            for _ in range(40):  # two seconds, less than the three until a request is given up
+                if places.taken == 1:
+                    break
+                time.sleep(0.05)
+            assert places.taken == 1
+            busy.set()
+            assert stays.recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        busy.set()
+    until(lambda: places.taken == 0)
+    assert model.statistics.images == computed + 1
+
+
 def test_bodies_together_are_limited(serving: Serving) -> None:
     client = serving(max_body=10_000)
     held = client.app.state.server.bodies

@@ -57,6 +57,8 @@ def test_requests_images_batches_and_limits_are_counted(serving: Serving) -> Non
     assert values["resnets_places_taken",] == 0
     assert values["resnets_ready",] == 1
     assert any(name == "resnets_model" for name, *_ in values)
+    if sys.platform == "linux":
+        assert values["resnets_resident_memory_bytes",] > 10 << 20
 
 
 def test_gauges_are_measured_before_anybody_asks(serving: Serving) -> None:

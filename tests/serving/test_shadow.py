@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 
 
-@pytest.fixture
-def client(model_file: Path, untrained: Callable[..., Path]) -> "Iterator[TestClient]":
-    """A network whose shadow is the same network with its classes in another order and size."""
+@contextmanager
+def shadowed(served_file: Path, other_file: Path) -> "Iterator[TestClient]":
+    """A client of a network with a shadow."""
     from starlette.testclient import TestClient
 
     from resnets.serving.app import create_app
@@ -26,11 +27,17 @@ def client(model_file: Path, untrained: Callable[..., Path]) -> "Iterator[TestCl
     from resnets.serving.settings import Settings
     from resnets.serving.shadow import Shadow
 
-    served = open_served(model_file, name="tiny", engine="torch", max_batch=2)
-    other = open_served(untrained(NAMES[::-1], side=24, resize=28), engine="torch", max_batch=1)
-    shadow = Shadow(other, "tiny", 10**6)
+    served = open_served(served_file, name="tiny", engine="torch", max_batch=2)
+    shadow = Shadow(open_served(other_file, engine="torch", max_batch=1), "tiny", 10**6)
     app = create_app({"tiny": served}, Settings(), shadow=shadow)
     with TestClient(app, base_url="http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.fixture
+def client(model_file: Path, untrained: Callable[..., Path]) -> "Iterator[TestClient]":
+    """A network whose shadow is the same network with its classes in another order and size."""
+    with shadowed(model_file, untrained(NAMES[::-1], side=24, resize=28)) as client:
         yield client
 
 
@@ -53,6 +60,19 @@ def test_agreement_is_counted_by_the_names_of_classes(client: Any) -> None:
     assert 0 < agreement.distance < 3
     text = client.get("/metrics").text
     assert "resnets_shadow_images 3.0" in text
+
+
+@pytest.mark.parametrize(("names", "share"), [(NAMES, 1), (("elm", "fir", "oak"), 0)])
+def test_the_same_network_agrees_and_one_of_other_classes_does_not(
+    model_file: Path, untrained: Callable[..., Path], names: tuple[str, ...], share: int
+) -> None:
+    other = model_file if names == NAMES else untrained(names)
+    with shadowed(model_file, other) as client:
+        for seed in range(2):
+            assert client.post("/predict", content=image_bytes(seed=seed)).status_code == 200
+            agreement = settled(client)
+    assert agreement.same == 2 * share
+    assert agreement.distance == pytest.approx(2 * (1 - share), abs=1e-4)
 
 
 def test_a_shadow_that_fails_or_is_busy_fails_no_request(client: Any) -> None:
