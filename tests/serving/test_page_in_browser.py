@@ -161,6 +161,11 @@ def test_images_are_answered_filtered_and_saved(visit: Open, tmp_path: Path) -> 
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [*(f"{n}.png" for n in range(5)), "'=1+1.png"]
     assert sum(float(rows[0][f"probability{rank}"]) for rank in (1, 2, 3)) == pytest.approx(1)
+    wanted = page.locator("#detail .title h2").inner_text()
+    page.select_option("#class-filter", wanted)
+    visible = page.locator("#gallery li:visible .tile-class").all_inner_texts()
+    assert set(visible) == {wanted}  # and the image that cannot be read has no class
+    page.select_option("#class-filter", "")
     page.click("#status-filter label:has([value=unreadable])")
     assert page.locator("#gallery li:visible").count() == 5
     page.fill("#least", "100")
