@@ -16,7 +16,16 @@ from resnets.commands.train_help import train_help
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
 from resnets.runs.freezing import refuse_unused
-from resnets.runs.job import AUTO, SCRATCH, Job, names_weights, refuse_changes, starting_recipe
+from resnets.runs.job import (
+    AUTO,
+    SCRATCH,
+    Job,
+    asked_by,
+    names_weights,
+    refuse_changes,
+    refuse_other_words,
+    starting_recipe,
+)
 from resnets.training.recipe import Recipe
 
 _OUTPUT = "--output"  # the folder of --resume where none follows it
@@ -55,6 +64,7 @@ class Arguments(Job):
     start_sha256: Suppress[str | None] = None
     set_by_user: Suppress[tuple[str, ...] | None] = None
     torchrun_id: Suppress[str | None] = None
+    asked: Suppress[str | None] = None
     fold: Suppress[int] = 0
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
@@ -68,11 +78,20 @@ def main(argv: Sequence[str]) -> int:
         return 0
     folder, words = _take_resume(argv)
     if folder is not None:
-        _check_beside_resume(words, folder)
         job_before = Job.of_run(folder)
+        if job_before.asked is not None and _is_repeated(argv, words):
+            refuse_other_words(job_before, _new_job(words)[0], folder)
+            return _run_training(job_before, folder, resume=True)
+        _check_beside_resume(words, folder)
         job = _job_of(_parse(words, Arguments(**_fields_of(job_before))))
         refuse_changes(job_before, job)
         return _run_training(job, folder, resume=True)
+    job, output, overwrite = _new_job(words)
+    return _run_training(replace(job, asked=asked_by(job)), output, overwrite=overwrite)
+
+
+def _new_job(words: Sequence[str]) -> tuple[Job, Path | None, bool]:
+    """What the words of a new run ask for; its folder; and whether it may replace another run."""
     default = Arguments(recipe=recipe_of(words), start=start_of(words))
     arguments = _parse(words, default)
     if not arguments.data:
@@ -82,7 +101,15 @@ def main(argv: Sequence[str]) -> int:
     refuse_unused(arguments.recipe, default.recipe, _flag(words, "--optimizer"))
     output = Path(arguments.output) if arguments.output else None
     job = replace(_job_of(arguments), set_by_user=given_by(words, arguments.start))
-    return _run_training(job, output, overwrite=arguments.overwrite)
+    return job, output, arguments.overwrite
+
+
+def _is_repeated(argv: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether a launcher repeats the words of a run that it has begun, see `Launch.worker`.
+
+    It names the folder twice, which nobody types.
+    """
+    return argv[:1] == ["--resume"] and len(argv) == len(words) + 2 and "--output" in words
 
 
 def check_words(words: Sequence[str], program: str) -> list[str]:

@@ -34,6 +34,7 @@ _LEFT_OUT = {
     "start_sha256",
     "fold",
     "torchrun_id",
+    "asked",
     "wait_for_processes",
 }
 

@@ -1,6 +1,7 @@
 """The settings of a training run, from flags or keywords. No torch here, so that --help is fast."""
 
 import difflib
+import hashlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -104,6 +105,8 @@ class Job:
     torchrun_id: str | None = None
     """A digest of torchrun's id and of what was asked for: if torchrun starts the processes again,
     the run goes on."""
+    asked: str | None = None
+    """A digest of what the words of the command asked for: `asked_by`."""
     recipe: Recipe = field(default_factory=Recipe)
     """How to train."""
 
@@ -249,6 +252,7 @@ _APART = {
     "fold",
     "set_by_user",
     "torchrun_id",
+    "asked",
 }  # arguments of their own, or internal
 CHANGES = {  # keywords of `resnets.train` beside those of its signature, with their defaults
     item.name: item.default
@@ -311,9 +315,10 @@ def _read_recipe(file: Path) -> Recipe:
 
 _MAY_CHANGE = {
     *("data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe"),
-    *("report", "other", "verbose", "torchrun_id", "cache", "wait_for_processes"),
+    *("report", "other", "verbose", "torchrun_id", "cache", "wait_for_processes", "asked"),
 }
 _RECIPE_MAY_CHANGE = {"threads", "workers"}
+_NAMED = 6  # differences that are named, those that the user asked for first
 
 
 def refuse_changes(asked: Job, now: Job) -> None:
@@ -324,6 +329,43 @@ def refuse_changes(asked: Job, now: Job) -> None:
     """
     _refuse_difference(_values(asked), _values(now), _MAY_CHANGE)
     _refuse_difference(asdict(asked.recipe), asdict(now.recipe), _RECIPE_MAY_CHANGE)
+
+
+def asked_by(job: Job) -> str:
+    """A digest of what a new job asks for, but for what a run may change when it goes on."""
+    others = _MAY_CHANGE - {"data"}
+    settings = {name: value for name, value in _values(job).items() if name not in others}
+    recipe = {k: v for k, v in asdict(job.recipe).items() if k not in _RECIPE_MAY_CHANGE}
+    return hashlib.sha256(repr((sorted(settings.items()), recipe)).encode()).hexdigest()
+
+
+def refuse_other_words(begun: Job, asked: Job, folder: Path) -> None:
+    """Go on with a run only by the words that it was begun with.
+
+    Args:
+        begun: the run's own settings, some of which it has chosen itself since.
+        asked: what the words ask for, as if the run were new.
+        folder: of the run.
+
+    Raises:
+        UsageError: they ask for another run; it names what differs.
+    """
+    if begun.asked == asked_by(asked):
+        return
+    pairs = [(_values(begun), _values(asked), _MAY_CHANGE - {"data"})]
+    pairs.append((asdict(begun.recipe), asdict(asked.recipe), _RECIPE_MAY_CHANGE))
+    names = asked.set_by_user or ()
+    differences = [
+        (name not in names, f"{name} is {before[name]!r} there, not {now[name]!r}")
+        for before, now, may_change in pairs
+        for name in before.keys() - may_change - {"set_by_user", "start_sha256", "replanned"}
+        if before[name] != now[name] and not isinstance(before[name], dict)
+    ]
+    words = "; ".join(text for _, text in sorted(differences)[:_NAMED])
+    raise UsageError(
+        f"{folder}: holds a run that other words began ({words or 'by a flag'}): name another "
+        f"--output, go on with that run by `resnets train --resume {folder}`, or delete it"
+    )
 
 
 def _values(job: Job) -> dict[str, Any]:

@@ -83,9 +83,10 @@ class Launch:
 
         No process sees a run that another one has just begun: the first process writes the run's
         folder after all of them have met. Listing the folder first makes NFS look at the server.
+        The words are repeated, so that a run of others is refused.
         """
         folder, train = shlex.quote(str(self.folder)), [python, "-m", "resnets", "train"]
-        resume = shlex.join([*train, "--resume", str(self.folder)])
+        resume = shlex.join([*train, "--resume", str(self.folder), *self.words])
         return (
             f"ls {folder} >/dev/null 2>&1; if [ -e {folder}/{CONFIG} ]; then exec {resume}; "
             f"else exec {shlex.join([*train, *self.words])}; fi"

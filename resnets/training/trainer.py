@@ -518,6 +518,9 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that `load_state` needs to continue from here, for `torch.save`.
 
+        All processes call it together: the tallies are those of all of them, as another number of
+        processes may go on from there.
+
         Raises:
             NotFiniteError: a weight is infinite or NaN, so that it is never saved.
         """
@@ -534,7 +537,7 @@ class Trainer:
             "done": [self.epoch, self.step],
             "replanned": list(self.recipe.replanned),
             "best": [self.best_accuracy, self.best_epoch, self.best_step],
-            "tallies": [self.epoch_tally, self.interval_tally],
+            "tallies": [total(tally.clone()) for tally in (self.epoch_tally, self.interval_tally)],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -548,7 +551,8 @@ class Trainer:
         replanned = state.get("replanned", self.recipe.replanned)  # checkpoints of 0.1.0 have none
         self.use_recipe(replace(self.recipe, replanned=tuple(replanned)))
         self.best_accuracy, self.best_epoch, self.best_step = state["best"]
-        self.epoch_tally, self.interval_tally = (t.cpu() for t in state["tallies"])
+        if self.batches.process.rank == 0:  # the tallies of all processes are added up again
+            self.epoch_tally, self.interval_tally = (t.cpu() for t in state["tallies"])
 
 
 @contextlib.contextmanager

@@ -90,7 +90,8 @@ def test_a_job_that_is_started_again_resumes_its_run(
     script = printed("slurm")
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment(tmp_path), check=True)
     called = (tmp_path / "words").read_text("utf-8").splitlines()
-    assert called == ["-m", "resnets", "train", "--resume", "the run"]
+    assert called[:5] == ["-m", "resnets", "train", "--resume", "the run"]
+    assert set(called[5:]) == set(TRAIN)
 
 
 def test_before_its_time_is_over_a_job_ends_its_processes_and_is_queued_again(
@@ -184,6 +185,41 @@ def test_wrong_words_are_refused_before_anything_is_printed(
     done = call("launch", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    run = tmp_path_factory.mktemp("begun") / "run"
+    done = call("train", *SHORT, "--output", run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+SHORT = ("digits", "--network", "resnet14", "--image-size", "8", "--steps", "2", "--no-report")
+
+
+def test_a_job_that_is_started_again_goes_on_by_the_same_words(begun: Path) -> None:
+    done = call("train", "--resume", begun, *SHORT, "--output", begun)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("digits", "--network", "resnet20", *SHORT[3:]), "'resnet14' there, not 'resnet20'"),
+        ((*SHORT[:-3], "--no-report"), "that other words began"),  # the run had --steps
+        (("other", *SHORT[1:]), "'digits' there, not 'other'"),
+        ((*SHORT, "--recipe", "paper"), "learning_rate"),
+    ],
+)
+def test_a_job_does_not_go_on_with_the_run_of_other_words(
+    words: tuple[str, ...], reason: str, begun: Path
+) -> None:
+    done = call("train", "--resume", begun, *words, "--output", begun)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "another --output" in done.stderr
 
 
 @pytest.mark.slow

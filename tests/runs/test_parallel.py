@@ -135,6 +135,27 @@ def test_two_processes_resume_bit_for_bit(two: Path, tmp_path: Path) -> None:
     assert exchanges == [("bf16", 1)] * 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_an_epoch_counts_each_image_once_whatever_goes_on_with_it(
+    processes: int, two: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(two, broken)
+    for path in Checkpoints(broken / "checkpoints").paths():
+        if not path.name.startswith("step-00000004"):
+            path.unlink()
+    if processes == 1:
+        assert call("train", "--resume", broken, "--no-report").returncode == 0
+    else:
+        by_two("--resume", broken, processes=processes)
+    (ours,), (theirs,) = epochs(broken), epochs(two)
+    assert ours["training"]["images"] == theirs["training"]["images"] == 64 * STEPS
+    assert ours["training"]["loss"] == pytest.approx(theirs["training"]["loss"], rel=0.05)
+    if processes == 2:
+        assert ours["training"] == pytest.approx(theirs["training"], rel=1e-12)
+
+
 GRADIENTS = """
 import torch
 from torch import nn
