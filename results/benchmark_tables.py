@@ -179,6 +179,48 @@ def transfer(results: dict[str, Any]) -> str:
     return rows((*columns, *scored, "seconds"), cells)
 
 
+def transfer_settings(results: dict[str, Any]) -> str:
+    """Two tables of benchmarks/transfer.py: what settings change, by the images of a class."""
+    counts = sorted({run["per_class"] for run in results["runs"]})
+    usual = {run["per_class"]: run for run in results["runs"] if _setting(run, run) == "transfer"}
+    groups: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for run in results["runs"]:
+        by_count = groups.setdefault(_setting(run, usual[run["per_class"]]), {})
+        by_count.setdefault(run["per_class"], []).append(run)
+    parts = []
+    for score in ("validation", "test"):
+        cells = []
+        for setting, by_count in groups.items():
+            line = [setting]
+            for count in counts:
+                ours = accuracies(by_count.get(count, []), score)
+                base = accuracies(groups["transfer"][count], score)
+                shown = on_average(ours) if setting == "transfer" else apart(ours, base)
+                line.append(f"{shown}, n = {len(ours.keys() & base.keys())}" if ours else "")
+            cells.append(line)
+        parts.append(rows((f"{score} images", *(f"{count} a class" for count in counts)), cells))
+    return "\n".join(parts)
+
+
+def _setting(run: dict[str, Any], usual: dict[str, Any]) -> str:
+    """What differs from transfer; epochs and rates, which follow from the images, as multiples."""
+    if run["way"] != "transfer":
+        return str(run["way"])
+    changes = run["changes"]
+    if changes.get("fit_head_first") is False:  # what would change with it is given as it was
+        changes = {"fit_head_first": False}
+    scaled = ("epochs", "learning_rate")
+    return (
+        ", ".join(
+            f"{name} × {round(4 * value / usual[name]) / 4:g}"
+            if name in scaled
+            else f"{name} = {value}"
+            for name, value in changes.items()
+        )
+        or "transfer"
+    )
+
+
 def quick_photos(results: dict[str, Any]) -> str:
     """The table of benchmarks/quick_photos.py: each setting beside quick as it was before."""
     groups: dict[tuple[tuple[Any, ...], str], list[dict[str, Any]]] = {}
@@ -402,6 +444,9 @@ TABLES: dict[str, Table] = {
     "saving": table_of("saving.json", saving, "saving.py"),
     "small_sets": table_of("small_sets.json", small_sets, "small_sets.py"),
     "transfer": table_of("transfer.json", transfer, "transfer.py DATA --name NAME"),
+    "transfer_settings": table_of(
+        "transfer_settings.json", transfer_settings, "transfer.py DATA --name NAME"
+    ),
     "quick_photos": table_of("quick_photos.json", quick_photos, "quick_photos.py DATA"),
     "frozen": table_of("frozen.json", frozen, "frozen.py"),
     "serving": table_of("serving.json", serving, "serving.py PHOTOS"),

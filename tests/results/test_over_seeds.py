@@ -58,6 +58,29 @@ def test_a_way_is_compared_with_transfer_on_the_same_data_alone() -> None:
     assert "-45.0 points" in lines[1]
 
 
+def test_settings_of_transfer_are_multiples_of_the_usual_ones_for_so_many_images() -> None:
+    from benchmark_tables import transfer_settings
+
+    def run(count: int, length: int, right: int, **changes: object) -> dict[str, object]:
+        row = {"per_class": count, "epochs": length, "learning_rate": 0.01, "changes": changes}
+        return row | {"way": "transfer", "seed": 0, "validation": [right, 100], "test": [1, 2]}
+
+    runs = [run(10, 67, 50), run(10, 134, 51, epochs=134), run(10, 33, 48, epochs=33)]
+    runs += [run(50, 14, 60), run(50, 28, 64, epochs=28), run(50, 7, 61, epochs=7)]
+    runs += [run(50, 14, 59, fit_head_first=False, epochs=14)]
+    lines = [
+        re.split(r" *\| *", line)[1:-1] for line in transfer_settings({"runs": runs}).split("\n")
+    ]
+    differences = {
+        line[0]: [re.findall(r"[+-][\d.]+", cell) for cell in line[1:]] for line in lines[3:6]
+    }
+    assert differences == {
+        "epochs × 2": [["+1.0"], ["+4.0"]],
+        "epochs × 0.5": [["-2.0"], ["+1.0"]],
+        "fit_head_first = False": [[], ["-1.0"]],
+    }
+
+
 def test_a_setting_is_compared_with_the_one_before_on_the_same_images_alone() -> None:
     from benchmark_tables import quick_photos
 
