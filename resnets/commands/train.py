@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -139,6 +140,7 @@ def _run_training(
     job: Job, output: Path | None, *, resume: bool = False, overwrite: bool = False
 ) -> int:
     """Train with a progress display; Ctrl-C saves and stops. Returns the exit code."""
+    began = time.monotonic()
     from resnets.runs.progress import open_display  # imports torch, which --help does not need
     from resnets.runs.stop_signals import Interrupted
     from resnets.runs.train import train
@@ -151,7 +153,7 @@ def _run_training(
                 resume=resume,
                 overwrite=overwrite,
                 callbacks=[display],
-                as_command=True,
+                as_command=began,
             )
     except Interrupted as stop:
         for line in stop.in_words():

@@ -48,9 +48,14 @@ def familiarise(
     return fit_familiarity(directions, features_of(validation), others, seed)
 
 
+def most_for_familiarity(images: LabelledImages) -> int:
+    """How many of the training images give the class means."""
+    return min(len(images), max(_SAMPLE, _SAMPLE_OF_CLASS * len(images.class_names)))
+
+
 def _sample(images: LabelledImages, seed: int) -> LabelledImages:
     """A random sample of the images, large enough for the class means."""
-    most = max(_SAMPLE, _SAMPLE_OF_CLASS * len(images.class_names))
+    most = most_for_familiarity(images)
     if len(images) <= most:
         return images
     chosen = np.random.default_rng(seed).choice(len(images), most, replace=False)

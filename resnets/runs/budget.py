@@ -95,6 +95,9 @@ _AMPLE = 1.5  # times what a run needs: measuring takes up to a quarter of a sho
 _CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
 _SHORTEST, _LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
 _EPOCHS, _MOST = 10, 10_000  # at or above EPOCHS, whole epochs are planned; never more than MOST
+_PREPARING = 0.25  # of the budget, that may go into reading before the first step ...
+_ENDING = 0.25  # ... and that is kept for scores and the report
+_REPORT = 3.0  # seconds to write a report
 _FORWARD = 0.4  # a forward pass beside forward, backward and update
 
 
@@ -269,6 +272,24 @@ def fitting_size(recipe: Recipe, speed: Speed, seconds: float) -> int:
     return fitting
 
 
+def preparing(limit: float, seconds: float) -> float:
+    """The seconds of a budget that reading the data counts for, which may have taken longer."""
+    return min(seconds, _PREPARING * limit)
+
+
+def with_ending(speed: Speed, limit: float, passes: float, *, report: bool) -> Speed:
+    """The speed with what follows the scores: statistics, familiarity and the report.
+
+    Args:
+        speed: as measured.
+        limit: the budget, of which at most a quarter is kept for the end.
+        passes: how many times as many images as for the scores are computed in all.
+        report: whether one is written.
+    """
+    ending = speed.final * passes + (_REPORT if report else 0.0)
+    return replace(speed, final=max(speed.final, min(ending, _ENDING * limit)))
+
+
 def _too_short(budget: float, spent: float, least: float, epoch: float) -> str:
     """What to say where no training fits. All in seconds; `least` is a run of one step."""
     shortest = "the shortest run (one step, validation, the scores at the end) takes"
@@ -305,12 +326,19 @@ class Budget:
         speed: measured before it began.
         clock: in seconds.
         spent: seconds that the run has taken before this moment.
+        preparing: seconds that may still go into what is read and made before the first step; what
+            takes longer does not count.
     """
 
     def __init__(
-        self, limit: float, speed: Speed, clock: _Clock = time.monotonic, spent: float = 0.0
+        self,
+        limit: float,
+        speed: Speed,
+        clock: _Clock = time.monotonic,
+        spent: float = 0.0,
+        preparing: float = 0.0,
     ) -> None:
-        self.limit, self.speed, self.clock = limit, speed, clock
+        self.limit, self.speed, self.clock, self.preparing = limit, speed, clock, preparing
         self.created = clock()
         self.last = self.created  # the end of the last step, or of the last pause between epochs
         self.began = self.last - spent
@@ -319,11 +347,10 @@ class Budget:
         self.saving = self.validating = 0.0  # of the last epoch
 
     def start(self) -> None:
-        """Training begins now: what was read and made since this was made does not count."""
+        """Training begins now: what was read and made since this was made counts in part."""
         pause = self.clock() - self.created
-        self.began, self.last, self.planned = (
-            moment + pause for moment in (self.began, self.last, self.planned)
-        )
+        self.began += max(0.0, pause - self.preparing)
+        self.last, self.planned = self.last + pause, self.planned + pause
 
     @property
     def spent(self) -> float:

@@ -46,8 +46,9 @@ class Job:
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, mps, xpu, or such as cuda:1."""
     budget: str | None = None
-    """Time for training and the final scores, such as 20m (the report comes after). The number of
-    epochs is set from the speed of a few steps, and adjusted as training goes on."""
+    """Time for all of the run, with the scores and the report, such as 20m. Reading the data counts
+    for a quarter of it at most. The number of epochs is set from the speed of a few steps, and
+    adjusted as training goes on."""
     checkpoint_every: str = "2m"
     """How often to save a checkpoint within an epoch: a duration such as 90s, or a number of steps.
     One is saved after every validation in any case."""

@@ -22,6 +22,7 @@ from resnets.data.sources.checks import all_unreadable
 from resnets.data.sources.opening import read_source, source_name
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import check_error_rate
+from resnets.evaluation.fit_familiarity import most_for_familiarity
 from resnets.evaluation.history import History
 from resnets.evaluation.outputs import Logits
 from resnets.fields import check
@@ -98,7 +99,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
-    as_command: bool = False,
+    as_command: bool | float = False,
 ) -> Run:
     """Train, score and save a network.
 
@@ -111,7 +112,8 @@ def train(
         resume: go on with the run that is in the folder.
         overwrite: replace the run that is in the folder.
         callbacks: get every record, in the first of several processes only.
-        as_command: whether the process is there for this run alone. SIGINT and SIGTERM then save
+        as_command: whether the process is there for this run alone, and, if not just True, when it
+            began by `time.monotonic`, from which --budget counts. SIGINT and SIGTERM then save
             the state and raise Interrupted, and a second one ends the process at once. If not,
             SIGINT (a notebook's stop button), or a KeyboardInterrupt that a callback, the network
             or the loss raises, ends the training, and the network so far is scored; in a fold of a
@@ -124,7 +126,8 @@ def train(
         KeyboardInterrupt: SIGINT in a fold, before the first step is done, or for the second time
             while the network is scored.
     """
-    how = _Manner(custom, resume, overwrite, as_command)
+    began = time.monotonic() if isinstance(as_command, bool) else as_command
+    how = _Manner(custom, resume, overwrite, as_command is not False, began)
     return _carry_out(job, output, how, callbacks)[0]
 
 
@@ -136,6 +139,7 @@ class _Manner:
     resume: bool = False
     overwrite: bool = False
     as_command: bool = False
+    began: float = 0.0  # by time.monotonic
     again: bool = False  # torchrun has started the processes again, and so the run goes on
 
 
@@ -175,7 +179,7 @@ def _carry_out(
         if job.recipe.batch_size == "auto":
             setup = with_fitting_batch(setup, job.recipe, notify)
         may_choose_size = _asks_for_no_size(job, custom) and not setup.job.start
-        setup, limit = _budgeted(setup, state, notify, may_choose_size)
+        setup, limit = _budgeted(setup, state, notify, may_choose_size, how.began)
         if state is not None:
             _refuse_missing_folds(job, custom, folder)
         trainer = _trainer_at(setup, state, output, notify)
@@ -453,9 +457,17 @@ def _asks_for_no_size(job: Job, custom: CustomParts) -> bool:
 
 
 def _budgeted(
-    setup: Setup, state: State | None, notify: Notify, may_choose_size: bool
+    setup: Setup, state: State | None, notify: Notify, may_choose_size: bool, began: float
 ) -> tuple[Setup, budget.Budget | None]:
-    """The same with as many epochs as there is time for, and what will keep it to its time."""
+    """The same with as many epochs as there is time for, and what will keep it to its time.
+
+    Args:
+        setup: of the run.
+        state: the state to go on from; None for a new run.
+        notify: takes lines for the user.
+        may_choose_size: whether images may be made smaller.
+        began: when the run began, by `time.monotonic`.
+    """
     if setup.job.budget and setup.job.recipe.freeze == "all":
         notify("--budget is not used: --freeze all takes one pass over the images")
         return setup, None
@@ -466,18 +478,20 @@ def _budgeted(
         limit /= setup.job.folds + 1
         notify(f"--budget {setup.job.budget}: {duration(limit)} for each of the networks")
     if state is None:
-        return _within_budget(setup, limit, notify, may_choose_size)
+        return _within_budget(setup, limit, notify, may_choose_size, began)
     # a run of 0.1.0 was planned once, before it began, and ends as it would have there
     going_on = budget.Budget.resumed(limit, state["budget"]) if "budget" in state else None
     return setup, going_on
 
 
 def _within_budget(
-    setup: Setup, limit: float, notify: Notify, may_choose_size: bool
+    setup: Setup, limit: float, notify: Notify, may_choose_size: bool, began: float
 ) -> tuple[Setup, budget.Budget]:
     """A recipe whose length fits the time limit, by the speed of its first steps."""
     large = replace(setup.job.recipe, progressive_resizing_scale=1.0)
+    prepared = budget.preparing(limit, time.monotonic() - began)
     speed, per_epoch, spent = _measure_speed(setup, large, limit)
+    spent += prepared
     if may_choose_size:
         smaller = setup.at_size(from_first(budget.fitting_size(large, speed, limit - spent)))
         if smaller is not setup:
@@ -491,7 +505,15 @@ def _within_budget(
         small = replace(job.recipe, progressive_resizing_until=1.0)
         smallest, _, more = _measure_speed(setup, small, limit)
         speed, spent = replace(speed, first=smallest.step), spent + more
-    recipe = from_first(budget.fitted(job.recipe, speed, limit, per_epoch, spent))
+    whole = _with_ending(setup, speed, limit)
+    try:
+        recipe = budget.fitted(job.recipe, whole, limit, per_epoch, spent)
+        speed = whole
+    except UsageError:  # as before: training and scores alone may fit
+        spent, prepared = spent - prepared, budget.preparing(limit, limit)
+        recipe = budget.fitted(job.recipe, speed, limit, per_epoch, spent)
+        notify(f"--budget {job.budget}: too short for reading the data and the report, too")
+    speed, recipe = from_first((speed, recipe))
     steps = recipe.total_steps(per_epoch)
     step = speed.of_updates(recipe, per_epoch) / steps
     notify(
@@ -500,15 +522,24 @@ def _within_budget(
         "planned anew on the way"
     )
     setup = replace(setup, job=replace(job, recipe=recipe))
-    return setup, budget.Budget(limit, speed, spent=spent)
+    in_folds = bool(job.folds)  # the outer run waits for them
+    rest = 0.0 if in_folds else budget.preparing(limit, limit) - prepared
+    return setup, budget.Budget(limit, speed, spent=spent, preparing=rest)
+
+
+def _with_ending(setup: Setup, speed: budget.Speed, limit: float) -> budget.Speed:
+    """The speed with all that follows the last step: statistics, familiarity and the report."""
+    splits = setup.splits
+    known = 0 if splits.validation is None else len(splits.validation)
+    known += 0 if splits.test is None else len(splits.test)
+    sample = 0 if splits.validation is None else most_for_familiarity(splits.train)
+    images = 2 * known + sample + len(setup.statistics_images or ())
+    return budget.with_ending(speed, limit, images / max(1, known), report=setup.job.report)
 
 
 def _measure_speed(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
-    """How fast a recipe goes, the steps of an epoch, and the seconds that it took to find out.
-
-    Reading the images, for this and for the run, does not count: it is not training.
-    """
-    splits = setup.splits
+    """How fast a recipe goes, the steps of an epoch, and the seconds that it took to find out."""
+    began, splits = time.monotonic(), setup.splits
     trainer = replace(setup, job=replace(setup.job, recipe=recipe)).trainer(
         copied(setup.network, recipe)
     )
@@ -517,7 +548,6 @@ def _measure_speed(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget
     )
     each_epoch = validation + (test if setup.job.follow_test else 0)
     each_epoch += len(setup.statistics_images or ())
-    began = time.monotonic()
     speed = budget.measure(trainer, seconds / 2, each_epoch, validation + test)
     return speed, trainer.batches.steps_per_epoch, time.monotonic() - began
 

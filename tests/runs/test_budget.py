@@ -26,6 +26,7 @@ from resnets.runs.budget import (
     checkpoint_interval,
     fitted,
     fitting_size,
+    with_ending,
 )
 from resnets.runs.callbacks import CallbackList, Record
 from resnets.runs.logbook import Logbook
@@ -230,6 +231,19 @@ def test_reading_the_images_is_no_training() -> None:
     clock.now += 1.0
     budget.note(Step(1, 1, 8, 0.0, 0.0), Recipe(), 10)
     assert (budget.took, budget.expected) == (1.0, 1.0)
+
+
+def test_reading_counts_for_as_long_as_the_budget_allows_and_the_report_is_provided_for() -> None:
+    clock = Clock()
+    budget = Budget(100.0, Speed(1.0, 0.0), clock, spent=5.0, preparing=20.0)
+    clock.now += 60.0
+    budget.start()
+    assert budget.spent == 25.0
+    speed = Speed(1.0, 2.0, final=1.0)
+    assert with_ending(speed, 100.0, 4.0, report=False).final == 4.0
+    assert 4.0 < with_ending(speed, 100.0, 4.0, report=True).final <= 25.0
+    assert with_ending(speed, 100.0, 1000.0, report=True).final == 25.0
+    assert with_ending(speed, 2.0, 4.0, report=True).final == speed.final
 
 
 def test_another_length_or_other_data_make_a_recorded_plan_void() -> None:
