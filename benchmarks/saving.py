@@ -2,9 +2,10 @@
 
     python benchmarks/saving.py [resnet18 resnet50] [--rounds 5] [--json-file results/saving.json]
 
-Some steps are taken without a checkpoint, and with one after the first step: by this package, which
-waits until it is written and read back; by a thread that does the same with a copy of the state;
-and by `torch.distributed.checkpoint.async_save`, which does not read back. The ways take turns, in
+Some steps are taken without a checkpoint, and with one after the first step: by a training that
+waits until it is written and read back; by a thread that does all this with a copy of the state; by
+a thread that gets the state's bytes and does the rest, as this package has it; and by
+`torch.distributed.checkpoint.async_save`, which does not read back. The ways take turns, in
 another order each round. The call is what the next step waits for; the whole is by how much the
 steps take longer, since a thread takes time from them as well. Steps compute with all cores, or
 leave one to the thread, as a training on a GPU does; images are few and small, as steps on a GPU
@@ -36,7 +37,7 @@ from resnets.json_text import to_json
 from resnets.machine import cores, machine
 from resnets.networks import build
 from resnets.networks.catalog import select
-from resnets.runs.checkpoint import Checkpoints
+from resnets.runs.checkpoint import Checkpoints, serialised
 
 SIDE, BATCH = 64, 2
 LONGER = 2.5  # times the time of a checkpoint: so long are the steps within which it is written
@@ -77,6 +78,9 @@ def ways(state: State, folder: Path, pool: ThreadPoolExecutor) -> dict[str, Save
     def beside() -> Future[Any]:
         return pool.submit(checkpoints.save, copy.deepcopy(state), 0)
 
+    def bytes_beside() -> Future[Any]:
+        return pool.submit(checkpoints.write, serialised(state), 0)
+
     def by_torch() -> Future[Any]:
         pending = async_save(state, checkpoint_id=tempfile.mkdtemp(dir=folder))
         assert isinstance(pending, Future)
@@ -86,6 +90,7 @@ def ways(state: State, folder: Path, pool: ThreadPoolExecutor) -> dict[str, Save
         "none": lambda: None,
         "waiting": lambda: checkpoints.save(state, 0) and None,
         "a thread": beside,
+        "a thread that gets the bytes": bytes_beside,
         "async_save": by_torch,
     }
 

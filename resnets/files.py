@@ -13,6 +13,7 @@ import io
 import multiprocessing
 import os
 import re
+import secrets
 import shutil
 import stat
 import sys
@@ -339,7 +340,7 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     if is_own_stream or (status is not None and _is_stream(status.st_mode)):
         output = _send_on_exit(target)
     elif status is None:
-        output = _new_file(target, 0o666 & ~_current_umask(), sync)  # not private, as of mkstemp
+        output = _new_file(target, None, sync)
     else:
         _refuse_irregular(status, path)
         output = _new_file(target, stat.S_IMODE(status.st_mode) & 0o777, sync)
@@ -362,20 +363,26 @@ def no_room_names(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _new_file(path: Path, mode: int, sync: bool) -> Iterator[IO[bytes]]:
-    """A temporary file in the same folder, which is renamed to `path` at the end."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+def _new_file(path: Path, mode: int | None, sync: bool) -> Iterator[IO[bytes]]:
+    """A temporary file in the same folder, which is renamed to `path` at the end.
+
+    Without a mode it gets that of any new file: to ask for the umask is to change it for a moment,
+    in which another thread may make a file.
+    """
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY
+    handle = os.open(temporary, flags, 0o666 if mode is None else 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            if hasattr(os, "fchmod"):  # Windows has it from Python 3.13 on
+            if mode is not None and hasattr(os, "fchmod"):  # Windows has it from Python 3.13 on
                 os.fchmod(file.fileno(), mode)
             if sync:
                 os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if sync:
         sync_folder(path.parent)
@@ -451,13 +458,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _current_umask() -> int:
-    """The permission bits that new files of this process do not get."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def cache_folder(platform: str = sys.platform) -> Path:

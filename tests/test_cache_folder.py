@@ -98,7 +98,7 @@ def test_whatever_keeps_something_keeps_it_there(
     variable: str, inside: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, str(home / "here"))
-    monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
+    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
     table = pa.table({"image": [b"one", b"two"], "label": [0, 1]})
     pq.write_table(table, home / "train.parquet")
     kept = [
@@ -122,7 +122,7 @@ def closed(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_large_parquet_files_open_where_nothing_can_be_kept(
     home: Path, closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
+    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
     pq.write_table(pa.table({"image": [b"one", b"two"]}), home / "train.parquet")
     with pytest.warns(CacheWarning, match=re.escape(str(closed))):
         storage = parquet._store([home / "train.parquet"], "image")

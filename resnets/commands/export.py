@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from resnets.commands import run
+from resnets.commands.flags import Cache
 from resnets.errors import UsageError
 from resnets.escaping import say_text
 from resnets.files import writable
@@ -31,6 +32,7 @@ def export(
     tolerance: float = 1e-3,
     overwrite: bool = False,
     force: bool = False,
+    cache: Cache = None,
 ) -> None:
     """Write a network as a file for other runtimes, checked against PyTorch before it is kept.
 
@@ -61,6 +63,7 @@ def export(
         overwrite: replace what is at `output`.
         force: with --int8, write the file even if too few images were compared to exclude a loss of
             more than 5 points.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
     """
     from resnets import model_path
     from resnets.data.sources.opening import files_of
@@ -91,5 +94,5 @@ def export(
         "int8" if int8 else "float16" if fp16 else "float32"
     )
     most = MAX_LOSS if max_loss is None else max_loss
-    options = ExportOptions(to, precision, data, images, tolerance, most, overwrite, force)
+    options = ExportOptions(to, precision, data, images, tolerance, most, overwrite, force, cache)
     say_text(f"{target}: {release(file, target, options)}")

@@ -319,7 +319,7 @@ def _record(
     """What a part is made from."""
     from resnets.deployment.engines.selection import digest
     from resnets.evaluation.parts import record_of
-    from resnets.evaluation.predict import StoredImage
+    from resnets.evaluation.predict import StoredImage, stored_digest_of
 
     if not all(isinstance(each.content, Path | StoredImage) for each in sources):
         raise UsageError("--part and --on take files, folders and patterns, no standard input")
@@ -329,7 +329,8 @@ def _record(
         "tta": computation.tta,
         "features": form.features,
     }
-    return record_of(part, [each.name for each in sources], digest(file), settings)
+    names, stored = [each.name for each in sources], stored_digest_of(sources)
+    return record_of(part, names, digest(file), settings, stored)
 
 
 def _predict_on_ray(

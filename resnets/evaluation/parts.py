@@ -93,6 +93,8 @@ class Record:
         images_digest: SHA-256 of their names, in order.
         model_digest: SHA-256 of the file of the MODEL.
         settings: of the prediction, those that change a row.
+        stored_digest: SHA-256 of what the images in shards hold; None where none are in shards, and
+            in files of versions that did not note it.
     """
 
     part: int
@@ -101,6 +103,7 @@ class Record:
     images_digest: str
     model_digest: str
     settings: Mapping[str, Any]
+    stored_digest: str | None = None
 
     def metadata(self) -> dict[str, str]:
         """For the footer of the part's file."""
@@ -108,14 +111,21 @@ class Record:
 
 
 def record_of(
-    part: Part, names: Sequence[str], model_digest: str, settings: Mapping[str, Any]
+    part: Part,
+    names: Sequence[str],
+    model_digest: str,
+    settings: Mapping[str, Any],
+    stored_digest: str | None = None,
 ) -> Record:
     """The record of a part of the images with these names."""
     total = hashlib.sha256()
     for name in names:
         encoded = name.encode("utf-8", "surrogatepass")
         total.update(b"%d\n" % len(encoded) + encoded)
-    return Record(part.number, part.of, len(names), total.hexdigest(), model_digest, settings)
+    names_digest = total.hexdigest()
+    return Record(
+        part.number, part.of, len(names), names_digest, model_digest, settings, stored_digest
+    )
 
 
 def is_done(record: Record, folder: Path) -> bool:
@@ -274,7 +284,8 @@ def _checked(folder: Path) -> list[Path]:
     """The files of all parts, which belong together and are all there."""
     files = part_files(folder)
     records = {path: _read_record(path) for path in files}
-    first = records[files[0]]
+    stored = next(filter(None, (record.stored_digest for record in records.values())), None)
+    first = replace(records[files[0]], stored_digest=stored)
     for path, record in records.items():
         _refuse_others(record, replace(first, part=_number(path)), path)
         _check_rows(path, record)
@@ -299,9 +310,12 @@ def _refuse_others(actual: Record, expected: Record, path: Path) -> None:
         "model_digest": "it was predicted by another model",
         "images": f"its list has {actual.images:,} images, not {expected.images:,}",
         "images_digest": "its list has other images",
+        "stored_digest": "its images have other content: their shards were written anew",
         "settings": f"it has the settings {_in_words(actual)}, not {_in_words(expected)}",
         "part": f"it holds part {actual.part}",
     }
+    if actual.stored_digest is None or expected.stored_digest is None:
+        del differences["stored_digest"]  # not known
     for name, why in differences.items():
         if getattr(actual, name) != getattr(expected, name):
             raise UsageError(f"{path}: {why}; name another folder, or delete the older parts")

@@ -5,6 +5,7 @@ Shapes: B images of a batch, H x W pixels, C channels, S the side that the netwo
 preprocessing's `resize`, K classes.
 """
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,7 @@ Status = Literal["ok", "not calibrated", "unsure", "unfamiliar", "unreadable"]
 _ACCEPTED: tuple[Status, ...] = ("ok", "not calibrated")
 _AHEAD = 32  # stored images that are announced together, one such group before it is read
 _SHOWN = 50  # predictions in a notebook's table
+_DIGESTS = 1 << 16  # of images, that are taken at a time
 
 
 @dataclass(frozen=True)
@@ -314,6 +316,20 @@ def to_send(sources: Sequence[Source]) -> list[Source]:
             some = [Source(each.name, _bytes_of(each)) for each in some]
         sent += some
     return sent
+
+
+def stored_digest_of(sources: Sequence[Source]) -> str | None:
+    """SHA-256 of what images in shards hold, by the digests in the index; None if none are."""
+    from resnets.data.shards import ShardStorage
+
+    total, some = hashlib.sha256(), False
+    for storage, group in groupby(sources, _storage_of):
+        if isinstance(storage, ShardStorage):
+            some = True
+            rows = (each.content.row for each in group if isinstance(each.content, StoredImage))
+            while piece := list(islice(rows, _DIGESTS)):
+                total.update(storage.stored_digests(np.array(piece)).tobytes())
+    return total.hexdigest() if some else None
 
 
 def _bytes_of(source: Source) -> Path | bytes | Pixels | ContentError:

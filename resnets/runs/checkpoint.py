@@ -61,10 +61,11 @@ class Checkpoints:
             OSError: if it cannot be written, or is read back otherwise than it was written. What
                 was saved before is then untouched.
         """
+        return self.write(serialised(state), step, best_step)
+
+    def write(self, content: memoryview, step: int, best_step: int | None = None) -> Path:
+        """`save` for a state that is bytes already. Another thread may do it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getbuffer()
         path = self.folder / f"step-{step:08d}-{_digest(content)}.pt"
         with replacing(path) as file:
             file.write(content)
@@ -115,6 +116,13 @@ class Checkpoints:
         """Remove what a process that was killed while saving left behind."""
         for path in self.folder.glob(".step-*"):
             path.unlink()
+
+
+def serialised(state: State) -> memoryview:
+    """A state as the bytes of a file, which no later step changes."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
 
 
 def _verify(path: Path) -> None:

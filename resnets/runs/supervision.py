@@ -4,6 +4,7 @@ import copy
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from resnets.format import duration
 from resnets.model_file import Model
 from resnets.runs.budget import Budget
 from resnets.runs.callbacks import CallbackList, Plan
-from resnets.runs.checkpoint import fitting, random_state, set_random_state
+from resnets.runs.checkpoint import fitting, random_state, serialised, set_random_state
 from resnets.runs.folder import RunFolder
 from resnets.runs.logbook import Logbook
 from resnets.runs.stop_signals import StopSignals
@@ -36,6 +37,9 @@ from resnets.training.trainer import (
 class Checkpointer:
     """Saves checkpoints of a run, and keeps it within its budget.
 
+    A state is turned into bytes between two steps. A thread writes them, reads them back and
+    removes older states; the training goes on meanwhile, unless it computes with all cores.
+
     Attributes:
         trainer: whose state it is.
         logbook: of the run.
@@ -47,6 +51,9 @@ class Checkpointer:
         budget: keeps the run within a time; None where it may take any.
         in_memory: whether the best network is kept here, because nothing is written.
         best: the best network by validation, if it is.
+        beside: whether the training goes on while a state is written.
+        saved: when the last state was saved.
+        pending: the state that a thread is writing.
     """
 
     trainer: Trainer
@@ -58,7 +65,9 @@ class Checkpointer:
     budget: Budget | None = None
     in_memory: bool = False
     best: nn.Module | None = None
+    beside: bool = True
     saved: float = field(default_factory=time.monotonic)
+    pending: "Future[None] | None" = None
 
     def note(self, record: TrainerRecord) -> None:
         """Take a record of the trainer."""
@@ -92,39 +101,73 @@ class Checkpointer:
         return True
 
     def due(self) -> bool:
-        """Whether it is time, as the first process sees it."""
+        """Whether it is time, as the first process sees it.
+
+        Raises:
+            OSError: the last state could not be written.
+        """
         if self.folder is None:
             return False
+        if self.pending is not None and self.pending.done():
+            self.settle()
         if self.steps is not None and self.trainer.step % self.steps == 0:
             return True
         return self.seconds is not None and time.monotonic() - self.saved >= self.seconds
 
     def save(self) -> None:
-        """Save the state. All processes call it together; the first writes.
+        """Begin to save the state. All processes call it together; the first writes.
 
         Raises:
-            OSError: if it cannot be written. What was saved before is untouched.
+            OSError: the state before it could not be written.
         """
+        self.settle()
         randoms = from_all(random_state(self.trainer.device))
         state = self.trainer.state()
         if self.folder is not None:
-            try:
-                self.write(self.folder, {"trainer": state, "random": randoms})
-            except OSError as error:
-                raise OSError(
-                    f"the state of step {self.trainer.step} could not be saved in "
-                    f"{self.folder.checkpoints.folder} ({error.strerror}). What was saved before "
-                    f"is whole: make room, then resnets train --resume {self.folder.path}"
-                ) from error
+            self.pending = self.begin(self.folder, {"trainer": state, "random": randoms})
+        if not self.beside:
+            self.settle()
         self.saved = time.monotonic()
 
-    def write(self, folder: RunFolder, state: dict[str, Any]) -> None:
-        """Write a state, with how far the log is."""
+    def begin(self, folder: RunFolder, state: dict[str, Any]) -> "Future[None]":
+        """Have a thread write a state, with how far the log is."""
         logbook = self.logbook
         log: dict[str, Any] = {"log": logbook.lines.size(), "seconds": logbook.elapsed}
         log |= {} if self.budget is None else {"budget": self.budget.state()}
-        best = self.trainer.best_step or None
-        folder.checkpoints.save(state | log | self.identity, self.trainer.step, best)
+        content = serialised(state | log | self.identity)
+        step, best = self.trainer.step, self.trainer.best_step or None
+        pool = ThreadPoolExecutor(1, "checkpoint")
+        written = pool.submit(_write, folder, content, step, best)
+        pool.shutdown(wait=False)  # the thread ends with its work
+        return written
+
+    def settle(self) -> None:
+        """Wait until the state that was saved last is on the disk, and read back.
+
+        Raises:
+            OSError: it cannot be written. What was saved before is untouched.
+        """
+        pending = self.pending
+        if pending is not None:
+            wait([pending])  # Ctrl-C may interrupt it; the thread is then still known
+            self.pending = None
+            pending.result()
+
+
+def _write(folder: RunFolder, content: memoryview, step: int, best: int | None) -> None:
+    """Write a state, as a thread does it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        folder.checkpoints.write(content, step, best)
+    except OSError as error:
+        raise OSError(
+            f"the state of step {step} could not be saved in {folder.checkpoints.folder} "
+            f"({error.strerror}). What was saved before is whole: make room, then resnets train "
+            f"--resume {folder.path}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -165,6 +208,7 @@ def follow(
     Raises:
         BaseException: what a callback raised, once the state is saved.
         KeyboardInterrupt: before the first step is done, or with several processes.
+        OSError: a state cannot be written.
     """
     try:
         return _follow(checkpointer, callback_list, signals, model)
@@ -174,6 +218,8 @@ def follow(
         if signals.exits or not alone or not trainer.step:
             raise
         return Stop(signal.SIGINT.name, signal.SIGINT)
+    finally:
+        checkpointer.settle()
 
 
 def _follow(
@@ -217,6 +263,7 @@ def _follow(
         if checkpointer.budget is not None and measured:
             checkpointer.budget.saved()
         if stop:
+            checkpointer.settle()
             return _stop_reason(signals, callback_list, failure)
     return None
 

@@ -27,7 +27,7 @@ from resnets.evaluation.history import History
 from resnets.evaluation.outputs import Logits
 from resnets.fields import check
 from resnets.format import duration, milliseconds, parse_duration, plural
-from resnets.machine import machine, settle_memory, settle_threads
+from resnets.machine import cores, machine, settle_memory, settle_threads
 from resnets.model_file import CONFIG, Description, Model, current_versions
 from resnets.networks import ResNet, build
 from resnets.networks.resnet import least_side, refuse_small
@@ -614,7 +614,14 @@ def _checkpointer(session: _Session, trainer: Trainer, logbook: Logbook) -> Chec
     return Checkpointer(
         *(trainer, logbook, setup.identity(), session.folder, *every, session.limit),
         in_memory=session.in_memory,
+        beside=_has_idle_core(setup),
     )
+
+
+def _has_idle_core(setup: Setup) -> bool:
+    """Whether the training leaves a core to a thread: on a GPU, or with few threads."""
+    on_machine = setup.process.on_machine or 1
+    return setup.device.type != "cpu" or on_machine * torch.get_num_threads() < cores()
 
 
 def _scored(

@@ -1,22 +1,28 @@
 """Signs of life by which processes that wait for each other can name the one that is missing."""
 
+import math
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
+from resnets.files import read_text
 from resnets.format import duration, plural
 
 _EVERY = 2.0  # seconds between two signs
 _LATE = 2.5  # of these without a new sign: there is none
 _LOST = 30  # of these without a new sign, where there is no time limit: the process is lost
 _POLLS = 10  # in the time between two signs
+_NOISE = 0.01  # seconds of a processor that say nothing
+_THREADS = Path("/proc/self/task")
 
 
 @dataclass(frozen=True)
@@ -26,21 +32,66 @@ class _Sign:
     Attributes:
         number: of signs that it has given.
         exchanges: how many exchanges with the others it has begun.
+        worked: seconds for which it has computed, or waited for others.
         machine: where it runs.
     """
 
     number: int
     exchanges: int
+    worked: float
     machine: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """What `__str__` made."""
-        number, exchanges, machine = text.split(" ", 2)
-        return cls(int(number), int(exchanges), machine)
+        number, exchanges, worked, machine = text.split(" ", 3)
+        return cls(int(number), int(exchanges), float(worked), machine)
 
     def __str__(self) -> str:
-        return f"{self.number} {self.exchanges} {self.machine}"
+        return f"{self.number} {self.exchanges} {self.worked:.4f} {self.machine}"
+
+
+class _Watch:
+    """Notices which of the processes that are waited for has gone, or hangs.
+
+    Args:
+        every: seconds between two signs.
+        patience: seconds for which a process may do nothing.
+    """
+
+    def __init__(self, every: float, patience: float) -> None:
+        self.every, self.patience = every, patience
+        self.lives: dict[int, tuple[float, int]] = {}  # when a new sign was seen last, its number
+        self.works: dict[int, tuple[float, float]] = {}  # and when it had done something more
+
+    def look(self, signs: Mapping[int, _Sign]) -> None:
+        """Take the last signs of the processes that are waited for, by rank.
+
+        Raises:
+            ChildProcessError: one gives no sign of life any more, or has done nothing for too long.
+        """
+        now = time.monotonic()
+        for rank, sign in signs.items():
+            if self.lives.get(rank, (now, 0))[1] != sign.number:
+                self.lives[rank] = (now, sign.number)
+            _, worked = self.works.setdefault(rank, (now, sign.worked))
+            if abs(sign.worked - worked) > _NOISE:  # less where threads have ended
+                self.works[rank] = (now, sign.worked)
+        silent = {rank: now - self.lives[rank][0] for rank in signs}
+        idle = {rank for rank in signs if now - self.works[rank][0] > self.patience}
+        lost = [
+            rank
+            for rank, seconds in silent.items()
+            if seconds >= _LOST * self.every or (rank in idle and seconds > _LATE * self.every)
+        ]
+        if lost:
+            raise ChildProcessError(f"{_names({r: signs[r] for r in lost})} gives no sign of life")
+        if idle:
+            raise ChildProcessError(
+                f"{_names({rank: signs[rank] for rank in idle})} lives, but has done nothing for "
+                f"{duration(self.patience)}: the disk or server that it reads from may not answer "
+                "(--wait-for-processes says how long to wait)"
+            )
 
 
 class Heartbeat:
@@ -51,14 +102,25 @@ class Heartbeat:
         rank: of this process.
         size: how many there are.
         every: seconds between two signs.
+        patience: seconds for which another process may do nothing while this one waits for it.
 
     Attributes:
         exchanges: how many exchanges this process has begun; who waits counts them up.
+        waited: seconds for which this process has waited for others, see `wait_for`.
     """
 
-    def __init__(self, store: Store, rank: int, size: int, every: float = _EVERY) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        every: float = _EVERY,
+        patience: float = math.inf,
+    ) -> None:
         self.store, self.rank, self.size, self.every = store, rank, size, every
+        self.patience = patience
         self.exchanges = self.signs = 0
+        self.waited = 0.0
         self.machine = socket.gethostname()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._beat, name="signs of life", daemon=True)
@@ -86,14 +148,19 @@ class Heartbeat:
     def give(self) -> None:
         """Give a sign."""
         self.signs += 1
-        self.store.set(_key(self.rank), str(_Sign(self.signs, self.exchanges, self.machine)))
+        worked = _worked(self.thread) + self.waited
+        sign = _Sign(self.signs, self.exchanges, worked, self.machine)
+        self.store.set(_key(self.rank), str(sign))
 
     def tell(self, word: str) -> None:
         """Tell the others a word, by which they learn how far this process has come."""
         self.store.set(_key_of_word(word, self.rank), "")
 
     def wait_for(self, word: str, ranks: Sequence[int], say: Callable[[str, str], None]) -> None:
-        """Wait until other processes have told a word, for as long as they live.
+        """Wait until other processes have told a word, for as long as they live and do something.
+
+        A process that neither computes nor waits for others hangs, as where a disk or a server
+        does not answer; its thread gives signs of life all the same.
 
         Args:
             word: see `tell`.
@@ -102,24 +169,22 @@ class Heartbeat:
                 "5 s"; again and again.
 
         Raises:
-            ChildProcessError: one of them gives no sign of life any more; it names that one.
+            ChildProcessError: one of them gives no sign of life any more, or has done nothing for
+                as long as `patience` says; it names that one.
         """
         began = look_at = time.monotonic()
-        pause = _LATE * self.every
-        before: Mapping[int, _Sign] = {}
+        pause, watch = _LATE * self.every, _Watch(self.every, self.patience)
         while not self.store.check([_key_of_word(word, rank) for rank in ranks]):
             time.sleep(self.every / _POLLS)
+            self.waited += self.every / _POLLS
             if time.monotonic() < look_at + pause:
                 continue
             look_at += pause
             signs = self._without(word, ranks)
-            lost = {rank: sign for rank, sign in signs.items() if before.get(rank) == sign}
-            if lost:
-                raise ChildProcessError(f"{_names(lost)} gives no sign of life")
+            watch.look(signs)
             if signs:
                 say(_names(signs), duration(time.monotonic() - began))
-            pause = min(2 * pause, _LOST * self.every)
-            before = signs if pause == _LOST * self.every else {}
+            pause = min(2 * pause, _LOST * self.every, max(self.patience / 4, self.every))
 
     def _without(self, word: str, ranks: Sequence[int]) -> dict[int, _Sign]:
         """The last sign of each process that has not told a word yet, by rank."""
@@ -168,6 +233,32 @@ def _names(signs: Mapping[int, _Sign]) -> str:
 
 def _key_of_word(word: str, rank: int) -> str:
     return f"resnets/{word} by {rank}"
+
+
+def _worked(besides: threading.Thread) -> float:
+    """Seconds for which the threads of Python that live have computed, without one of them.
+
+    Threads of other libraries wake up again and again for nothing, those of gloo a hundred times a
+    second. Where the system does not tell the time of a thread, it is that of the clock: who hangs
+    is then not told from who works.
+    """
+    others = [each for each in threading.enumerate() if each is not besides]
+    numbers = {each.native_id for each in others if each is not threading.main_thread()}
+    numbers.add(os.getpid())  # the main thread, whose number Python may not know after a fork
+    try:
+        return sum(_seconds_of(number) for number in numbers if number is not None)
+    except FileNotFoundError:
+        return time.monotonic()
+
+
+def _seconds_of(thread: int) -> float:
+    """Seconds for which a thread has computed; 0 where it has ended."""
+    try:
+        return int(read_text(_THREADS / str(thread) / "schedstat").split()[0]) / 1e9
+    except OSError:
+        if not (_THREADS / str(threading.get_native_id()) / "schedstat").exists():
+            raise FileNotFoundError from None
+        return 0.0
 
 
 def _key(rank: int) -> str:

@@ -60,7 +60,8 @@ def processes(device: torch.device, timeout: float = _PATIENCE) -> Iterator[Proc
     )
     try:
         on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
-        with Heartbeat(group.store, group.rank, group.size) as heartbeat:
+        beats = Heartbeat(group.store, group.rank, group.size, patience=timeout)
+        with beats as heartbeat:
             _heartbeats.append(heartbeat)
             yield ProcessRank(group.rank, group.size, on_machine, group.launch)
     finally:
@@ -74,14 +75,16 @@ def first_of_machine_first(notify: Callable[[str], None]) -> Iterator[None]:
 
     So these find in the machine's caches what it put there, such as the index of a folder and the
     digests of its images, instead of each listing and reading all of it at the same time. In the
-    end all processes wait for the slowest machine: without a time limit as long as it gives signs
-    of life, since reading millions of images may take longer than any other step.
+    end all processes wait for the slowest machine: as long as it is at work, since reading millions
+    of images may take longer than any other step. A process that does nothing for as long as
+    processes wait for each other is taken to hang.
 
     Args:
         notify: takes a line for the user, in the first process of all.
 
     Raises:
-        ChildProcessError: a process that is waited for gives no sign of life; it names that one.
+        ChildProcessError: a process that is waited for gives no sign of life or does nothing; it
+            names that one.
     """
     if not _heartbeats:
         yield

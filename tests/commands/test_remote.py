@@ -80,6 +80,14 @@ def test_evaluation_and_doctor_find_the_same(
         assert outputs[0] == outputs[1]
 
 
+def test_doctor_fetches_each_image_once(server: RangeServer, tmp_path: Path) -> None:
+    done = call("doctor", server.address, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    size = sum(path.stat().st_size for path in server.folder.glob("*.tar"))
+    asked = [(start, stop) for path, start, stop in server.asked if path.endswith(".tar")]
+    assert 0 < sum(stop - start for start, stop in asked) <= size
+
+
 def test_prediction_names_the_originals(shards: Path, server: RangeServer, tmp_path: Path) -> None:
     rows = {}
     for data in (shards.parent / "photos", shards, server.address):
@@ -130,6 +138,7 @@ def test_a_place_without_shards_or_out_of_reach_is_one_clear_line(
         *("compare MODEL MODEL DATA", "report MODEL DATA --output OUT.html"),
         *("predict MODEL DATA", "explain MODEL DATA --output OUT", "find-lr DATA --plot OUT.png"),
         "convert MODEL --to torchvision --output OUT.pth --verify DATA",
+        "export MODEL --to onnx --output OUT.onnx --data DATA",
     ],
 )
 def test_a_cache_is_for_addresses_and_has_a_size(
@@ -193,3 +202,18 @@ def test_a_conversion_opens_an_address_with_the_cache_that_was_asked_for(
     assert done.returncode == 0, done.stderr
     assert len(sizes) >= 2
     assert set(sizes) == {10**9}
+
+
+@pytest.mark.slow
+def test_a_second_export_reads_its_images_from_the_cache(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    line = "export MODEL --to onnx --output out.onnx --overwrite --data DATA --cache 1GB"
+    asked = list[int]()
+    for _ in range(2):
+        done = call(*words(line, MODEL=MODEL, DATA=server.address), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        asked.append(sum(path.endswith(".tar") for path, _, _ in server.asked))
+        server.asked.clear()
+    assert asked[0] > asked[1] == 0

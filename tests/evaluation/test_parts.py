@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -168,6 +169,44 @@ def test_merging_refuses_what_is_mixed_or_damaged(
         done = call(*words)
         assert (done.returncode, reason in done.stderr) == (code, True), done.stderr
     assert not (tmp_path / "all.parquet").exists()
+
+
+def test_shards_that_were_written_anew_between_two_parts_are_noticed(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Parts of versions that did not note what the images hold go with any."""
+    sound = photos / "deep"
+
+    def shard(quality: int) -> None:
+        words = ("--output", tmp_path / "shards", "--size", 16, "--quality", quality)
+        done = call("shard", sound.parent, *words, "--skip-unreadable")
+        assert done.returncode == 0, done.stderr
+
+    def part(number: int, folder: str) -> tuple[int, str]:
+        words = ("--part", f"{number}/2", "--output", tmp_path / folder)
+        return predict(model, tmp_path / "shards", *words)
+
+    def merge() -> tuple[int, str]:
+        done = call("merge", tmp_path / "parts", "--output", tmp_path / "all.parquet")
+        return done.returncode, done.stderr
+
+    shard(90)
+    assert (part(1, "parts")[0], part(1, "before")[0], part(2, "before")[0]) == (0, 0, 0)
+    shard(30)
+    for number in (1, 2):
+        code, message = part(number, "parts")
+        assert (code, "written anew" in message) == (2, True), message
+    assert part(2, "after")[0] == 0
+    name = "part-00002-of-00002.parquet"
+    shutil.copy(tmp_path / "after" / name, tmp_path / "parts" / name)
+    code, message = merge()
+    assert (code, "written anew" in message) == (2, True), message
+    table = pq.read_table(tmp_path / "parts" / name)
+    record = json.loads(table.schema.metadata[b"resnets.part"])
+    del record["stored_digest"]
+    earlier = table.replace_schema_metadata({"resnets.part": json.dumps(record)})
+    pq.write_table(earlier, tmp_path / "parts" / name)
+    assert merge()[0] == 0
 
 
 def test_flags_that_do_not_go_together_are_refused(

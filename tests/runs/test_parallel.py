@@ -375,6 +375,34 @@ def test_a_process_that_hangs_is_named_by_the_one_that_waits_for_it(tmp_path: Pa
     assert "0 waited in vain" in done.stdout
 
 
+HANGS_WHILE_IT_OPENS = """
+import time
+from functools import partial
+import torch
+from resnets.training import parallel
+
+parallel.Heartbeat = partial(parallel.Heartbeat, every=0.5)
+try:
+    with parallel.processes(torch.device("cpu"), timeout=2) as process:
+        with parallel.first_of_machine_first(print):
+            began = time.monotonic()
+            while process.rank == 0 and time.monotonic() < began + 4:
+                sum(range(100_000))  # at work
+            time.sleep(12 * process.rank)
+except ChildProcessError as error:
+    assert process.rank or "process 1 on" in str(error) and "done nothing" in str(error), error
+    print(process.rank, "waited in vain")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_while_it_opens_the_data_is_named(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS_WHILE_IT_OPENS, encoding="utf-8")
+    done = several(script=tmp_path / "hangs.py")
+    assert done.returncode == 0, done.stderr
+    assert "0 waited in vain" in done.stdout
+
+
 def test_alone_every_exchange_is_the_identity() -> None:
     values = torch.tensor([1.0, 2.0])
     assert total(values) is values

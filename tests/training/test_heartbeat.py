@@ -1,7 +1,7 @@
 """A process that is missing is named by those that wait for it."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -46,7 +46,13 @@ def test_only_failed_exchanges_are_told_so(four: list[Heartbeat]) -> None:
 
 
 @pytest.fixture
-def on_sleep(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+def worked() -> list[float]:
+    """The seconds for which a process that gives a sign has computed."""
+    return [0.0]
+
+
+@pytest.fixture
+def on_sleep(monkeypatch: pytest.MonkeyPatch, worked: list[float]) -> list[Callable[[], object]]:
     """What happens in each pause of who waits: each takes a second, by a clock that only it moves.
 
     What the list holds last happens in every further pause.
@@ -59,6 +65,7 @@ def on_sleep(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
         (events.pop(0) if len(events) > 1 else events[0])()
 
     monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(heartbeat, "_worked", lambda _: worked[0])
     return events
 
 
@@ -66,7 +73,7 @@ def on_sleep(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 def two_machines(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes this process one of four, on two machines."""
     store = HashStore()
-    processes = [Heartbeat(store, rank, 4) for rank in range(4)]
+    processes = [Heartbeat(store, rank, 4, patience=1800) for rank in range(4)]
     for process in processes:
         process.give()
 
@@ -131,6 +138,46 @@ def test_who_dies_while_the_others_wait_for_it_is_named(
         parallel.first_of_machine_first(print),
     ):
         pytest.fail("the first has not opened the data")
+
+
+@pytest.mark.parametrize(("share", "hangs"), [(0.0, True), (0.000004, True), (0.0001, False)])
+def test_who_lives_and_does_nothing_is_named(
+    two_machines: Callable[[int], None],
+    on_sleep: list[Callable[[], object]],
+    worked: list[float],
+    share: float,
+    hangs: bool,
+) -> None:
+    """Process 2 opens the data and uses a share of a processor; process 3 waits for it."""
+    lines: list[str] = []
+
+    def live() -> None:
+        worked[0] += share
+        for rank in (2, 3):
+            two_machines(rank)
+            own = parallel._heartbeats[0]
+            own.waited += rank == 3
+            own.give()
+        if len(lines) > 40:
+            opened(two_machines, 2, 3)()
+
+    on_sleep += [opened(two_machines, 1), live]
+    two_machines(0)
+    error = pytest.raises(ChildProcessError, match=r"process 2 on [^ ]+ lives, but .*30 min")
+    with error if hangs else nullcontext(), parallel.first_of_machine_first(lines.append):
+        pass
+    assert hangs or len(lines) > 40
+
+
+def test_who_is_killed_is_not_said_to_live_however_short_the_patience(
+    on_sleep: list[Callable[[], object]],
+) -> None:
+    store = HashStore()
+    one, two = (Heartbeat(store, rank, 2, patience=10) for rank in range(2))
+    two.give()
+    on_sleep.append(lambda: None)
+    with pytest.raises(ChildProcessError, match="no sign of life"):
+        one.wait_for("ready", [1], lambda *_: None)
 
 
 def test_an_error_of_the_first_process_lets_the_others_go_on(

@@ -255,7 +255,7 @@ _UNREADABLE = (  # exceptions of pyarrow and of damaged descriptions
     *(pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError),
     *(OverflowError, RecursionError, MemoryError),
 )
-_IN_MEMORY = 2**28  # bytes of a split's parquet files; images of larger ones are memory-mapped
+IN_MEMORY = 2**28  # bytes of a split's parquet files; images of larger ones are memory-mapped
 
 
 def _parquet_files(folder: Path) -> tuple[list[Path], tuple[PassedOver, ...]]:
@@ -280,11 +280,16 @@ def may_hold_images(file: Path) -> bool:
         return True
 
 
-def read_parquet(path: Path) -> SourceContent:
+def read_parquet(path: Path, unpacked: Path | None = None) -> SourceContent:
     """Read a parquet file, or all below a folder.
 
     A file belongs to the split that its name begins with (train-00000-of-00004.parquet) or that a
     folder above it is named after (train/0000.parquet).
+
+    Args:
+        path: of the file or folder.
+        unpacked: the folder to unpack images into where they are too large for the memory; None
+            for the cache.
 
     Raises:
         ContentError: a file is broken, or has no column of images or of labels.
@@ -295,7 +300,7 @@ def read_parquet(path: Path) -> SourceContent:
         schema = _open_file(first).schema_arrow
         columns = choose_columns(schema, _features(schema), str(first))
     labels = {split: _read_column(files, columns.label) for split, files in by_split.items()}
-    storages = {split: _store(files, columns.image) for split, files in by_split.items()}
+    storages = {split: _store(files, columns.image, unpacked) for split, files in by_split.items()}
     with _parquet_errors(path):
         images, warnings = labelled_splits(columns, storages, labels, str(path))
     declared = bool(columns.class_names)
@@ -404,13 +409,19 @@ def _read_column(files: Sequence[Path], name: str) -> Any:
         return pa.chunked_array(chunks, type=kind)
 
 
-def _store(files: Sequence[Path], image: str) -> Storage:
-    """The images of several files: in memory if they are small, else mapped from a file."""
+def _store(files: Sequence[Path], image: str, place: Path | None = None) -> Storage:
+    """The images of several files: in memory if they are small, else mapped from a file.
+
+    Args:
+        files: of a split.
+        image: the column of images.
+        place: where that file is; None for the cache.
+    """
     rows = RowNames.of([file.name for file in files], [_count_rows(file) for file in files])
-    if sum(file.stat().st_size for file in files) <= _IN_MEMORY:
+    if sum(file.stat().st_size for file in files) <= IN_MEMORY:
         return ArrowStorage(_encoded_images(_read_column(files, image)), rows)
     try:
-        return MappedStorage(_arrow_file(files, image, cache_folder()), rows)
+        return MappedStorage(_arrow_file(files, image, place or cache_folder()), rows)
     except OSError as error:
         warn_of_cache(error)
         return MappedStorage(_arrow_file(files, image, temporary_folder()), rows)

@@ -6,24 +6,19 @@ they were looked through. In parquet files, images are packed together, so that 
 into the cache, where they stay.
 """
 
-import hashlib
 import itertools
 import re
-import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from resnets.data.remote import RemoteFolder
-from resnets.data.remote.failures import RemoteError
+from resnets.data.remote.copies import copied
 from resnets.data.remote.fetching import scheme_of
 from resnets.data.shards import INDEX
-from resnets.data.sources.parquet import read_parquet
+from resnets.data.sources.parquet import IN_MEMORY, read_parquet
 from resnets.data.sources.shards import read_shards
 from resnets.data.sources.webdataset import read_tars_in
 from resnets.data.splits import SourceContent
 from resnets.errors import UsageError
-from resnets.files import cache_folder, replacing, temporary_folder, warn_of_cache
-from resnets.json_text import to_json
 
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MOST = 100_000  # files of a range
@@ -35,10 +30,11 @@ def read_address(address: str, cache_bytes: int) -> SourceContent:
     Args:
         address: of a folder of shards, of a tar or parquet file, of several by a range such as
             train-{0000..0012}.tar, or of a folder of them in a bucket.
-        cache_bytes: of the cache on the local disk for images that are read by ranges.
+        cache_bytes: of the cache on the local disk: for images that are read by ranges, and for
+            the copies of all parquet files, for which 0 is no limit.
 
     Raises:
-        UsageError: the range means nothing.
+        UsageError: the range means nothing, or the copies would take more than the cache.
         ContentError: a file is missing or damaged.
         OSError: the address cannot be reached.
     """
@@ -82,27 +78,5 @@ def _read_files(folder: RemoteFolder, files: Sequence[str], address: str) -> Sou
     """Read tar files, or copies of parquet files."""
     if files[0].lower().endswith(".tar"):
         return read_tars_in(folder, files, address)
-    return read_parquet(_copies(folder, files))
-
-
-def _copies(folder: RemoteFolder, files: Sequence[str]) -> Path:
-    """A folder with copies of remote files, kept in the cache as long as the files are the same."""
-    state = to_json([folder.address, *((file, folder.version(file)) for file in files)])
-    name = hashlib.sha256(state.encode()).hexdigest()[:32]
-    try:
-        return _copied(folder, files, cache_folder() / "copies" / name)
-    except RemoteError:
-        raise
-    except OSError as error:
-        warn_of_cache(error)
-    return _copied(folder, files, temporary_folder() / name)
-
-
-def _copied(folder: RemoteFolder, files: Sequence[str], copies: Path) -> Path:
-    """The folder of copies, with those that it lacks."""
-    copies.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        if not (copies / file).exists():
-            with folder.stream(file) as stream, replacing(copies / file) as target:
-                shutil.copyfileobj(stream, target, 1 << 20)
-    return copies
+    copies = copied(folder, files, IN_MEMORY)
+    return read_parquet(copies, unpacked=copies)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 
+from resnets.data.sources.objects import Data
 from resnets.deployment.engines import open_engine
 from resnets.deployment.engines.torch import open_program
 from resnets.deployment.export.graph import deployed
@@ -240,7 +241,7 @@ def images_for(model: Model, data: str | None, number: int = IMAGES) -> tuple[li
     return sample_images(model, chosen, number), describe_images(chosen)
 
 
-def choose_export_images(model: Model, data: str | None) -> EvaluationImages:
+def choose_export_images(model: Model, data: Data | None) -> EvaluationImages:
     """The images on which to check an export: those that `evaluate` takes; see `images_for`.
 
     If the network was trained on all of them, they are taken nevertheless: they are good enough to
@@ -255,7 +256,7 @@ def choose_export_images(model: Model, data: str | None) -> EvaluationImages:
         return _evaluation_images("digits", model)
 
 
-def _evaluation_images(source: str, model: Model) -> EvaluationImages:
+def _evaluation_images(source: Data, model: Model) -> EvaluationImages:
     """The images of a source that `evaluate` takes, whatever its classes."""
     description = [model.description]
     try:

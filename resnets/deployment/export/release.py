@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from resnets.data.sources.objects import Data
+from resnets.data.sources.opening import with_cache
 from resnets.deployment.engines.selection import digest
 from resnets.deployment.export import triton
 from resnets.deployment.export.files import (
@@ -46,6 +48,7 @@ class ExportOptions:
         max_loss: largest allowed loss of accuracy by int8, in percentage points.
         overwrite: replace a network in Triton's repository.
         force: write int8 even if too few images were compared to know its loss.
+        cache: of images at an address on the local disk, such as 50GB; None for none.
     """
 
     to: _Destination
@@ -56,6 +59,7 @@ class ExportOptions:
     max_loss: float = MAX_LOSS
     overwrite: bool = False
     force: bool = False
+    cache: str | None = None
 
 
 def output_path(file: Path, output: Path | None, to: _Destination) -> Path:
@@ -95,8 +99,9 @@ def release(file: Path, target: Path, options: ExportOptions) -> str:
     if options.to == "triton":
         triton.check_name(target.name)
     model = load(file)
-    chosen = _int8_images(model, options.data) if options.precision == "int8" else None
-    compared = choose_export_images(model, options.data)
+    data = _data(model, options)
+    chosen = _int8_images(model, data) if options.precision == "int8" else None
+    compared = choose_export_images(model, data)
     images, words = sample_images(model, compared, options.images), describe_images(compared)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
@@ -105,7 +110,7 @@ def release(file: Path, target: Path, options: ExportOptions) -> str:
         if options.precision == "float16":
             results.append(f"fp16: {convert_to_float16(model, trial, trial, images, words)}")
         if chosen is not None:
-            results.append(_quantise(model, trial, chosen, options))
+            results.append(_quantise(model, trial, chosen, data, options))
         if options.to == "triton":
             results.append(_write_to_triton(model, trial, target, options.overwrite))
         else:
@@ -114,7 +119,18 @@ def release(file: Path, target: Path, options: ExportOptions) -> str:
     return "\n".join([*results, *(f"warning: {text}" for text in warnings)])
 
 
-def _int8_images(model: Model, data: str | None) -> EvaluationImages:
+def _data(model: Model, options: ExportOptions) -> Data | None:
+    """The images that are given, with their cache; None if none are.
+
+    Raises:
+        UsageError: there is a cache, but no images at an address.
+    """
+    if options.cache is None:
+        return options.data
+    return with_cache(options.data or model.description.data.get("source", ""), options.cache)
+
+
+def _int8_images(model: Model, data: Data | None) -> EvaluationImages:
     """New images on which to evaluate int8, and training images to calibrate it.
 
     Raises:
@@ -126,7 +142,7 @@ def _int8_images(model: Model, data: str | None) -> EvaluationImages:
             "int8 is calibrated and evaluated on labelled images: give them with --data"
         )
     try:
-        return choose_images(str(source), model.description, FITTING)
+        return choose_images(source, model.description, FITTING)
     except NothingNewError as error:
         raise UsageError(f"{error.problem}; give other labelled images with --data") from None
     except UsageError as error:
@@ -134,9 +150,15 @@ def _int8_images(model: Model, data: str | None) -> EvaluationImages:
         raise UsageError(f"{error}{hint}") from None
 
 
-def _quantise(model: Model, file: Path, chosen: EvaluationImages, options: ExportOptions) -> str:
+def _quantise(
+    model: Model,
+    file: Path,
+    chosen: EvaluationImages,
+    data: Data | None,
+    options: ExportOptions,
+) -> str:
     """Quantise an exported file in place; the results as lines of text."""
-    source = str(options.data or model.description.data.get("source"))
+    source = data or str(model.description.data.get("source"))
     try:
         validation = recalibration.choose_calibration_images(
             source, model.description, "validation"

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from resnets.data.grouping import find_groups
+from resnets.data.labelled import LabelledImages
 from resnets.data.white_level import find_white_level
 from resnets.evaluation.doctor.duplicates import (
     LEAST,
@@ -30,7 +31,7 @@ from resnets.evaluation.doctor.duplicates import (
     duplicates_within,
     similarity_threshold,
 )
-from resnets.evaluation.doctor.inspection import inspect
+from resnets.evaluation.doctor.inspection import Sample, inspect
 
 Level = Literal["error", "warning", "note"]
 _Classes = Mapping[str, int]  # number of images by class
@@ -314,8 +315,18 @@ def diagnose(
     """
     grouping = find_groups(content, content.images, group_by) if group_by is not None else None
     names = sorted(content.images, key=_ORDER.index)
-    white = find_white_level(content.images[names[0]]).white  # of train, or of all
-    splits = {name: inspect(content.images[name].with_white(white), progress) for name in names}
+    first = content.images[names[0]]  # train, or all
+    sample = Sample(first.storage)
+    sampled = LabelledImages(sample, first.labels, first.class_names, first.indices)
+    white = find_white_level(sampled).white
+    splits = {
+        name: inspect(
+            content.images[name].with_white(white),
+            progress,
+            sample.kept if name == names[0] else None,  # splits may share a storage, not images
+        )
+        for name in names
+    }
     similarity = similarity_threshold(
         np.concatenate([split.prints.hashes for split in splits.values()])
     )

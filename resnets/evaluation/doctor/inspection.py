@@ -1,6 +1,6 @@
 """Decoding every image of a data set: which cannot be read, which are unusual, fingerprints."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -8,16 +8,18 @@ import numpy as np
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.shards import ShardStorage
-from resnets.data.storage import Pixels, in_threads
+from resnets.data.storage import Pixels, Storage, expect, in_threads, reads_ahead
 from resnets.errors import ContentError
 from resnets.evaluation.doctor.duplicates import Fingerprints, concatenated, fingerprints
 from resnets.evaluation.logits import Booleans, Integers
-from resnets.images import Probe, White, decode, probe, read_deep
+from resnets.images import Probe, White, decode, from_pixels, probe, read_deep
 from resnets.images.memory_budget import IN_USE
 from resnets.images.probing import ENDINGS
 from resnets.images.white import Clipped, clipped
 
 _CHUNK = 64  # images that a thread decodes at a time
+_KEPT = 256 << 20  # bytes of a sample that are kept until its images are decoded
+Content = bytes | Pixels  # of an image, as its storage has it
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,57 @@ class _Chunk:
     clipped: list[tuple[int, Clipped]]
 
 
-def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: None) -> Inspected:
+class Sample:
+    """A storage that keeps the images that are read of it, for `inspect`, as far as memory allows.
+
+    Attributes:
+        kept: by their numbers in the storage.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage, self.room = storage, _KEPT
+        self.kept: dict[int, Content] = {}
+        self.name, self.digests = storage.name, storage.digests
+
+    def __len__(self) -> int:
+        return len(self.storage)
+
+    def read(self, index: int) -> Content:
+        """The image, kept or as the storage has it."""
+        if index in self.kept:
+            return self.kept[index]
+        content = self.storage.read(index)
+        size = content.nbytes if isinstance(content, np.ndarray) else len(content)
+        if size <= self.room:
+            self.kept[index] = content
+            self.room -= size
+        return content
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the storage does."""
+        return reads_ahead(self.storage)
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Tell the storage which of its images will be read soon."""
+        expect(self.storage, [index for index in indices if index not in self.kept])
+
+
+def inspect(
+    images: LabelledImages,
+    progress: Callable[[int], None] = lambda _: None,
+    sample: MutableMapping[int, Content] | None = None,
+) -> Inspected:
     """Decode every image of a split, once.
 
     Args:
         images: the split.
         progress: called with the number of images done since the last call.
+        sample: images that were read before, by their numbers in the storage; they are taken out.
     """
     chunks = []
-    for chunk in in_threads(lambda part: _inspect_range(images, part), len(images), _CHUNK):
+    known = {} if sample is None else sample
+    for chunk in in_threads(lambda part: _inspect_range(images, part, known), len(images), _CHUNK):
         chunks.append(chunk)
         progress(len(chunk.rows) + len(chunk.unreadable))
     rows = np.array([row for chunk in chunks for row in chunk.rows], dtype=np.int64).reshape(-1, 4)
@@ -80,16 +124,20 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
     )
 
 
-def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
-    """Decode some images."""
+def _inspect_range(
+    images: LabelledImages, part: range, sample: MutableMapping[int, Content]
+) -> _Chunk:
+    """Decode some images, of which those of a sample were read before."""
     chunk = _Chunk([], [], fingerprints([]), [], [])
-    images.expect(part)
+    images.expect([index for index in part if images.indices[index] not in sample])
 
     def decoded() -> Iterator[Pixels]:
         for index in part:
             IN_USE.end()  # the previous image is done
             try:
-                pixels, odd, above = _read_image(images, index)
+                content = sample.pop(int(images.indices[index]), None)
+                pixels, odd, above = _read_image(images, index, content)
+                del content
                 if above.values:
                     chunk.clipped.append((index, above))
             except ContentError as error:
@@ -111,15 +159,22 @@ def _clipped_values(data: bytes, white: White) -> Clipped:
     return Clipped() if deep is None else clipped(*deep, white)
 
 
-def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str], Clipped]:
+def _read_image(
+    images: LabelledImages, index: int, content: Content | None
+) -> tuple[Pixels, dict[str, str], Clipped]:
     """The pixels of an image, what is unusual about its file, and values above white.
+
+    Args:
+        images: the split.
+        index: of the image.
+        content: of the image; None if it was not read yet.
 
     Raises:
         ContentError: it cannot be read or decoded; the message does not name it.
     """
-    data = images.storage.read(int(images.indices[index]))
+    data = images.storage.read(int(images.indices[index])) if content is None else content
     if isinstance(data, np.ndarray):
-        return images.pixels(index, 3), {}, Clipped()
+        return np.array(from_pixels(data, 3)), {}, Clipped()
     name = "" if isinstance(images.storage, ShardStorage) else images.names[index]
     pixels, odd = decode(data, channels=3, white=images.white), _oddities(probe(data), name)
     return pixels, odd, _clipped_values(data, images.white) if "deep" in odd else Clipped()

@@ -217,7 +217,7 @@ def test_images_reach_a_worker_process(
     monkeypatch: pytest.MonkeyPatch,
     in_memory: int,
 ) -> None:
-    monkeypatch.setattr(parquet, "_IN_MEMORY", in_memory)
+    monkeypatch.setattr(parquet, "IN_MEMORY", in_memory)
     monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
     images = read_parquet(write("train.parquet", [0, 1] * 5)).images["train"]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -232,7 +232,7 @@ def test_large_files_are_mapped_once_and_again_when_they_change(
     write("train-0.parquet", [0, 1] * 300)
     folder = write("train-1.parquet", [1, 0, 0], seed=1)
     expected = read_parquet(folder).images["train"]
-    monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
+    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
     monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
     for _ in range(2):
         images = read_parquet(folder).images["train"]
@@ -249,7 +249,7 @@ def test_a_file_that_changed_within_a_tick_of_the_clock_is_unpacked_again(
 ) -> None:
     """A file of the same size and time, so soon after the first that no clock tells them apart."""
     folder = write("train.parquet", [0, 1, 0])
-    monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
+    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
     monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
     before = read_parquet(folder).images["train"].encoded(0)
     file = folder / "train.parquet"

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import read_source
+from resnets.data.splits import SourceContent
+from resnets.data.storage import FileStorage
+from resnets.evaluation.doctor import inspection
 from resnets.evaluation.doctor.diagnosis import Diagnosis, _shift_findings, diagnose
 
 
@@ -231,6 +235,30 @@ def test_what_training_refuses_is_an_error_with_all_else_that_was_found(
     errors = {f.kind: f.text for f in diagnosis.findings if f.level == "error"}
     assert words in errors.pop(kind)
     assert set(errors) == {"unreadable"}
+
+
+@pytest.mark.parametrize("room", [1 << 20, 2000])  # bytes for the sample: all of it, or a part
+def test_images_are_read_once_as_far_as_memory_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Those of 16 bits were read for the white level, for what exceeds it, and to be decoded."""
+    reads = list[str]()
+
+    class Counting(FileStorage):
+        def read(self, index: int) -> bytes:
+            reads.append(self.paths[index])
+            return super().read(index)
+
+    for number in range(8):
+        deep = np.random.default_rng(number).integers(0, 4000, (20, 20), dtype=np.uint16)
+        (tmp_path / f"{number}.png").write_bytes(encoded(Image.fromarray(deep)))
+    storage = Counting(tmp_path, [f"{number}.png" for number in range(8)])
+    monkeypatch.setattr(inspection, "_KEPT", room)
+    images = LabelledImages(storage, [0, 1] * 4, ("a", "b"))
+    diagnosis = diagnose(SourceContent("folder", {"all": images}))
+    assert {"deep", "white"} <= found(diagnosis).keys()
+    again = {*storage.paths[-6:]} if room == 2000 else set()  # two of them have room
+    assert {path for path in storage.paths if reads.count(path) > 1} == again
 
 
 def test_a_diagnosis_goes_into_json_with_every_image(plant):
