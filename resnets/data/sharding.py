@@ -38,7 +38,7 @@ from resnets.data.shards import (
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage, Pixels, Storage
 from resnets.errors import ContentError, UsageError
-from resnets.files import replacing
+from resnets.files import open_input, replacing
 from resnets.images.encoding import Encoded, fitted
 from resnets.images.memory_budget import IN_USE
 from resnets.json_text import to_json
@@ -143,7 +143,7 @@ class _Work:
     skip_unreadable: bool
 
     def carry_out(self, task: _Task) -> _Result:
-        """Write a shard and then its rows, unless it is there.
+        """Write a shard and then its rows, unless it is there with the bytes that it had.
 
         Raises:
             ContentError: an image cannot be read and is not to be left out; the message names it.
@@ -151,8 +151,9 @@ class _Work:
         """
         images = self.images[task.split]
         made_from = _origin(images, task, self.settings)
-        if task.present is not None and task.present.made_from == made_from:
-            return _Result(task.present, is_new=False)
+        present = task.present
+        if present and present.made_from == made_from and _is_whole(self.folder, present):
+            return _Result(present, is_new=False)
         rows: list[dict[str, Any]] = []
         skipped: list[tuple[str, str]] = []
         with _new_file(self.folder, task.file) as file:
@@ -342,6 +343,17 @@ def _present(folder: Folder) -> dict[str, tuple[Shard, pa.Table]]:
             "folder"
         )
     return {name: row for name, row in whole.items() if folder.size(name) == row[0].bytes}
+
+
+def _is_whole(folder: Folder, shard: Shard) -> bool:
+    """Whether a shard has the bytes that its index says; of one elsewhere only the size is known.
+
+    To read a shard from elsewhere may take as long as to write it again.
+    """
+    if not isinstance(folder, LocalFolder):
+        return True
+    with open_input(folder.path / shard.file, shard.bytes) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
 
 
 def _may_be_ours(name: str) -> bool:

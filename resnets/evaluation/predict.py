@@ -470,12 +470,12 @@ def read(source: Source, preprocessing: Preprocessing) -> Pixels | str:
     try:
         with IN_USE:
             return preprocessing.frame(decoded(source, preprocessing))
-    except ContentError as error:
-        return str(error)
-    except OSError as error:
+    except OSError as error:  # before the errors of images: wrong bytes of a remote place are both
         if isinstance(source.content, StoredImage):  # out of reach, which says nothing of the image
             raise
         return error.strerror or str(error)
+    except ContentError as error:
+        return str(error)
 
 
 def decoded(source: Source, preprocessing: Preprocessing) -> Pixels:

@@ -118,6 +118,41 @@ def test_a_part_is_the_same_from_here_and_away(
     assert here.num_rows == 48
 
 
+def damage(tar: Path) -> None:
+    """Change bytes of the first image in a tar file; its size stays."""
+    content = bytearray(tar.read_bytes())
+    content[600:700] = bytes(100)
+    tar.write_bytes(content)
+
+
+def test_a_part_of_images_whose_store_holds_other_bytes_is_not_done(
+    shards: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shards, tmp_path / "copy")
+    tar = next((tmp_path / "copy").glob("*.tar"))
+    damage(tar)
+    with serving(tmp_path / "copy") as running:
+        line = words("predict MODEL DATA --part 1/1 --output p", MODEL=MODEL, DATA=running.address)
+        done = call(*line, cwd=tmp_path)
+        assert done.returncode == 1
+        assert tar.name in done.stderr
+        assert not list((tmp_path / "p").glob("*.parquet"))
+        shutil.copy(shards / tar.name, tar)
+        assert call(*line, cwd=tmp_path).returncode == 0
+    assert not any(pq.read_table(next((tmp_path / "p").glob("*.parquet")))["error"].to_pylist())
+
+
+def test_a_damaged_shard_is_written_again(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "copy")
+    tar = next((tmp_path / "copy").glob("*.tar"))
+    damage(tar)
+    for repaired in (True, False):
+        done = call(*words("shard DATA --output copy", DATA=shards.parent / "photos"), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert tar.read_bytes() == (shards / tar.name).read_bytes()
+        assert ("kept)" in done.stdout) != repaired
+
+
 def test_a_place_without_shards_or_out_of_reach_is_one_clear_line(
     server: RangeServer, tmp_path: Path
 ) -> None:

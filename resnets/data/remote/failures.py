@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from resnets.errors import ContentError
 from resnets.format import duration, plural
 
 _BUSY = (408, 425, 429)  # besides 500 and above: statuses of HTTP after which one tries again
@@ -20,6 +21,10 @@ _CREDENTIALS = (
 
 class RemoteError(OSError):
     """A remote place cannot be read or written, after all attempts. Exit code 1, never skipped."""
+
+
+class WrongBytesError(RemoteError, ContentError):
+    """A remote place holds other bytes than the index says. Only training may leave them out."""
 
 
 class WrongLengthError(Exception):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from resnets.data.digests import content_digest
 from resnets.data.remote.cache import Cache
 from resnets.data.remote.connections import connections
-from resnets.data.remote.failures import AT_FIRST, ONCE_OPEN, Patience
+from resnets.data.remote.failures import AT_FIRST, ONCE_OPEN, Patience, WrongBytesError
 from resnets.data.remote.fetching import (
     NoSuchFileError,
     fetch,
@@ -53,7 +53,7 @@ class RemoteFolder:
 
         Raises:
             RemoteError: all attempts failed; it names the address, the range and what happened.
-            ContentError: the bytes differ from the place's digest, however often they are fetched.
+            WrongBytesError: they differ from the place's digest, however often they are fetched.
         """
         cache = self._cache
         if (data := cache.get(place)) is not None:
@@ -64,7 +64,7 @@ class RemoteFolder:
                 break
             data = _wait(self._reader.fetch(place))
         if not _right(place, data):
-            raise ContentError(
+            raise WrongBytesError(
                 f"{joined(self.address, place.file)}, bytes {place.offset:,} to "
                 f"{place.stop - 1:,}: other bytes than the digest in the index says, "
                 f"{_WRONG_BYTES} times (was the file replaced?)"
