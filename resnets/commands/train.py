@@ -108,9 +108,11 @@ def _new_job(words: Sequence[str]) -> tuple[Job, Path | None, bool]:
 def _is_repeated(argv: Sequence[str], words: Sequence[str]) -> bool:
     """Whether a launcher repeats the words of a run that it has begun, see `Launch.worker`.
 
-    It names the folder twice, which nobody types.
+    It names the folder twice and the data, which nobody types.
     """
-    return argv[:1] == ["--resume"] and len(argv) == len(words) + 2 and "--output" in words
+    if argv[:1] != ["--resume"] or len(argv) != len(words) + 2 or "--output" not in words:
+        return False
+    return bool(_parse(words, Arguments(recipe=recipe_of(words), start=start_of(words))).data)
 
 
 def check_words(words: Sequence[str], program: str) -> list[str]:

@@ -125,6 +125,7 @@ def test_a_file_that_is_as_new_as_its_digest_is_not_trusted(
     assert reads(large, monkeypatch) == [3]
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "folder"])
 def test_a_damaged_memory_is_as_good_as_none(large: FileStorage, cache: Path, damage: str) -> None:
     first = look(large)
@@ -141,6 +142,7 @@ def test_a_damaged_memory_is_as_good_as_none(large: FileStorage, cache: Path, da
     assert look(large) == first
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 def test_a_cache_that_cannot_be_written_is_no_fault(large: FileStorage, cache: Path) -> None:
     first = look(large)
     for file in (cache / "digests").iterdir():

@@ -180,6 +180,7 @@ def test_a_damaged_history_is_refused(damaged: dict[str, object]) -> None:
         TrainedOn.from_dict(damaged)
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 def test_digests_of_pixels_are_kept_for_the_next_time_and_a_damaged_cache_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,7 @@ def test_a_damaged_entry_is_fetched_again(folder: Path, tmp_path: Path) -> None:
         assert len(server.asked) == 4
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 def test_without_a_digest_nothing_is_cached_and_a_cache_that_cannot_be_written_is_none(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ def damage(request: pytest.FixtureRequest) -> Callable[[Path], None]:
     return damaged
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 def test_a_damaged_index_is_as_good_as_none(
     root: Path, cache: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +205,7 @@ def test_a_damaged_index_is_as_good_as_none(
     assert len(listed(root, monkeypatch)) == 4
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 def test_an_index_that_cannot_be_written_is_no_fault(root: Path, cache: Path) -> None:
     cache.write_text("a file in its place", encoding="utf-8")
     assert look(root) == look(root) == walked(root)

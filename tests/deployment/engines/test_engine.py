@@ -188,6 +188,7 @@ def test_an_onnx_file_cut_off_anywhere_is_refused(exported: Path, tmp_path: Path
             open_engine(path, "onnxruntime")
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 def test_an_onnx_file_of_others_is_told_from_ours(graph: bytes, tmp_path: Path) -> None:
     path = tmp_path / "theirs.onnx"
     path.write_bytes(graph)
@@ -221,6 +222,7 @@ def test_engines_and_files_that_do_not_go_together_are_named(
         open_engine(model_path, threads=-1)
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 def test_a_model_file_runs_as_its_own_export_and_never_as_anothers(
     model_path: Path, tmp_path: Path
 ) -> None:

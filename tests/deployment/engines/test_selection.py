@@ -66,6 +66,7 @@ def test_a_damaged_memory_is_an_empty_one(content: str, cache: Path) -> None:
     assert _read_results() == {"a": "b"}
 
 
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
 def test_where_nothing_can_be_kept_nothing_is_measured(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

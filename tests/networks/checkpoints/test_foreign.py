@@ -86,7 +86,7 @@ def test_logits_agree_with_the_project_that_the_weights_come_from(
         assert torch.equal(network.get_classifier()(network.forward_head(features, True)), logits)
         exact = checkpoint.build().double()(images.double())
     rounding = ((logits - exact).norm() / exact.norm()).item()
-    tolerance = max(1e-5, 3 * rounding)  # seresnet50 with such weights multiplies rounding to 1 %
+    tolerance = max(1e-5, 10 * rounding)  # seresnet50 with such weights multiplies rounding to 1 %
     assert rounding < 0.02
     expected = np.array(facts["logits"])
     error = np.linalg.norm(logits[:, :16].numpy() - expected) / np.linalg.norm(expected)
