@@ -84,14 +84,13 @@ def _lock(file: BinaryIO, *, alone: bool) -> bool:
     Returns:
         Whether it is locked. Windows has no locks for several, and removes no file that is open.
     """
-    if sys.platform == "win32":
-        return True
-    import fcntl
+    if sys.platform != "win32":
+        import fcntl
 
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-    except OSError:  # in use, or a file system without locks
-        return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        except OSError:  # in use, or a file system without locks
+            return False
     return True
 
 
