@@ -242,7 +242,9 @@ def test_two_processes_under_a_budget_take_the_same_decisions(tmp_path: Path) ->
     plans = [line["steps"] for line in lines if line["kind"] in ("start", "plan")]
     assert lines[-1]["kind"] == "end"
     assert lines[-1]["step"] == plans[-1]
-    assert output.count("--budget 3s:") == 1
+    about_budget = [line for line in output.splitlines() if "--budget 3s:" in line]
+    assert about_budget
+    assert len(about_budget) == len({*about_budget})  # by one of the processes only
     assert output.count("over the 32 images of each process") == 1  # batches of 64, said once
 
 
