@@ -7,7 +7,6 @@ whole text. A figure that is not a number is null here.
 import json
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 
@@ -18,7 +17,7 @@ def to_json(value: Any, *, indent: int | None = None, sort: bool = False, **opti
         value: what to write; NaN and infinite numbers in it become null.
         indent: spaces of each level; None writes one line.
         sort: write the keys of each object in alphabetical order.
-        options: of `json.JSONEncoder`, such as ``ensure_ascii=False``.
+        options: of `json.dumps`, such as ``ensure_ascii=False``.
 
     Raises:
         TypeError: if the value contains anything else.
@@ -26,17 +25,11 @@ def to_json(value: Any, *, indent: int | None = None, sort: bool = False, **opti
     >>> to_json({"loss": float("nan"), "rates": (0.5, float("inf"))})
     '{"loss": null, "rates": [0.5, null]}'
     """
-    encoder = _encoder(indent=indent, sort_keys=sort, allow_nan=False, **options)
+    options |= {"indent": indent, "sort_keys": sort, "allow_nan": False}
     try:
-        return encoder.encode(value)
+        return json.dumps(value, **options)
     except (TypeError, ValueError):  # rare: a number that is not finite, or a mapping of its own
-        return encoder.encode(_finite(value))
-
-
-@lru_cache(16)
-def _encoder(**options: Any) -> json.JSONEncoder:
-    """An encoder with some options; `json.dumps` would make one for each line of a log."""
-    return json.JSONEncoder(**options)
+        return json.dumps(_finite(value), **options)
 
 
 def _finite(value: Any) -> Any:

@@ -32,14 +32,14 @@ _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[0-9a-f
 
 
 class _Queued(logging.Handler):
-    """Puts records and lines into a queue, and drops those for which there is no room."""
+    """Puts records into a queue, and drops those for which there is no room."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._records: queue.SimpleQueue[logging.LogRecord | _Line | None] = queue.SimpleQueue()
+        self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
 
-    def emit(self, record: "logging.LogRecord | _Line") -> None:
-        """Add a record or a line, if there is room."""
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a record, if there is room."""
         if self._records.qsize() < _WAITING:
             self._records.put(record)
 
@@ -61,23 +61,15 @@ class _Queued(logging.Handler):
         Not by `sys.stderr`, whose lock this thread would hold at the end of the process where
         nobody reads any more.
         """
-        records: list[logging.LogRecord | _Line | None] = []
+        records: list[logging.LogRecord | None] = []
         while None not in records:
             records = [self._records.get()]
             time.sleep(_TOGETHER)
             records += [self._records.get() for _ in range(self._records.qsize())]
-            texts = [
-                str(each) if isinstance(each, _Line) else self.format(each)
-                for each in records
-                if each is not None
-            ]
-            text = "".join(f"{each}\n" for each in texts).encode()
+            text = "".join(f"{self.format(each)}\n" for each in records if each).encode()
             with suppress(OSError):
                 while text:
                     text = text[os.write(_STDERR, text) :]
-
-
-_queues: list[_Queued] = []  # the one that is written to standard error, if one is
 
 
 @contextmanager
@@ -91,13 +83,11 @@ def logging_to_stderr(level: int = logging.INFO) -> Iterator[None]:
     handler = _Queued()
     writer = threading.Thread(target=handler.write, name="log", daemon=True)
     root.addHandler(handler)
-    _queues.append(handler)
     _LOGGER.setLevel(level)
     writer.start()
     try:
         yield
     finally:
-        _queues.remove(handler)
         root.removeHandler(handler)
         handler.end()
         writer.join(_PATIENCE)
@@ -112,14 +102,10 @@ def log(event: str, *, error: BaseException | None = None, **values: Any) -> Non
         values: of JSON, such as texts and numbers; None is left out.
     """
     level = logging.INFO if error is None else logging.ERROR
-    if not _LOGGER.isEnabledFor(level):
-        return
-    line = _Line(time.time(), event, values)
-    if error is None and _queues:  # past `logging`, which takes longer than all else here
-        _queues[-1].emit(line)
-        return
-    cause = None if error is None else (type(error), error, error.__traceback__)
-    _LOGGER.handle(logging.LogRecord(_LOGGER.name, level, "", 0, line, None, cause))
+    if _LOGGER.isEnabledFor(level):  # not by `_LOGGER.log`, which looks for the calling line
+        cause = None if error is None else (type(error), error, error.__traceback__)
+        line = _Line(time.time(), event, values)
+        _LOGGER.handle(logging.LogRecord(_LOGGER.name, level, "", 0, line, None, cause))
 
 
 @dataclass(frozen=True)
@@ -139,7 +125,7 @@ class _Line:
     def __str__(self) -> str:
         moment = datetime.fromtimestamp(self.seconds, UTC).isoformat(timespec="milliseconds")
         values = {name: value for name, value in self.values.items() if value is not None}
-        return to_json({"time": moment, "event": self.event, **values}, ensure_ascii=True)
+        return to_json({"time": moment, "event": self.event} | values, ensure_ascii=True)
 
 
 def request_id(headers: Headers) -> str:

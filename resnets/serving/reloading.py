@@ -16,7 +16,6 @@ from resnets.serving.logs import log
 from resnets.serving.served_model import ServedModel, digests_of, stamps_of
 
 _INTERVAL = 1.0  # seconds between two looks at the files
-_YOUNG = 10_000  # new objects that may refer to each other, of which the collector then looks
 
 
 class Reloading:
@@ -104,11 +103,9 @@ def leave_out_of_collections() -> None:
     """Let Python's collector leave out everything there is now, which is there to stay.
 
     Now and then it looks through all objects, and everything else stands still for 0.2 seconds.
-    It also looks less often through new ones: no request leaves any that refer to each other.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
 
 
 def _collect() -> None:
