@@ -2,6 +2,7 @@
 
 import shutil
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -86,22 +87,28 @@ def test_workers_of_earlier_runs_and_files_stay_one_per_core(name: str) -> None:
     assert from_table(Recipe, stored).workers is None
 
 
+def distance(
+    state: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], keys: Iterable[str]
+) -> float:
+    """How far two networks are from each other in some of their weights."""
+    return sum((state[key].double() - other[key]).square().sum().item() for key in keys) ** 0.5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DATA)
 def test_stopped_runs_end_with_the_weights_of_the_unbroken_run(name: str, beside: Path) -> None:
     run = f"stopped-{name}"
+    (state,) = (beside / run / "checkpoints").glob("*.pt")
+    stopped = torch.load(state, weights_only=True)["trainer"]["network"]
     ended = call("train", "--resume", run, cwd=beside)
     assert ended.returncode == 0, ended.stderr
     resumed = load_file(beside / run / "model.safetensors")
     unbroken = load_file(WRITTEN / f"{name}.safetensors")
     assert resumed.keys() == unbroken.keys()
-    assert all(resumed[key].shape == weight.shape for key, weight in unbroken.items())
-    ours, theirs = (
-        torch.cat([state[key].double().flatten() for key in unbroken])
-        for state in (resumed, unbroken)
-    )
+    weights = [key for key in unbroken if key.endswith(("weight", "bias"))]
     # equal to the bit on the same processor; another one rounds otherwise, which steps multiply
-    assert (ours - theirs).norm() < 0.05 * theirs.norm()
+    way = distance(stopped, unbroken, weights)
+    assert distance(resumed, unbroken, weights) < 0.25 * way
 
 
 @pytest.mark.parametrize(("name", "now"), EARLIER_NAMES.items())

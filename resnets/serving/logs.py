@@ -45,7 +45,7 @@ class _Queued(logging.Handler):
 
     def format(self, record: logging.LogRecord) -> str:
         """A record as a line of JSON; a traceback follows it."""
-        if not isinstance(record.msg, _Line):  # of a library, such as of bytes that are no HTTP
+        if not isinstance(record.msg, _Line):  # of a library: uvicorn warns of invalid requests
             values = {"logger": record.name, "text": record.getMessage()}
             record = logging.makeLogRecord(record.__dict__ | {"args": ()})
             record.msg = _Line(record.created, record.levelname.lower(), values)

@@ -369,14 +369,6 @@ except ChildProcessError as error:
 """
 
 
-@pytest.mark.slow
-def test_a_process_that_hangs_is_named_by_the_one_that_waits_for_it(tmp_path: Path) -> None:
-    (tmp_path / "hangs.py").write_text(HANGS, encoding="utf-8")
-    done = several(script=tmp_path / "hangs.py")
-    assert done.returncode == 0, done.stderr
-    assert "0 waited in vain" in done.stdout
-
-
 HANGS_WHILE_IT_OPENS = """
 import time
 from functools import partial
@@ -398,8 +390,11 @@ except ChildProcessError as error:
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_while_it_opens_the_data_is_named(tmp_path: Path) -> None:
-    (tmp_path / "hangs.py").write_text(HANGS_WHILE_IT_OPENS, encoding="utf-8")
+@pytest.mark.parametrize("script", [HANGS, HANGS_WHILE_IT_OPENS], ids=["exchange", "opening"])
+def test_a_process_that_hangs_is_named_by_the_one_that_waits_for_it(
+    script: str, tmp_path: Path
+) -> None:
+    (tmp_path / "hangs.py").write_text(script, encoding="utf-8")
     done = several(script=tmp_path / "hangs.py")
     assert done.returncode == 0, done.stderr
     assert "0 waited in vain" in done.stdout
