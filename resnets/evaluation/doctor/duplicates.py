@@ -219,7 +219,9 @@ def _best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers
     for top in range(0, len(hashes), _BLOCK):
         rows = slice(top, top + _BLOCK)
         for left in range(0, len(others) if known is not None else top + 1, _BLOCK):
-            similarity = hashes[rows] @ others[left : left + _BLOCK].T
+            # products of finite numbers: some kernels of BLAS leave a flag of invalid values behind
+            with np.errstate(invalid="ignore"):
+                similarity = hashes[rows] @ others[left : left + _BLOCK].T
             if known is None and left == top:
                 similarity[np.triu_indices(len(similarity))] = 0
             better = np.flatnonzero(similarity.max(axis=1) > best[rows])
