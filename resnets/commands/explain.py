@@ -9,7 +9,8 @@ from PIL import Image
 
 from resnets.commands import run
 from resnets.commands.flags import Cache
-from resnets.commands.predict import image_sources, with_progress
+from resnets.commands.image_words import image_sources
+from resnets.commands.progress import with_progress
 from resnets.commands.tables import print_table
 from resnets.errors import require
 from resnets.escaping import say

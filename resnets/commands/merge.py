@@ -1,15 +1,13 @@
 """``resnets merge``: join the parts of a prediction into one file."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from resnets.commands import run
-from resnets.escaping import say
+from resnets.commands.prediction_output import tell_written
 from resnets.files import writable
-from resnets.format import plural
 
 
 def main(argv: list[str]) -> int:
@@ -36,8 +34,4 @@ def merge(
 
     writable(output, kind=".parquet")
     writable(output, parts.part_files(folder))
-    rows, unreadable = parts.merge(folder, output)
-    say(f"{output}: {plural(rows, 'row')}", file=sys.stderr)
-    if unreadable:
-        say(f"{unreadable} of {plural(rows, 'image')} cannot be read", file=sys.stderr)
-    return 1 if unreadable else 0
+    return 1 if tell_written(parts.merge(folder, output), output) else 0

@@ -217,7 +217,7 @@ def test_standard_input_that_does_not_end_is_an_unreadable_image(
 ) -> None:
     if not Path("/dev/zero").exists():
         pytest.skip("no /dev/zero here")
-    monkeypatch.setattr("resnets.commands.predict.MAX_BYTES", 3_000_000)
+    monkeypatch.setattr("resnets.commands.image_words.MAX_BYTES", 3_000_000)
     with Path("/dev/zero").open(encoding="utf-8") as endless:
         monkeypatch.setattr("sys.stdin", endless)
         assert run("predict", "MODEL", "-") == 1

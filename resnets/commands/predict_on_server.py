@@ -1,0 +1,86 @@
+"""``resnets predict --server``: a running ``resnets serve`` predicts."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnets.commands.image_words import paths_of
+from resnets.commands.prediction_output import Form, sort_copies, write_output
+from resnets.commands.progress import with_progress
+from resnets.errors import UsageError
+from resnets.files import writable
+from resnets.format import plural
+from resnets.images.stderr import silent_decoders
+
+if TYPE_CHECKING:
+    from resnets.evaluation.predict import Prediction
+
+_KEY = "RESNETS_API_KEY"  # name of the variable that holds a server's key
+
+
+def predict_on_server(
+    url: str, words: Sequence[str], form: Form, verbose: bool, cache: str | None
+) -> int:
+    """Have a server predict images; the exit code."""
+    from resnets.serving.client import Client
+
+    with Client(url, key=os.environ.get(_KEY, "")) as client:
+        served = client.models()
+        model, images = _model_and_images(served, words)
+        names = client.class_names(model)
+        if not 1 <= form.top <= len(names):
+            raise UsageError(f"--top {form.top}: the network has {plural(len(names), 'class')}")
+        sources = form.sources(images, verbose, cache)
+        if form.parquet is not None:
+            writable(form.parquet, paths_of(sources))
+        pending = client.predict_sources(sources, top=form.top, model=model)
+        with silent_decoders() as stream:
+            predictions, failure = _answered(with_progress(pending, len(sources), stream))
+    answered = len(predictions)
+    if form.sort is not None:
+        predictions = sort_copies(predictions, sources[:answered], form.sort, names)
+    code = write_output(predictions, form, "", f"computed by {model or served[0]} on {url}")
+    if failure is None:
+        return code
+    missing = f"{answered:,} of {plural(len(sources), 'image')} were answered before"
+    raise type(failure)(f"{failure}; {missing}")
+
+
+def _answered(pending: "Iterable[Prediction]") -> "tuple[list[Prediction], Exception | None]":
+    """The predictions of a server until it failed, and how it did; at once if it is at the first.
+
+    Raises:
+        ServerFailed, NotReachable: there is no prediction.
+    """
+    from resnets.serving.exchange import NotReachable, ServerFailed
+
+    predictions: list[Prediction] = []
+    try:
+        predictions.extend(pending)  # one after the other: what came before a failure stays
+    except (ServerFailed, NotReachable) as failure:
+        if not predictions:
+            raise
+        return predictions, failure
+    return predictions, None
+
+
+def _model_and_images(served: Sequence[str], words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The name of one of a server's models, and what stands for images.
+
+    Where a first word is MODEL as it would be without a server, the server has it by that name.
+    """
+    from resnets.deployment.engines.swapped import is_model
+    from resnets.serving.served_model import name_of
+
+    if words and words[0] in served and not Path(words[0]).exists():
+        return words[0], words[1:]
+    if words and is_model(words[0]):
+        return name_of(Path(words[0])), words[1:]
+    first = words[0] if len(words) > 1 else ""
+    if first and not Path(first).exists() and not set(first) & set("*?[:"):
+        raise UsageError(
+            f"{first}: no such image or folder, and no model of the server, which has "
+            f"{', '.join(served)}"
+        )
+    return "", words

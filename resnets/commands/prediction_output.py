@@ -1,0 +1,205 @@
+"""Where predictions go: a table, JSON, CSV, a parquet file, or folders of sorted images."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnets.commands import refuse_closed_output
+from resnets.commands.image_words import image_sources
+from resnets.commands.progress import with_progress
+from resnets.commands.tables import print_table
+from resnets.errors import UsageError
+from resnets.escaping import say, write_csv
+from resnets.files import writable
+from resnets.format import percent, plural
+from resnets.images.stderr import silent_decoders
+from resnets.json_text import to_json
+
+if TYPE_CHECKING:
+    from resnets.evaluation.engine import Engine
+    from resnets.evaluation.predict import Prediction, Source
+
+_LAST = ("sorted_to", "error")  # columns
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which predictions are wanted and where they go: the flags of these names."""
+
+    top: int
+    sort: Path | None
+    overwrite: bool
+    as_json: bool
+    as_csv: bool
+    parquet: Path | None
+    features: bool
+
+    def check(self, *, in_parts: bool) -> None:
+        """Refuse flags that do not go together, and a file that cannot be written.
+
+        Args:
+            in_parts: whether the predictions go into files of parts instead.
+        """
+        if in_parts and self.sort is not None:
+            raise UsageError(
+                "--sort does not go with --part or --on: sort by what `resnets merge` wrote"
+            )
+        if self.features and not in_parts and self.parquet is None:
+            raise UsageError("--features: give --parquet FILE too, which has a column for them")
+        if self.features and self.sort is not None:
+            raise UsageError("--features does not go with --sort; predict without it, too")
+        if self.parquet is not None:
+            writable(self.parquet, kind=".parquet")
+        elif not in_parts and self.sort is None:
+            refuse_closed_output("open it, or give --parquet FILE")
+
+    def sources(self, images: Sequence[str], verbose: bool, cache: str | None) -> "list[Source]":
+        """The images for words of the command line, which can be sorted if they shall be.
+
+        Args:
+            images: the words.
+            verbose: as for `image_sources`.
+            cache: as for `image_sources`.
+        """
+        from resnets.evaluation.sorting import refuse_sorted, sortable
+
+        if self.sort is not None:
+            refuse_sorted(self.sort, self.overwrite)
+        elif self.overwrite:
+            raise UsageError("--overwrite replaces what --sort FOLDER copied: give both")
+        sources = image_sources(images, verbose=verbose, cache=cache)
+        return sources if self.sort is None else sortable(sources, self.sort)
+
+
+def write_output(
+    predictions: "Sequence[Prediction]", form: Form, caption: str, computed: object
+) -> int:
+    """Write predictions, and at a terminal what computed them; the exit code."""
+    if form.parquet is not None:
+        from resnets.evaluation.prediction_table import schema_of, write_predictions
+
+        schema = schema_of(form.top, sorts=True)
+        tell_written(write_predictions(predictions, form.parquet, schema), form.parquet)
+    elif form.as_json:
+        sorts = form.sort is not None
+        rows = _rows(predictions) if sorts else [prediction.row() for prediction in predictions]
+        print(to_json(rows, indent=2))
+    elif form.as_csv:
+        _write_csv(predictions, form.top, form.sort is not None)
+    else:
+        _show(predictions, caption)
+        say(str(computed), file=sys.stderr)
+    return 1 if any(prediction.error for prediction in predictions) else 0
+
+
+def write_parquet(
+    predictor: "Engine",
+    sources: "Sequence[Source]",
+    form: Form,
+    batch_size: int,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+) -> int:
+    """Predict images and write each into a parquet file as it comes; how many cannot be read.
+
+    Args:
+        predictor: the engine.
+        sources: the images.
+        form: what the rows have.
+        batch_size: images computed at once.
+        path: of the file.
+        metadata: texts of the file's footer.
+    """
+    from resnets.evaluation.predict import predict, why_never_ok
+    from resnets.evaluation.prediction_table import (
+        number_of_features,
+        schema_of,
+        write_predictions,
+    )
+
+    features = number_of_features(predictor) if form.features else 0
+    schema = schema_of(form.top, features=features)
+    pending = predict(
+        predictor, sources, top=form.top, batch_size=batch_size, features=form.features
+    )
+    with silent_decoders() as stream:
+        shown = with_progress(pending, len(sources), stream)
+        written = write_predictions(shown, path, schema, metadata)
+    if reason := why_never_ok(predictor.description):
+        say(reason, file=sys.stderr)
+    return tell_written(written, path)
+
+
+def sort_copies(
+    predictions: "Sequence[Prediction]",
+    sources: "Sequence[Source]",
+    folder: Path,
+    class_names: Sequence[str],
+) -> "list[Prediction]":
+    """Copy images into a folder by their predictions, and tell how many went where."""
+    from resnets.evaluation.sorting import in_words, sort_images
+
+    copied = sort_images(predictions, sources, folder, class_names)
+    for line in in_words(copied):
+        say(f"{folder}: {line}", file=sys.stderr)
+    return copied
+
+
+def tell_written(written: tuple[int, int], path: Path) -> int:
+    """Tell what was written into a parquet file; the number of images that cannot be read.
+
+    Args:
+        written: rows, and images among them that cannot be read.
+        path: of the file.
+    """
+    rows, unreadable = written  # standard output may be the file
+    say(f"{path}: {plural(rows, 'row')}", file=sys.stderr)
+    if unreadable:
+        say(f"{unreadable} of {plural(rows, 'image')} cannot be read", file=sys.stderr)
+    return unreadable
+
+
+def _rows(predictions: "Sequence[Prediction]") -> list[dict[str, Any]]:
+    """One flat row an image, all with the same columns, of images that are sorted."""
+    columns: dict[str, None] = dict.fromkeys(
+        column for prediction in predictions for column in prediction.row()
+    )
+    order = [*(column for column in columns if column not in _LAST), *_LAST]
+    return [
+        {column: prediction.row().get(column) for column in order} for prediction in predictions
+    ]
+
+
+def _write_csv(predictions: "Sequence[Prediction]", top: int, sorts: bool) -> None:
+    """One line an image, on standard output."""
+    from resnets.evaluation.prediction_table import columns
+
+    rows = [prediction.row() for prediction in predictions]
+    write_csv(sys.stdout, rows, list(columns(top, sorts)))
+
+
+def _show(predictions: "Sequence[Prediction]", caption: str = "") -> None:
+    """Print a table, with a caption above it."""
+    listed = []
+    for prediction in predictions:
+        more = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top[1:])
+        share = percent(prediction.probability)
+        listed.append(
+            (
+                prediction.image,
+                prediction.prediction or "–",
+                share,
+                prediction.status,
+                prediction.error or more,
+            )
+        )
+    wide = 5 if any(row[4] for row in listed) else 4  # columns
+    columns = ("image", "prediction", "probability", "status", "")
+    if caption:
+        say(caption, file=sys.stderr)
+    print_table(columns[:wide], [row[:wide] for row in listed])
+    failed = sum(prediction.error is not None for prediction in predictions)
+    if failed:
+        say(f"{failed} of {plural(len(predictions), 'image')} cannot be read", file=sys.stderr)
