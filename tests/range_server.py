@@ -25,6 +25,7 @@ class RangeServer(ThreadingHTTPServer):
         ranges: whether it answers requests for a range; if not, it sends whole files.
         delay: seconds before each answer.
         asked: path, first byte and byte behind the last of each request.
+        times: when each of them came, by a clock.
     """
 
     daemon_threads = True
@@ -35,6 +36,7 @@ class RangeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.faults, self.ranges, self.delay = folder, [*faults], ranges, 0.0
         self.asked: list[tuple[str, int, int]] = []
+        self.times: list[float] = []
         self.stopping = threading.Event()
 
     @property
@@ -66,6 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         start, stop = self.range(len(content))
         self.server.asked.append((unquote(urlsplit(self.path).path), start, stop))
+        self.server.times.append(time.monotonic())
         self.answer(content, start, stop, self.server.next_fault())
 
     def content(self) -> bytes | None:

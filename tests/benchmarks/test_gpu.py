@@ -72,3 +72,11 @@ def test_a_training_that_is_cut_off_goes_on_with_the_next_call(
     assert trainings.started[-1][:2] == ["train", "--resume"]
     assert results["summary"]["accuracy"]["quick resnet20"]["n"] == 1
     assert results[part]["reached"].keys() == {"0.94", "0.95", "0.96"}
+
+
+@pytest.mark.soak
+def test_two_processes_are_compared_with_one(tmp_path: Path) -> None:
+    """By processes of their own; batch norms of each see half of a batch on a CPU."""
+    results = measured(tmp_path, "processes")["processes"]
+    assert results["one"]["images"] == results["two"]["images"] > 0
+    assert results["two"]["loss"] == pytest.approx(results["one"]["loss"], rel=0.2)

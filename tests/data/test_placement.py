@@ -15,6 +15,7 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import ProcessRank, TrainingBatches
 from resnets.images import Preprocessing, placement
 from tests.training.ramps import ramps
+from tests.training.without_float64 import WithoutFloat64
 
 SEEN = Preprocessing(size=8, resize=8, mean=(0.5,) * 3, std=(0.25,) * 3)
 META = torch.device("meta")
@@ -75,6 +76,16 @@ def test_a_copy_that_waits_is_noticed() -> None:
     with Waits() as waits:
         next(made.epoch(0))
     assert len(waits.found) == waits.copies > 5
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_nothing_of_a_batch_is_in_float64_on_the_device(name: str) -> None:
+    """Apple's GPUs have none: the meta device stands for one."""
+    with WithoutFloat64(META) as device:
+        made = TrainingBatches(ramps(32), SEEN, AUGMENTATIONS[name], batch_size=32, device=META)
+        batch = next(made.epoch(0, size=6))
+    assert (batch.images.device, batch.images.dtype) == (META, torch.float32)
+    assert device.results
 
 
 def test_values_are_counted_alike_with_and_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """WebDataset's own reader, Python's tarfile and a second run are the witnesses."""
 
 import hashlib
+import io
 import signal
 import subprocess
 import sys
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from resnets.data import sharding
+from resnets.data.digests import digests_of_bytes
 from resnets.data.labelled import LabelledImages
 from resnets.data.places import LocalFolder
 from resnets.data.sharding import Settings, Written, write_shards
@@ -132,6 +136,59 @@ def test_webdataset_reads_the_shards(animals: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
+def test_the_index_says_where_each_image_lies_and_how_large_it_is(
+    folder: Callable[[Iterable[str]], Path], tmp_path: Path
+) -> None:
+    """By Pillow and Python's tarfile, from photos that are wider than they are tall."""
+    photos = folder([f"{name}/{n}.png" for name in ("ant", "bee") for n in range(4)])
+    for number, file in enumerate(sorted(photos.rglob("*.png"))):
+        Image.new("RGB", (40 + number, 24), (number, 9, 9)).save(file)
+    shard(photos, tmp_path / "shards")
+    rows = pq.read_table(tmp_path / "shards" / "index.parquet").to_pylist()
+    assert len(rows) == 8
+    for row in rows:
+        content = (tmp_path / "shards" / row["shard"]).read_bytes()
+        data = content[row["offset"] : row["offset"] + row["length"]]
+        with Image.open(io.BytesIO(data)) as image:
+            assert (row["width"], row["height"]) == image.size
+            assert min(image.size) == SMALL.size < max(image.size)
+        with tarfile.open(tmp_path / "shards" / row["shard"]) as tar:
+            member = next(each for each in tar if each.name.startswith(f"{row['key']}.jpg"))
+            assert (member.offset_data, member.size) == (row["offset"], row["length"])
+        assert row["digest"] == digests_of_bytes((photos / row["name"]).read_bytes()).digest
+        assert (row["label"], row["name"][:3]) in ((0, "ant"), (1, "bee"))
+
+
+@pytest.mark.parametrize("each", [1, 3, 8])
+def test_the_order_of_images_is_the_same_in_any_number_of_shards(
+    animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: int
+) -> None:
+    """So the order of an epoch, which is one of their numbers, is, too."""
+    names = []
+    for images in (each, 5):
+        monkeypatch.setattr(sharding, "_mean_bytes", lambda *_, images=images: 1e6 / images)
+        written = shard(animals, tmp_path / f"{images} each")
+        assert len(written.about.shards) == -(-8 // images)
+        names.append([*read_source(tmp_path / f"{images} each").images["all"].names])
+    assert names[0] == names[1]
+
+
+def test_a_shard_has_about_the_size_that_was_asked_for(
+    folder: Callable[[Iterable[str]], Path], tmp_path: Path
+) -> None:
+    """Noise does not compress: about 120 kB an image, so eight a million bytes."""
+    photos = folder([f"ant/{n}.png" for n in range(20)])
+    for number, file in enumerate(sorted(photos.rglob("*.png"))):
+        noise = np.random.default_rng(number).integers(0, 256, (200, 200, 3), np.uint8)
+        Image.fromarray(noise).save(file)
+    shard(photos, tmp_path / "shards", settings=Settings(size=256, quality=90, shard_mb=1))
+    *full, _ = sorted((tmp_path / "shards").glob("*.tar"))
+    assert len(full) == 2
+    for file in full:
+        assert 0.8e6 < file.stat().st_size < 1.1e6
+
+
+@pytest.mark.usefixtures("few")
 def test_the_files_depend_on_the_images_alone(animals: Path, tmp_path: Path) -> None:
     shard(animals, tmp_path / "a")
     shard(animals, tmp_path / "b", workers=2)
@@ -174,6 +231,7 @@ KILLED = """
 import os, signal, sys
 from resnets import cli
 from resnets.data import sharding
+from resnets.data.digests import digests_of_bytes
 
 members, add = [], sharding._Tar.add
 

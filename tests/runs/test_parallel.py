@@ -17,7 +17,7 @@ from resnets.errors import UsageError
 from resnets.images import Preprocessing
 from resnets.model_file import Description
 from resnets.networks import ResNet
-from resnets.runs.checkpoint import Checkpoints
+from resnets.runs.checkpoint import Checkpoints, read
 from resnets.training.devices import choose_device
 from resnets.training.parallel import (
     _must_share_buffers,
@@ -349,6 +349,86 @@ def test_the_first_of_four_processes_reads_the_images_for_all_of_them(
     by_two(*words, script=Path("train.py"), processes=4)
     reads = [int(Path(f"reads.{rank}").read_text(encoding="utf-8")) for rank in range(4)]
     assert reads == [1000, 0, 0, 0]
+
+
+SIGNALLED = """
+import os, signal, sys
+from resnets.cli import main
+from resnets.training.trainer import Trainer
+
+update = Trainer.update
+
+def signalled(self, batch, rate):
+    update(self, batch, rate)
+    rank = self.batches.process.rank
+    with open(f"steps.{rank}", "a") as file:
+        file.write(f"{self.step + 1}\\n")
+    if rank == 1 and self.step == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+Trainer.update = signalled
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_of_them_at_the_same_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that goes on would wait for the other in vain."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(SIGNALLED, encoding="utf-8")
+    words = ["digits", "--network", "resnet14", "--image-size", "8", *TRAIN, "--no-report"]
+    done = several("train", *words, "--output", "run", script=Path("train.py"), processes=3)
+    assert done.returncode != 0
+    assert "saved after step 3" in done.stdout + done.stderr
+    steps = [Path(f"steps.{rank}").read_text(encoding="utf-8") for rank in range(3)]
+    assert steps == ["1\n2\n3\n"] * 3
+    loaded = Checkpoints(Path("run", "checkpoints")).newest()
+    assert loaded is not None
+    assert loaded[0]["trainer"]["done"] == [0, 3]
+
+
+WRITES = """
+import os, sys
+from pathlib import Path
+from resnets.cli import main
+
+run, writers = str(Path("run").absolute()), Path(f"writes.{os.environ['RANK']}")
+writers.touch()
+
+def note(event, words):
+    changes = event in ("os.rename", "os.remove", "os.mkdir")
+    if event == "open":  # by its path, or once more by its number
+        flags = words[2]
+        changes = bool(flags & (os.O_WRONLY | os.O_RDWR)) and not isinstance(words[0], int)
+    if changes and os.path.abspath(os.fsdecode(words[0])).startswith(run):
+        with writers.open("a") as file:
+            file.write(f"{event} {words[0]}\\n")
+
+sys.addaudithook(note)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.soak
+def test_of_sixteen_processes_only_the_first_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python tells each file below the run's folder that is opened to write, renamed or removed."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(WRITES, encoding="utf-8")
+    words = ["digits", "--network", "resnet14", "--image-size", "8", "--steps", "2"]
+    words += ["--batch-size", "64", "--checkpoint-every", "1", "--output", "run"]
+    by_two(*words, script=Path("train.py"), processes=16)
+    writes = [Path(f"writes.{rank}").read_text(encoding="utf-8") for rank in range(16)]
+    assert "step-00000001" in writes[0]
+    assert "model.safetensors" in writes[0]
+    assert writes[1:] == [""] * 15
+    for path in Checkpoints(Path("run", "checkpoints")).paths():
+        read(path)  # what its name says
+    (epoch,) = epochs(Path("run"))
+    assert epoch["training"]["images"] == 128
 
 
 HANGS = """

@@ -5,8 +5,12 @@ from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch.distributed import HashStore
 
+from resnets.data.batches import ProcessRank
+from resnets.runs import prepare
+from resnets.runs.job import Job
 from resnets.training import heartbeat, parallel
 from resnets.training.heartbeat import Heartbeat
 
@@ -138,6 +142,22 @@ def test_who_dies_while_the_others_wait_for_it_is_named(
         parallel.first_of_machine_first(print),
     ):
         pytest.fail("the first has not opened the data")
+
+
+def test_a_run_opens_its_data_after_the_first_process_of_its_machine(
+    two_machines: Callable[[int], None],
+    on_sleep: list[Callable[[], object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def opened_too_early(*_: object, **__: object) -> None:
+        pytest.fail("the first has not opened the data")
+
+    on_sleep.append(lambda: None)
+    monkeypatch.setattr(prepare, "_open_data", opened_too_early)
+    two_machines(1)
+    job, process = Job(data="digits"), ProcessRank(1, 4)
+    with pytest.raises(ChildProcessError, match="process 0 on"):
+        prepare.prepare(job, None, torch.device("cpu"), process, print)
 
 
 @pytest.mark.parametrize(("share", "hangs"), [(0.0, True), (0.000004, True), (0.0001, False)])

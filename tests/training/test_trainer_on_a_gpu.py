@@ -16,7 +16,8 @@ from resnets.training import trainer as module
 from resnets.training.optimisation import load_optimizer, make_optimizer
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Interval, Step, Trainer, _Average, copied
-from tests.training.test_trainer import PLAIN, small_network, trainer_of
+from tests.training.test_trainer import PLAIN, small_network, trainer_of, weights
+from tests.training.without_float64 import WithoutFloat64
 
 READING, COMPUTING = 0.01, 0.1  # seconds a batch and a step; the host launches a step in none
 
@@ -155,3 +156,34 @@ def test_fp16_goes_on_where_a_scaler_without_a_gpu_began() -> None:
     second.load_state(state)
     assert torch.equal(*(next(each.network.parameters()) for each in (first, second)))
     assert [step.step for step in second.train() if isinstance(step, Step)] == []
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_a_step_and_a_score_compute_nothing_in_float64(optimizer: Any) -> None:
+    """Apple's GPUs have none; a tally is in float64 on the host alone."""
+    choices = {"optimizer": optimizer, "average_decay": 0.9, "clip_norm": 1.0, "accumulate": 2}
+    trainer = trainer_of(Recipe(**vars(PLAIN) | choices))
+    trainer.device = SimpleNamespace(type="cuda")  # type: ignore[assignment]
+    batch, held_out = next(trainer.batches.epoch(0)), [*(trainer.measured.validation or ())]
+    with WithoutFloat64(torch.device("cpu")) as device:
+        trainer.update(batch, 0.1)
+        tallies = [*module._batch_tallies(trainer.evaluation_network.eval(), held_out)]
+    assert device.results
+    assert {tally.dtype for tally in tallies} == {torch.float32}
+    assert len(trainer.pending) == 2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_gradients_are_clipped_by_their_own_length_not_by_the_scaled_one(accumulate: int) -> None:
+    """In fp16 the loss is scaled up; a gradient that is clipped so would hardly move a weight."""
+    moved = []
+    for precision in ("float32", "fp16"):
+        choices = {"precision": precision, "clip_norm": 0.01, "accumulate": accumulate}
+        recipe = Recipe(**vars(PLAIN) | choices | {"momentum": 0.0, "weight_decay": 0.0})
+        trainer = trainer_of(recipe)
+        trainer.scaler = torch.amp.GradScaler("cpu", 256.0, enabled=precision == "fp16")
+        before = weights(trainer.network)
+        trainer.update(next(trainer.batches.epoch(0)), 1.0)
+        moved.append((weights(trainer.network) - before).norm().item())
+    assert moved[0] == pytest.approx(0.01, rel=0.01)
+    assert moved[1] == pytest.approx(0.01, rel=0.01)

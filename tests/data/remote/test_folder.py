@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import pickle
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,16 @@ def test_an_answer_that_does_not_come_is_asked_for_again(folder: Path) -> None:
     patience = Patience(attempts=2, seconds=0.2, first_pause=0.001)
     with serving(folder, faults=["slow"]) as server:
         assert RemoteFolder(server.address, patience=patience).read(place(0, 9)) == CONTENT[:9]
+
+
+def test_attempts_are_further_and_further_apart(folder: Path) -> None:
+    """Between half and all of 0.2, 0.4 and 0.8 seconds."""
+    patience = Patience(attempts=4, seconds=5.0, first_pause=0.2)
+    with serving(folder, faults=["503"] * 3) as server:
+        RemoteFolder(server.address, patience=patience).read(place(0, 9))
+    pauses = [after - before for before, after in pairwise(server.times)]
+    for pause, longest in zip(pauses, (0.2, 0.4, 0.8), strict=True):
+        assert pause > longest / 2
 
 
 @pytest.mark.parametrize(
@@ -122,6 +134,16 @@ def test_expected_neighbours_are_fetched_together_and_once(folder: Path) -> None
         assert server.asked == [("/a.tar", 0, 99_900)]
         assert there.read(places[0]) == bytes_at(places[0])  # again, by a request of its own
         assert server.asked[1:] == [("/a.tar", 0, 900)]
+
+
+def test_what_is_expected_is_fetched_before_it_is_needed(folder: Path) -> None:
+    with serving(folder) as server:
+        there = remote(server.address)
+        there.expect([place(500, 900)])
+        deadline = time.monotonic() + 20
+        while not server.asked and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.asked == [("/a.tar", 500, 1400)]
 
 
 def test_far_places_are_fetched_at_once(folder: Path) -> None:

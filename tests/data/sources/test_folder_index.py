@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from resnets.data.sources import folder_index
 from resnets.data.sources.folder_index import FolderIndex
 from resnets.data.sources.walking import Entries, entries, listing
 from resnets.errors import ContentError
+from tests.in_process import call
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TICKS = itertools.count(10**18)  # nanoseconds: in 2001
@@ -253,6 +255,38 @@ def test_a_folder_that_cannot_be_read_is_named(root: Path) -> None:
     with pytest.raises(ContentError, match="ant: cannot be read"):
         look(root)
     (root / "ant").chmod(0o700)
+
+
+def test_doctor_and_training_start_from_the_index(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first command lists each folder; the second, in whichever order, none."""
+    for number, folder in enumerate(("ant", "bee") * 6):
+        shade = Image.new("RGB", (8, 8), (20 * number, 90, 9))
+        shade.save(root / folder / f"image-{number}.png")
+    for old in root.rglob("*/[012].png"):
+        old.unlink()
+    settle(root)
+    folders: list[Path] = []
+
+    def noted(folder: Path) -> Entries:
+        folders.append(folder)
+        return entries(folder)
+
+    monkeypatch.setattr(folder_index, "entries", noted)
+    train = "train DATA --network resnet14 --image-size 8 --steps 1 --no-report"
+    train += " --output OUT --overwrite"
+    for first, second in (("doctor DATA", train), (train, "doctor DATA")):
+        shutil.rmtree(cache, ignore_errors=True)
+        listed = []
+        for line in (first, second):
+            folders.clear()
+            words = line.replace("DATA", str(root)).replace("OUT", str(cache.parent / "run"))
+            done = call(*words.split())
+            assert done.returncode == 0, done.stderr
+            listed.append(len(folders))
+        assert listed[0] > 0
+        assert listed[1] == 0
 
 
 OPENING = """
