@@ -109,12 +109,10 @@ class Way:
     Attributes:
         name: the idiom.
         request: a whole request of a photo.
-        overload: whether to measure it under twice the load that it stands.
     """
 
     name: str
     request: Callable[[bytes], bytes]
-    overload: bool = True
 
 
 @dataclass
@@ -159,19 +157,15 @@ def ways(who: str, model: Path) -> list[Way]:
     table = {
         "resnets": [
             Way("raw", lambda photo: post("/predict", photo)),
-            Way("base64", in_json(infer, tensor), overload=False),
+            Way("base64", in_json(infer, tensor)),
         ],
         "litserve": [
             Way("form", form("image")),
-            Way("base64", in_json("/predict", lambda text: {"image": text}), overload=False),
+            Way("base64", in_json("/predict", lambda text: {"image": text})),
         ],
         "bentoml": [
             Way("form", form("images")),
-            Way(
-                "base64",
-                in_json("/predict_base64", lambda text: {"images": [text]}),
-                overload=False,
-            ),
+            Way("base64", in_json("/predict_base64", lambda text: {"images": [text]})),
         ],
     }
     return table[who] if model.stem == SMALL else table[who][:1]
@@ -297,9 +291,7 @@ def figures_of(port: int, way: Way, photos: Sequence[bytes], seconds: float) -> 
         "half load requests": half.statuses.total(),
         "half load not answered": half.statuses.total() - half.statuses[200],
     }
-    if way.overload:
-        figures |= overload_of(offered(port, requests, 2 * rate, seconds))
-    return figures
+    return figures | overload_of(offered(port, requests, 2 * rate, seconds))
 
 
 def overload_of(outcomes: Outcomes) -> dict[str, Any]:

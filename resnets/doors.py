@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 
-def loader(package: str, **names: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a package that loads its public names from its modules on first use.
+def loader(package: str, **names: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package whose modules are loaded when a name is first used.
 
     Args:
         package: its `__name__`.
         names: for each module, its public names separated by spaces.
 
-    >>> loader("json", decoder="JSONDecoder")("JSONDecoder").__name__
-    'JSONDecoder'
+    >>> load_name, list_names = loader("json", decoder="JSONDecoder")
+    >>> load_name("JSONDecoder").__name__, list_names()
+    ('JSONDecoder', ['JSONDecoder'])
     """
     modules = {name: module for module, public in names.items() for name in public.split()}
 
@@ -22,4 +23,4 @@ def loader(package: str, **names: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
-    return load_name
+    return load_name, lambda: sorted(modules)

@@ -6,6 +6,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, TextIO
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadsheets compute
@@ -101,9 +102,15 @@ def safe_name(text: str, otherwise: str = "image") -> str:
 
 def say(line: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:
     """Print one line; what a terminal would obey, line breaks too, is written as an escape."""
-    print(escaped(str(line)), file=file or sys.stdout, flush=flush)
+    _print(escaped(str(line)), file, flush)
 
 
 def say_text(text: object, *, file: TextIO | None = None, flush: bool = False) -> None:
     """Print a text of several lines; names in it that may hold line breaks must be escaped."""
-    print(escaped(str(text), keep="\n"), file=file or sys.stdout, flush=flush)
+    _print(escaped(str(text), keep="\n"), file, flush)
+
+
+def _print(text: str, file: TextIO | None, flush: bool) -> None:
+    """Print a text. A notice for which standard error has no room ends no command."""
+    with suppress(OSError) if file is not None and file is sys.stderr else nullcontext():
+        print(text, file=file or sys.stdout, flush=flush)

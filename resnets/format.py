@@ -16,6 +16,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 _DURATION = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE_TEXT = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt])(i?)b", re.IGNORECASE)
 _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")  # each is 1,024 of the one before
 
 
@@ -161,6 +162,22 @@ def byte_size(number: float) -> str:
         if round(number, 1) < 1024 or unit == _SIZES[-1]:
             break
     return f"{number:,.1f} {unit}"
+
+
+def bytes_of(size: str) -> int:
+    """The bytes of a size as users write it.
+
+    >>> bytes_of("50GB"), bytes_of("1.5 TB"), bytes_of("512MiB")
+    (50000000000, 1500000000000, 536870912)
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = _SIZE_TEXT.fullmatch(size.strip())
+    if match is None:
+        raise UsageError(f"{size}: not a size such as 50GB or 500MB")
+    power = "kmgt".index(match[2].lower()) + 1
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def milliseconds(seconds: float) -> str:

@@ -1,3 +1,4 @@
+import importlib
 import pickle
 import subprocess
 import sys
@@ -185,6 +186,15 @@ def test_a_heat_map_covers_what_the_network_sees(run: Path) -> None:
 def test_wrong_use_is_refused_in_words(call: Any, message: str, run: Path) -> None:
     with pytest.raises(UsageError, match=message):
         call(run)
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["resnets", "resnets.serving", "resnets.networks", "resnets.deployment.export"],
+)
+def test_dir_shows_the_public_names_of_a_package_that_loads_them_on_use(package: str) -> None:
+    module = importlib.import_module(package)
+    assert dir(module) == sorted(module.__all__)
 
 
 def test_the_top_of_the_package_has_every_public_name(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from resnets.deployment.engines import EngineName
 from resnets.errors import ContentError, UsageError, require
 from resnets.escaping import say, say_text
 from resnets.files import regular
+from resnets.format import bytes_of
 from resnets.machine import cores
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _Limits:
             answered 503 at once.
         timeout: seconds after which a request is given up; a client may ask for less in the header
             X-Request-Timeout.
-        max_body: largest body of a request, in MiB.
+        max_body: largest body of a request, such as 20MB; a number alone is in MiB.
         max_pixels: largest image, in megapixels.
         grace: seconds to finish what is in flight when the server is asked to stop.
         collect_mb: largest size of the folder of --collect, in MiB.
@@ -54,7 +55,7 @@ class _Limits:
     max_batch: int = 0
     queue: int = 256
     timeout: float = 30.0
-    max_body: int = 32
+    max_body: str = "32MiB"
     max_pixels: int = 128
     grace: float = 30.0
     collect_mb: int = 1000
@@ -75,6 +76,7 @@ class _Callers:
         root_path: path under which a proxy offers this server, such as /resnets; the proxy may take
             it away from the requests that it passes on, or leave it.
         control: let programs on this machine, or with a key, load and unload models.
+        no_access_log: write no line for each request; faults and changed files still have theirs.
     """
 
     rate: str = ""
@@ -84,6 +86,7 @@ class _Callers:
     tls_key: Path | None = None
     root_path: str = ""
     control: bool = False
+    no_access_log: bool = False
 
 
 def serve(
@@ -165,7 +168,7 @@ def _settings(
         max_batch=limits.max_batch,
         queue=limits.queue,
         timeout=limits.timeout,
-        max_body=limits.max_body << 20,
+        max_body=_body_bytes(limits.max_body),
         max_pixels=limits.max_pixels * 1_000_000,
         grace=limits.grace,
         collect=collect,
@@ -173,9 +176,25 @@ def _settings(
         workers=workers,
         root_path=callers.root_path,
         control=callers.control,
+        access_log=not callers.no_access_log,
         tls_certificate=_pem(callers.tls_certificate),
         tls_key=_pem(callers.tls_key),
     )
+
+
+def _body_bytes(size: str) -> int:
+    """The bytes of --max-body; a number without a unit is in MiB, as in earlier versions.
+
+    >>> _body_bytes("20MB"), _body_bytes("32")
+    (20000000, 33554432)
+
+    Raises:
+        UsageError: it is no size.
+    """
+    try:
+        return bytes_of(f"{size}MiB" if size.strip().isdecimal() else size)
+    except UsageError as error:
+        raise UsageError(f"--max-body {error}") from None
 
 
 def _access(api_key: Path | None, callers: _Callers) -> "Access":

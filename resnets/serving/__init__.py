@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from resnets.serving.exchange import DetailedPrediction, NotReachable, ServerFailed
 
 __all__ = ["AsyncClient", "Client", "DetailedPrediction", "NotReachable", "ServerFailed"]
-__getattr__ = loader(
+__getattr__, __dir__ = loader(
     __name__,
     client="AsyncClient Client",
     exchange="DetailedPrediction NotReachable ServerFailed",

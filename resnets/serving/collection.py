@@ -73,7 +73,8 @@ class Collection:
         elif same := alike([*classes, label]):
             reason = f"there is a class {same[0]!r}; choose that one"
         if reason:
-            raise HTTPException(422, f"label {label!r}: {reason}")
+            shown = label if len(label) <= _LONGEST else f"{label[:_LONGEST]}..."
+            raise HTTPException(422, f"label {shown!r}: {reason}")
         return label
 
     def add(self, content: bytes, folder: str, entry: Mapping[str, Any]) -> dict[str, Any]:

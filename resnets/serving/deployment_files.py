@@ -6,6 +6,7 @@ Each runs as no root, with a root file system that cannot be written to, limits 
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def _systemd(deployment: Deployment) -> str:
     if "--collect" in flags:
         place = flags.index("--collect") + 1
         collect = flags[place] = str(Path(flags[place]).resolve())
-    words = ["serve", *models, "--port", str(deployment.port), *flags]
+    words = [*_this_command(), "serve", *models, "--port", str(deployment.port), *flags]
     command = " ".join(_systemd_word(word) for word in words)
     if deployment.keys is not None:
         command += " --api-key %d/keys"
@@ -130,6 +131,12 @@ def _systemd(deployment: Deployment) -> str:
         keys=deployment.keys and deployment.keys.resolve(),
         collect=_systemd_word(collect) if collect else "",
     )
+
+
+def _this_command() -> list[str]:
+    """The words that run `resnets` on this machine, by their whole path as systemd wants it."""
+    script = Path(sys.executable).absolute().with_name("resnets")
+    return [str(script)] if script.is_file() else [sys.executable, "-m", "resnets"]
 
 
 def _systemd_word(word: str) -> str:

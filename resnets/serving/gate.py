@@ -81,6 +81,8 @@ class Gate:
         route = scope.get("route")
         path = getattr(route, "path", None) or "other"
         self.server.metrics.request(path, status, seconds)
+        if fault is None and not self.server.settings.access_log:
+            return
         log(
             "request",
             error=fault,

@@ -1,6 +1,7 @@
 """Reading of requests: bodies of limited size, the images in them, and their parameters."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import wraps
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from resnets.escaping import escaped
+from resnets.format import byte_size
 from resnets.images.opening import format_of
 from resnets.serving.answers import Upload
 from resnets.serving.batching import DeadlinePassed, Places
@@ -64,12 +66,11 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
         ClientDisconnect: the client has gone.
     """
     bodies = request.app.state.server.bodies
-    too_large = HTTPException(413, f"the body is larger than the {limit:,} bytes that are allowed")
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
         raise HTTPException(400, f"Content-Length: {length!r} is not a number of bytes")
     if len(length) > len(str(limit)) or int(length) > limit:
-        raise too_large
+        raise _too_large(limit)
     parts, total = [], 0
     patience = _Patience(request, bodies)
     try:
@@ -79,7 +80,7 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
                     continue
                 total += len(part)
                 if total > limit:
-                    raise too_large
+                    raise _too_large(limit)
                 bodies.take(len(part))
                 request.scope[BODY_BYTES] = total
                 parts.append(part)
@@ -90,6 +91,11 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
     finally:
         patience.end()
     return b"".join(parts)
+
+
+def _too_large(limit: int) -> HTTPException:
+    """The refusal of a body of more bytes than allowed."""
+    return HTTPException(413, f"the body is larger than the {byte_size(limit)} that are allowed")
 
 
 _TOO_LATE = "the body did not arrive in time"
@@ -167,7 +173,8 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
             raise HTTPException(
                 413, f"the form has more than {most} files, as many as --queue allows; send fewer"
             ) from None
-        raise HTTPException(400, f"the form cannot be read: {error.message}") from None
+        reason = _OF_BYTES.sub("", error.message)
+        raise HTTPException(400, f"the form cannot be read: {reason}") from None
     try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:
@@ -181,6 +188,7 @@ _HOW = (
     "send an image's bytes (curl --data-binary @photo.jpg), or a form with files "
     "(curl --form file=@photo.jpg)"
 )
+_OF_BYTES = re.compile(r"\bb(?=['\"])")  # how the parser shows characters: b'x'
 _SHOWN = 50  # characters of a text that was sent instead of an image
 _TAKEN_OUT = b"\0\r\n"  # by curl's --data
 _LONG = 500  # bytes: so many without any of these are hardly an image as it was

@@ -28,6 +28,7 @@ class Settings:
         grace: seconds to finish what is in flight when the server is asked to stop.
         workers: processes that share the port, each of which has these limits.
         control: whether clients may load and unload models.
+        access_log: whether each request is a line of the log.
         root_path: path under which a proxy offers this server; empty, or it begins with /.
         tls_certificate: PEM file of the certificate chain; None: http.
         tls_key: PEM file of its private key; None: it is in the file of the certificate.
@@ -53,6 +54,7 @@ class Settings:
     collect_mb: int = 1000
     workers: int = 1
     control: bool = False
+    access_log: bool = True
     root_path: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None

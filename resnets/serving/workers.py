@@ -13,8 +13,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from socket import socket
@@ -96,6 +97,7 @@ class _Workers:
     complete: bool = False  # whether all have served at once
     failures: int = 0  # of workers in a row that died before they served
     retry: float = 0.0  # when the next one may be started
+    spoken: bool = False  # whether one was started, which tells what all would tell
 
     def run(self, started: Callable[[], None]) -> None:
         """Keep the workers running until told to stop."""
@@ -125,7 +127,8 @@ class _Workers:
         """A new worker."""
         context = multiprocessing.get_context("spawn")  # torch and its threads survive no fork
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(self.work, self.listener, theirs))
+        speaks, self.spoken = not self.spoken, True
+        process = context.Process(target=_work, args=(self.work, self.listener, theirs, speaks))
         process.start()
         theirs.close()
         log("worker started", pid=process.pid)
@@ -208,19 +211,26 @@ class _Workers:
                 os.kill(worker.process.pid, number)
 
 
-def _work(work: Work, listener: socket, news: Any) -> None:
-    """What a worker does. Why it cannot start is told to the parent."""
+def _work(work: Work, listener: socket, news: Any, speaks: bool) -> None:
+    """What a worker does. Why it cannot start is told to the parent.
+
+    Only the first one tells of the models and warns of them, as the others open the same.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which says SIGTERM
     threading.Thread(target=_end_with_parent, daemon=True).start()
     serves = False
+    silence = ExitStack()
+    if not speaks:
+        silence.enter_context(redirect_stderr(StringIO()))
 
     def begun() -> None:
         nonlocal serves
         serves = True
+        silence.close()
         news.send(None)
 
     try:
-        with closing(listener):
+        with silence, closing(listener):
             work(listener, begun)
     except Exception as error:
         if serves:

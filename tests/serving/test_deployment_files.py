@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -109,13 +110,23 @@ def test_systemd_takes_the_unit(printed: Printed, keys: Path, tmp_path: Path) ->
     text = printed("systemd", "--api-key", str(keys), "--cors", "https://a.example")
     assert f"LoadCredential=keys:{keys}" in text
     assert "ReadWritePaths=" in printed("systemd", "--collect", "labels of ours")
-    python = shutil.which("python3")
     unit = tmp_path / "resnets-test.service"
-    unit.write_text(text.replace("/usr/local/bin/resnets", str(python)), encoding="utf-8")
+    unit.write_text(text, encoding="utf-8")
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in done.stderr.splitlines() if unit.name in line]
     assert not lines
+
+
+def test_a_unit_of_systemd_runs_the_command_that_printed_it(printed: Printed) -> None:
+    text = printed("systemd", "--no-access-log", "--max-body", "20MB", model="resnet20_cifar10")
+    line = next(each for each in text.splitlines() if each.startswith("ExecStart="))
+    words = shlex.split(line.removeprefix("ExecStart="))
+    assert Path(words[0]).is_absolute()
+    done = subprocess.run(
+        [*words, "--print", "systemd"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == text
 
 
 def test_a_unit_of_systemd_names_files_by_their_whole_path(

@@ -113,6 +113,20 @@ def test_a_request_is_one_line_with_ids_and_without_content(
     assert "tiny" not in line
 
 
+def test_without_an_access_log_faults_are_still_logged(
+    serving: Serving, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "resnets.serving")
+    client = serving(access_log=False)
+    assert client.post("/predict", content=image_bytes()).status_code == 200
+    assert client.post("/predict", content=b"no image").status_code == 415
+    assert not [record for record in caplog.records if record.name == "resnets.serving"]
+    assert 'path="/predict",status="415"' in client.get("/metrics").text
+    monkeypatch.setattr(client.app.state.server.answering, "answers", lambda *_: 1 / 0)
+    client.post("/predict", content=image_bytes())
+    assert "ZeroDivisionError" in caplog.text
+
+
 @pytest.mark.parametrize("wrong", ["a b", "x" * 200, 'quote"', "é", ""])
 def test_ids_that_are_no_plain_word_are_replaced(serving: Serving, wrong: str) -> None:
     headers = {"X-Request-ID": wrong.encode("latin-1"), "traceparent": b"00-nonsense"}

@@ -193,6 +193,44 @@ def test_pasted_and_dropped_images_are_answered(visit: Open) -> None:
         wait_for_answers(page, count)
 
 
+def test_a_text_that_is_pasted_or_dropped_is_answered_in_words(visit: Open) -> None:
+    page = visit(viewport={"width": 320, "height": 640})
+    send = """(event) => {
+      const transfer = new DataTransfer();
+      transfer.setData("text/plain", "https://example.org/cat.jpg");
+      document.body.dispatchEvent(event === "paste"
+        ? new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true })
+        : new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    }"""
+    for event in ("paste", "drop"):
+        page.evaluate(send, event)
+        page.wait_for_selector(f"#drop-note:text('{event}')")
+    assert page.inner_text("#announcer") == page.inner_text("#drop-note")
+    refuse_faults(page)
+    page.set_input_files("#choose", images(1))
+    wait_for_answers(page, 1)
+    assert page.locator("#drop-note").is_hidden()
+
+
+def test_long_names_of_classes_are_told_in_full_and_never_cut_in_silence(
+    visit: Open, untrained: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = tuple(f"{letter}{' of a very long name' * 9}" for letter in "abc")
+    live = LiveServer(tmp_path / "collected", tiny=untrained(names))
+    try:
+        page = visit(live.url)
+        page.set_input_files("#choose", images(1))
+        wait_for_answers(page, 1)
+        bars = page.locator("#detail .bars li span:first-child").all()
+        assert {bar.get_attribute("title") for bar in bars} == {*names}
+        page.fill("#detail .wrong input", names[1] + " indeed")
+        page.click("#detail .wrong button")
+        page.wait_for_selector("#detail .wrong p:text('characters')")
+        assert page.input_value("#detail .wrong input") == names[1] + " indeed"
+    finally:
+        live.stop()
+
+
 def test_of_a_folder_that_is_dropped_the_images_are_answered(visit: Open, tmp_path: Path) -> None:
     for name in ("photos/a.png", "photos/below/b.png", "photos/.hidden.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)

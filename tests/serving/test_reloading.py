@@ -11,6 +11,7 @@ import pytest
 
 from resnets.serving.metrics import resident_bytes
 from tests.serving.conftest import NAMES, image_bytes
+from tests.serving.test_served_model import with_golden
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -102,6 +103,18 @@ def test_a_damaged_file_leaves_the_old_network_serving(
     assert digest(client) == before
     replace(client, versions[1].read_bytes())
     until(lambda: digest(client) != before)
+
+
+def test_a_file_whose_golden_image_is_computed_wrong_is_not_served(
+    client: Any, versions: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "resnets.serving")
+    before = digest(client)
+    golden = '{"seed": 0, "probabilities": [0.01, 0.98, 0.01]}'
+    replace(client, with_golden(versions[1], tmp_path / "wrong", golden).read_bytes())
+    until(lambda: "not served" in caplog.text or digest(client) != before)
+    assert digest(client) == before
+    assert "golden" in caplog.text
 
 
 @pytest.mark.soak

@@ -1,11 +1,13 @@
 """The command as a real process: it answers, and ends in order when it is told to stop."""
 
+import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -87,6 +89,50 @@ def test_an_address_of_another_machine_is_told_from_a_port_in_use(
     assert result.returncode == 2
     assert "127.0.0.1" in result.stderr
     assert "--port 0" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "bytes_"), [("20MB", 20_000_000), ("1.5 GiB", 3 << 29), ("7", 7 << 20)]
+)
+def test_a_largest_body_is_written_as_sizes_are_elsewhere(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, size: str, bytes_: int
+) -> None:
+    from resnets.serving.serving import Serving
+
+    limits: list[int] = []
+    monkeypatch.setattr(
+        Serving, "in_this_process", lambda self, _: limits.append(self.settings.max_body)
+    )
+    assert call("serve", model_file, "--max-body", size).returncode == 0
+    assert limits == [bytes_]
+    refused = call("serve", model_file, "--max-body", f"-{size}")
+    assert refused.returncode == 2
+    assert "--max-body" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_server_whose_standard_error_has_no_room_serves(model_file: Path) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from resnets.serving.server import listening
+    from resnets.serving.settings import Settings
+
+    with listening(Settings(port=0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "resnets", "serve", str(model_file), "--port", str(port)]
+    command += ["--max-batch", "1", "--engine", "torch", "--host", "0.0.0.0"]  # which is warned of
+    with Path("/dev/full").open("wb") as full, subprocess.Popen(command, stderr=full) as process:
+        try:
+            status, end = 0, time.monotonic() + 60
+            while status != 200 and process.poll() is None and time.monotonic() < end:
+                with contextlib.suppress(OSError):
+                    status = status_of(f"http://127.0.0.1:{port}/predict", image_bytes())
+                time.sleep(0.05)
+            assert status == 200
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow

@@ -57,6 +57,16 @@ def started(lines: Iterator[str]) -> int:
     return next(int(json.loads(line)["pid"]) for line in lines if "worker started" in line)
 
 
+def address_after(lines: Iterator[str]) -> tuple[str, list[str]]:
+    """The address that a server says it serves on, and what it said before."""
+    before: list[str] = []
+    for line in lines:
+        if match := re.search(r"http://\S+\d", line):
+            return match[0], before
+        before.append(line)
+    raise AssertionError(before)
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Wait until something holds."""
     end = time.monotonic() + 60
@@ -109,7 +119,8 @@ class Asking(threading.Thread):
 def test_a_worker_that_is_killed_is_started_again_and_all_end_in_order() -> None:
     with two_workers() as (process, lines):
         first, second = started(lines), started(lines)
-        address = next(match[0] for line in lines if (match := re.search(r"http://\S+\d", line)))
+        address, notices = address_after(lines)
+        assert sum("digits" in notice for notice in notices) == 1  # not by each process
         clients = [Asking("127.0.0.1", int(address.rpartition(":")[2])) for _ in range(8)]
         for client in clients:
             client.start()

@@ -11,7 +11,6 @@ is exceeded, the group is listed, and the entries that were used longest ago are
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,29 +19,11 @@ from typing import BinaryIO
 
 from resnets.data.digests import content_digest
 from resnets.data.remote.ranges import Place
-from resnets.errors import UsageError
 from resnets.files import open_updating, read_input, write_atomically, writing_to_cache
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt])(i?)b", re.IGNORECASE)
 _FOLDERS = 256
 _SHARE = 64 << 20  # bytes: a limit of less has fewer groups, so that large images have room
 _LEFT = 7 / 8  # of a share, after it was exceeded
-
-
-def bytes_of(size: str) -> int:
-    """The bytes of a size as users write it.
-
-    >>> bytes_of("50GB"), bytes_of("1.5 TB"), bytes_of("512MiB")
-    (50000000000, 1500000000000, 536870912)
-
-    Raises:
-        UsageError: it is none.
-    """
-    match = _SIZE.fullmatch(size.strip())
-    if match is None:
-        raise UsageError(f"{size}: not a size such as 50GB or 500MB")
-    power = "kmgt".index(match[2].lower()) + 1
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 @dataclass(frozen=True)

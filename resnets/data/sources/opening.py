@@ -14,7 +14,6 @@ from resnets.addresses import AS_DATA, is_remote, refuse_address
 from resnets.data.grouping import Grouping, find_groups, group_warnings
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import TrainedOn, member_digests, ranks
-from resnets.data.remote.cache import bytes_of
 from resnets.data.sources.archives import ARCHIVE, cifar_folder, read_cifar
 from resnets.data.sources.checks import (
     Checked,
@@ -58,7 +57,7 @@ from resnets.data.splits import (
     merged,
 )
 from resnets.errors import UsageError
-from resnets.format import plural
+from resnets.format import bytes_of, plural
 
 __all__ = [
     "IN_MEMORY",

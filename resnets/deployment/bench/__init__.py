@@ -16,7 +16,7 @@ __all__ = [
     "candidates",
 ]
 
-__getattr__ = loader(
+__getattr__, __dir__ = loader(
     __name__,
     runtimes="Candidate candidates",
     figures="Bench Row bench",

@@ -21,7 +21,7 @@ __all__ = [
     "open_network",
 ]
 
-__getattr__ = loader(
+__getattr__, __dir__ = loader(
     __name__,
     opening="AnyModel EngineChoice EngineName open_engine open_network",
 )

@@ -15,7 +15,7 @@ __all__ = [
     "quantise",
 ]
 
-__getattr__ = loader(
+__getattr__, __dir__ = loader(
     __name__,
     files="Agreement export",
     int8="Quantisation quantise",

@@ -23,7 +23,7 @@ __all__ = [
     "near_duplicates",
 ]
 
-__getattr__ = loader(
+__getattr__, __dir__ = loader(
     __name__,
     diagnosis="Diagnosis Finding diagnose",
     duplicates="Duplicates NearDuplicates find_duplicates near_duplicates",

@@ -18,7 +18,7 @@ __all__ = [
     "write_report",
 ]
 
-__getattr__ = loader(
+__getattr__, __dir__ = loader(
     __name__,
     charts="reliability_diagram",
     page="Report Subject make_report write_report",

@@ -9,6 +9,7 @@ import { onKeyNeeded, request, watchConnection } from "./server.js";
 
 const KEPT =
   "Images are sent to this server only. It keeps those that somebody labels, and in memory the latest ones that are worth a label.";
+const INSTEAD = "Copy an image itself, not its address or a text, or choose its file.";
 const REFRESH = 3000; // milliseconds
 
 let facts = { models: [] };
@@ -39,6 +40,7 @@ function show() {
   }
   byId("model-name").textContent = model.name;
   byId("model-line").textContent = `${model.network} · ${model.classes.length} classes`;
+  for (const id of ["model-name", "model-line"]) byId(id).title = byId(id).textContent; // may be cut
   document.title = `${model.name} – resnets`;
   setModel(model, facts);
   byId("class-names").replaceChildren(...model.classes.map(({ name }) => element("option", { value: name })));
@@ -106,7 +108,11 @@ function setUpTabs() {
   });
 }
 
-async function receive(files) {
+/** Take in what was chosen, or what was pasted or dropped: `means` is the word for how. */
+async function receive(files, means = "") {
+  const note = !files.length && means ? `There is no image in what you ${means}. ${INSTEAD}` : "";
+  byId("drop-note").textContent = note;
+  if (note) announce(note);
   if (!files.length) return;
   await known;
   if (!chosenModel()) return;
@@ -122,7 +128,10 @@ function setUpInputs() {
       input.value = "";
     });
   }
-  document.addEventListener("paste", async (event) => receive(await filesOf(event.clipboardData)));
+  document.addEventListener("paste", async (event) => {
+    const files = await filesOf(event.clipboardData);
+    if (files.length || !event.target.matches?.("input")) receive(files, "pasted");
+  });
   let depth = 0; // of nested elements that the pointer has entered
   const mark = (change) => byId("drop").classList.toggle("over", (depth = Math.max(0, depth + change)) > 0);
   document.addEventListener("dragenter", () => mark(1));
@@ -131,7 +140,7 @@ function setUpInputs() {
   document.addEventListener("drop", async (event) => {
     event.preventDefault();
     mark(-depth);
-    receive(await filesOf(event.dataTransfer));
+    receive(await filesOf(event.dataTransfer), "dropped");
   });
 }
 

@@ -33,7 +33,7 @@ export function showDetail(item, server, onLabel) {
 
 /** "Wrong? Say what it is": stores the image with its label. */
 function wrong(item, onLabel) {
-  const input = element("input", { type: "text", maxLength: 100, required: true, autocomplete: "off" });
+  const input = element("input", { type: "text", required: true, autocomplete: "off" });
   input.setAttribute("list", "class-names");
   input.value = item.label ?? "";
   const note = element("p", { role: "status" }, item.label ? `Stored as ${item.label}.` : "");
@@ -127,7 +127,7 @@ function bars({ answer, answeredBy }) {
       element(
         "li",
         {},
-        element("span", {}, row?.class ?? "\u00a0"),
+        element("span", { title: row?.class ?? "" }, row?.class ?? "\u00a0"),
         element("span", { class: "share" }, row ? percent(row.probability) : ""),
         bar(row?.probability ?? 0, mark),
       ),

@@ -125,7 +125,7 @@ function keys(entry) {
 
 /** A form for a class that has no key, or is new. */
 function otherClass() {
-  const input = element("input", { type: "text", maxLength: 100, required: true, autocomplete: "off" });
+  const input = element("input", { type: "text", required: true, autocomplete: "off" });
   input.setAttribute("list", "class-names");
   const form = element(
     "form",
