@@ -103,7 +103,8 @@ def _trainer_of(job: Job) -> "Trainer":
     from resnets.data.batches import ProcessRank
     from resnets.runs.custom_parts import NO_CUSTOM_PARTS, refuse_fit
     from resnets.runs.prepare import prepare
-    from resnets.runs.train import configure_process, head_first_trainer
+    from resnets.runs.train import configure_process
+    from resnets.runs.trainers import head_first_trainer
     from resnets.training.devices import choose_device
 
     device = choose_device(job.device)

@@ -145,17 +145,17 @@ def _run_training(
     began = time.monotonic()
     from resnets.runs.progress import open_display  # imports torch, which --help does not need
     from resnets.runs.stop_signals import Interrupted
-    from resnets.runs.train import train
+    from resnets.runs.train import train_as_command
 
     try:
         with open_display() as display:
-            train(
+            train_as_command(
                 job,
                 output,
                 resume=resume,
                 overwrite=overwrite,
                 callbacks=[display],
-                as_command=began,
+                began=began,
             )
     except Interrupted as stop:
         for line in stop.in_words():

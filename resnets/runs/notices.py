@@ -1,4 +1,4 @@
-"""Notices of a run about its start network and about its length, one line each."""
+"""Notices of a run: what it trains, its start network and its length, one line each."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -7,11 +7,51 @@ from resnets.data.augmentation.augmentation import SMALLEST_CROP, SMALLEST_CROP_
 from resnets.evaluation.other_images import left_out_in_words
 from resnets.format import percent, plural
 from resnets.pretrained.table import find_recommended
+from resnets.runs.frozen_features import features_in_words
 from resnets.runs.setup import Setup
+from resnets.training.parallel import batch_norm_notice
 from resnets.training.recipe import LEAST_STEPS, Recipe
+from resnets.training.trainer import Trainer
 
 _LEAST_SIDE = 32  # pixels at which networks for photos still see something
 _FEW_STEPS = 15  # from scratch, after which photos are told apart better than by chance
+
+
+def introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
+    """What is about to be trained, in a few words; and what is unusual about it."""
+    recipe, splits = setup.job.recipe, setup.splits
+    weights = sum(weight.numel() for weight in setup.network.parameters())
+    steps_done = f" ({trainer.step:,} are done)" if trainer.step else ""
+    if recipe.freeze == "all":
+        if trainer.finished:
+            return
+        yield (
+            f"{recipe.network}: its classifier is fitted to the features of "
+            f"{plural(len(splits.train), 'image')} of "
+            f"{plural(len(splits.class_names), 'class')} at {recipe.image_size} pixels, on "
+            f"{setup.device}"
+        )
+        yield features_in_words(setup)
+        return
+    yield (
+        f"{recipe.network} ({plural(weights, 'weight')}) on {plural(len(splits.train), 'image')} "
+        f"of {plural(len(splits.class_names), 'class')} at {recipe.training_size} pixels, "
+        f"{plural(trainer.steps, 'step')} of {trainer.batches.batch_size}{steps_done} "
+        f"on {setup.device}"
+    )
+    if not trainer.step:
+        yield from _too_few_steps(setup, trainer.steps)
+        if trainer.recipe.patience and trainer.measured.validation is None:
+            yield "--patience has no effect: there are no validation images."
+    notice = batch_norm_notice(
+        setup.network.train(),
+        trainer.batches.batch_size,
+        setup.process.world_size,
+        trainer.recipe.accumulate,
+        trainer.recipe.sync_batch_norm,
+    )
+    if notice is not None:
+        yield notice
 
 
 def start_network_notices(setup: Setup) -> Iterator[str]:
@@ -66,7 +106,7 @@ def rate_without_optimizer(recipe: Recipe, set_by_user: Collection[str]) -> Iter
     )
 
 
-def too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
+def _too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
     """What to say, and to do, where so few steps teach a fresh network next to nothing.
 
     See `results/small_sets.json`: on 219 photos of ants and bees, after 2 to 10 steps few networks

@@ -17,7 +17,7 @@ from resnets.runs.callbacks import Callback
 from resnets.runs.characters import without_flips
 from resnets.runs.experiments import Choices, Experiment, Row, experiment, rows
 from resnets.runs.job import Job
-from resnets.runs.train import train
+from resnets.runs.train import train_as_command
 from resnets.training.devices import choose_device, computes_bf16
 from resnets.training.recipe import Recipe, named_recipe
 
@@ -72,7 +72,7 @@ class PlannedRun:
         self.check()
         begun = (self.folder / CONFIG).is_file()
         job = Job.of_run(self.folder) if begun else self.job
-        train(job, self.folder, resume=begun, callbacks=callbacks, as_command=True)
+        train_as_command(job, self.folder, resume=begun, callbacks=callbacks)
 
     def check(self) -> None:
         """Check that a run in the folder is the one that is asked for.

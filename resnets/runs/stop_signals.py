@@ -1,12 +1,15 @@
 """Signals that stop a run: noted while it trains, so that its state is saved first."""
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from resnets.data.batches import ProcessRank
 
 _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
@@ -79,3 +82,49 @@ class StopSignals:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before.clear()
+
+
+@contextlib.contextmanager
+def interrupted_before_training(
+    as_command: bool, process: ProcessRank, places: list[Path]
+) -> Iterator[None]:
+    """Say what stands where Ctrl-C stops a command before its training takes note of signals.
+
+    Args:
+        as_command: whether the process is there for this run alone; if not, nothing changes.
+        process: the first one has something to say.
+        places: the folder of the run, once it is there.
+
+    Raises:
+        Interrupted: Ctrl-C stopped it.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        if not as_command:
+            raise
+        first = process.rank == 0
+        folder = places[-1] if places and first else None
+        raise Interrupted(signal.SIGINT, 0, folder, early=first) from None
+
+
+@contextlib.contextmanager
+def interrupted_after_training(as_command: bool, step: int, folder: Path | None) -> Iterator[None]:
+    """Say how a command goes on where Ctrl-C stops it after training: its last checkpoint is there.
+
+    Args:
+        as_command: whether the process is there for this run alone; if not, nothing changes.
+        step: steps done.
+        folder: of the run; None in all processes but the first.
+
+    Raises:
+        Interrupted: Ctrl-C stopped it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not as_command:
+            raise
+        raise Interrupted(signal.SIGINT, step, folder) from None

@@ -487,14 +487,14 @@ def test_ctrl_c_while_the_network_is_scored_says_how_to_go_on(
 
     words = ["digits", "--network", "resnet14", "--epochs", "1", "--image-size", "8"]
     with monkeypatch.context() as patch:
-        patch.setattr("resnets.runs.train.score_and_save", interrupted)
+        patch.setattr("resnets.runs.active_run.score_and_save", interrupted)
         assert main([*words, "--no-report", "--output", str(tmp_path / "run")]) == 130
     assert f"resnets train --resume {tmp_path / 'run'}" in capsys.readouterr().out
     assert main(["--resume", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("at", ["prepare", "_introduction"])
+@pytest.mark.parametrize("at", ["train.prepare", "active_run.introduction"])
 def test_ctrl_c_before_the_first_step_says_what_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: str
 ) -> None:
@@ -504,12 +504,12 @@ def test_ctrl_c_before_the_first_step_says_what_stands(
     run, to_continue = tmp_path / "run", f"resnets train --resume {tmp_path / 'run'}"
     words = ["digits", "--network", "resnet14", "--epochs", "1", "--image-size", "8"]
     with monkeypatch.context() as patch:
-        patch.setattr(f"resnets.runs.train.{at}", interrupted)
+        patch.setattr(f"resnets.runs.{at}", interrupted)
         assert main([*words, "--output", str(run)]) == 130
         printed = capsys.readouterr().out
         assert "SIGINT" in printed
-        assert run.exists() == (to_continue in printed) == (at == "_introduction")
-        assert ("no run was written" in printed) == (at == "prepare")
+        assert run.exists() == (to_continue in printed) == (at == "active_run.introduction")
+        assert ("no run was written" in printed) == (at == "train.prepare")
         if run.exists():
             assert main(["--resume", str(run)]) == 130
             assert to_continue in capsys.readouterr().out

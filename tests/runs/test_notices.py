@@ -14,10 +14,10 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import ProcessRank
 from resnets.runs.job import Job, changed_job, new_job
 from resnets.runs.notices import (
+    _too_few_steps,
     crops_in_words,
     enlarged_in_words,
     rate_without_optimizer,
-    too_few_steps,
 )
 from resnets.runs.prepare import prepare
 from resnets.training.recipe import RECIPES, Recipe
@@ -42,13 +42,13 @@ def test_too_few_steps_from_scratch_are_noticed_with_what_would_help(
     job = changed_job(Job(data=str(tmp_path), recipe=RECIPES["quick"]), changes)
     setup = prepare(job, None, torch.device("cpu"), ProcessRank(), lambda _: None)
     steps = setup.job.recipe.total_steps(1)
-    lines = " ".join(too_few_steps(setup, steps))
+    lines = " ".join(_too_few_steps(setup, steps))
     assert ("--from" in lines and "--epochs" in lines and "chance" in lines) == warned
     recipe = replace(setup.job.recipe, network="resnet50")
     larger = replace(setup, job=replace(setup.job, recipe=recipe))
-    assert ("--from resnet50" in " ".join(too_few_steps(larger, steps))) == warned
+    assert ("--from resnet50" in " ".join(_too_few_steps(larger, steps))) == warned
     started = replace(setup, job=replace(setup.job, start="resnet20_cifar10"))
-    assert not list(too_few_steps(started, steps))
+    assert not list(_too_few_steps(started, steps))
 
 
 @pytest.mark.parametrize(

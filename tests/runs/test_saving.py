@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import resnets
-from resnets.runs import train
+from resnets.runs import active_run
 from resnets.runs.checkpoint import Checkpoints
 
 QUICK: dict[str, Any] = {
@@ -38,7 +38,7 @@ def test_steps_go_on_while_a_state_is_written_where_a_core_is_left(
             next_step.set()
 
     monkeypatch.setattr(Checkpoints, "write", slowly)
-    monkeypatch.setattr(train, "cores", lambda: cores)
+    monkeypatch.setattr(active_run, "cores", lambda: cores)
     run = resnets.train(DATA, output=tmp_path / "run", callbacks=[see], threads=1, **QUICK)
     assert waited == [meanwhile]
     loaded = Checkpoints(tmp_path / "run" / "checkpoints").newest()
@@ -65,7 +65,7 @@ def test_a_state_that_cannot_be_written_beside_the_training_ends_it(
             steps.append(record.step)
 
     monkeypatch.setattr(Checkpoints, "write", full)
-    monkeypatch.setattr(train, "cores", lambda: 64)
+    monkeypatch.setattr(active_run, "cores", lambda: 64)
     with pytest.raises(OSError, match=r"could not be saved in .*No space") as error:
         resnets.train(DATA, output=tmp_path / "run", callbacks=[see], threads=1, **QUICK)
     assert f"the state of step {fails_at[0]} " in str(error.value)

@@ -254,11 +254,11 @@ def test_a_stop_button_while_the_network_is_scored_keeps_the_network(
 def test_a_stop_button_during_the_last_estimate_of_statistics_keeps_the_same_network(
     quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int
 ) -> None:
-    from resnets.runs import train
+    from resnets.runs import active_run
 
     changes = {"patience": patience, "report": False}
     unbroken = quick(output=tmp_path / "unbroken", **changes)
-    last_network, pressed = train._final_network, []
+    last_network, pressed = active_run.final_network, []
 
     def press_in_second_batch(*arguments: Any) -> torch.nn.Module:
         def press(*_: Any) -> None:
@@ -272,7 +272,7 @@ def test_a_stop_button_during_the_last_estimate_of_statistics_keeps_the_same_net
         finally:
             hook.remove()
 
-    monkeypatch.setattr(train, "_final_network", press_in_second_batch)
+    monkeypatch.setattr(active_run, "final_network", press_in_second_batch)
     run = quick(output=tmp_path / "broken", **changes)
     assert len(pressed) > 2
     assert run.stopped == "SIGINT"

@@ -1,0 +1,111 @@
+"""The length of a run that keeps to its `--budget`, by the speed of its first steps."""
+
+import time
+from dataclasses import replace
+
+from resnets.errors import UsageError
+from resnets.evaluation.fit_familiarity import most_for_familiarity
+from resnets.format import duration, milliseconds, parse_duration, plural
+from resnets.runs import budget
+from resnets.runs.checkpoint import State
+from resnets.runs.prepare import Notify
+from resnets.runs.setup import Setup
+from resnets.training.parallel import from_first
+from resnets.training.recipe import Recipe
+from resnets.training.trainer import copied
+
+
+def within_budget(
+    setup: Setup, state: State | None, notify: Notify, may_choose_size: bool, began: float
+) -> tuple[Setup, budget.Budget | None]:
+    """The same with as many epochs as there is time for, and what will keep it to its time.
+
+    Args:
+        setup: of the run.
+        state: the state to go on from; None for a new run.
+        notify: takes lines for the user.
+        may_choose_size: whether images may be made smaller.
+        began: when the run began, by `time.monotonic`.
+    """
+    if setup.job.budget and setup.job.recipe.freeze == "all":
+        notify("--budget is not used: --freeze all takes one pass over the images")
+        return setup, None
+    if not setup.job.budget:
+        return setup, None
+    limit = parse_duration(setup.job.budget)
+    if setup.job.folds:  # each fold has its share, and so has the network that is kept
+        limit /= setup.job.folds + 1
+        notify(f"--budget {setup.job.budget}: {duration(limit)} for each of the networks")
+    if state is None:
+        return _planned(setup, limit, notify, may_choose_size, began)
+    # a run of 0.1.0 was planned once, before it began, and ends as it would have there
+    going_on = budget.Budget.resumed(limit, state["budget"]) if "budget" in state else None
+    return setup, going_on
+
+
+def _planned(
+    setup: Setup, limit: float, notify: Notify, may_choose_size: bool, began: float
+) -> tuple[Setup, budget.Budget]:
+    """A recipe whose length fits the time limit, by the speed of its first steps."""
+    large = replace(setup.job.recipe, progressive_resizing_scale=1.0)
+    prepared = budget.preparing(limit, time.monotonic() - began)
+    speed, per_epoch, spent = _measure_speed(setup, large, limit)
+    spent += prepared
+    if may_choose_size:
+        smaller = setup.at_size(from_first(budget.fitting_size(large, speed, limit - spent)))
+        if smaller is not setup:
+            size = smaller.job.recipe.image_size
+            notify(f"--budget {setup.job.budget}: images at {size} pixels, so that more steps fit")
+            setup, large = smaller, replace(smaller.job.recipe, progressive_resizing_scale=1.0)
+            speed, per_epoch, more = _measure_speed(setup, large, limit)
+            spent += more
+    job = setup.job
+    if job.recipe.first_share < 1:
+        small = replace(job.recipe, progressive_resizing_until=1.0)
+        smallest, _, more = _measure_speed(setup, small, limit)
+        speed, spent = replace(speed, first=smallest.step), spent + more
+    whole = _with_ending(setup, speed, limit)
+    try:
+        recipe = budget.fitted(job.recipe, whole, limit, per_epoch, spent)
+        speed = whole
+    except UsageError:  # as before: training and scores alone may fit
+        spent, prepared = spent - prepared, budget.preparing(limit, limit)
+        recipe = budget.fitted(job.recipe, speed, limit, per_epoch, spent)
+        notify(f"--budget {job.budget}: too short for reading the data and the report, too")
+    speed, recipe = from_first((speed, recipe))
+    steps = recipe.total_steps(per_epoch)
+    step = speed.of_updates(recipe, per_epoch) / steps
+    notify(
+        f"--budget {job.budget}: time for {plural(steps, 'step')}, {steps / per_epoch:.1f} epochs "
+        f"({milliseconds(step)} a step, {duration(speed.validation)} a validation); "
+        "planned anew on the way"
+    )
+    setup = replace(setup, job=replace(job, recipe=recipe))
+    in_folds = bool(job.folds)  # the outer run waits for them
+    rest = 0.0 if in_folds else budget.preparing(limit, limit) - prepared
+    return setup, budget.Budget(limit, speed, spent=spent, preparing=rest)
+
+
+def _with_ending(setup: Setup, speed: budget.Speed, limit: float) -> budget.Speed:
+    """The speed with all that follows the last step: statistics, familiarity and the report."""
+    splits = setup.splits
+    known = 0 if splits.validation is None else len(splits.validation)
+    known += 0 if splits.test is None else len(splits.test)
+    sample = 0 if splits.validation is None else most_for_familiarity(splits.train)
+    images = 2 * known + sample + len(setup.statistics_images or ())
+    return budget.with_ending(speed, limit, images / max(1, known), report=setup.job.report)
+
+
+def _measure_speed(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
+    """How fast a recipe goes, the steps of an epoch, and the seconds that it took to find out."""
+    began, splits = time.monotonic(), setup.splits
+    trainer = replace(setup, job=replace(setup.job, recipe=recipe)).trainer(
+        copied(setup.network, recipe)
+    )
+    validation, test = (
+        0 if images is None else len(images) for images in (splits.validation, splits.test)
+    )
+    each_epoch = validation + (test if setup.job.follow_test else 0)
+    each_epoch += len(setup.statistics_images or ())
+    speed = budget.measure(trainer, seconds / 2, each_epoch, validation + test)
+    return speed, trainer.batches.steps_per_epoch, time.monotonic() - began
