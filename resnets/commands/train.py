@@ -27,6 +27,7 @@ from resnets.runs.job import (
     refuse_other_words,
     starting_recipe,
 )
+from resnets.runs.launch import repeated_words
 from resnets.training.recipe import Recipe
 
 _OUTPUT = "--output"  # the folder of --resume where none follows it
@@ -80,8 +81,9 @@ def main(argv: Sequence[str]) -> int:
     folder, words = _take_resume(argv)
     if folder is not None:
         job_before = Job.of_run(folder)
-        if job_before.asked is not None and _is_repeated(argv, words):
-            refuse_other_words(job_before, _new_job(words)[0], folder)
+        began_by = repeated_words(argv)
+        if job_before.asked is not None and began_by is not None and _names_data(began_by):
+            refuse_other_words(job_before, _new_job(began_by)[0], folder)
             return _run_training(job_before, folder, resume=True)
         _check_beside_resume(words, folder)
         job = _job_of(_parse(words, Arguments(**_fields_of(job_before))))
@@ -105,13 +107,8 @@ def _new_job(words: Sequence[str]) -> tuple[Job, Path | None, bool]:
     return job, output, arguments.overwrite
 
 
-def _is_repeated(argv: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether a launcher repeats the words of a run that it has begun, see `Launch.worker`.
-
-    It names the folder twice and the data, which nobody types.
-    """
-    if argv[:1] != ["--resume"] or len(argv) != len(words) + 2 or "--output" not in words:
-        return False
+def _names_data(words: Sequence[str]) -> bool:
+    """Whether DATA is among words, as in those that begin a run."""
     return bool(_parse(words, Arguments(recipe=recipe_of(words), start=start_of(words))).data)
 
 

@@ -83,7 +83,7 @@ class Launch:
 
         No process sees a run that another one has just begun: the first process writes the run's
         folder after all of them have met. Listing the folder first makes NFS look at the server.
-        The words are repeated, so that a run of others is refused.
+        The words are repeated, so that a run of others is refused; see `repeated_words`.
         """
         folder, train = shlex.quote(str(self.folder)), [python, "-m", "resnets", "train"]
         resume = shlex.join([*train, "--resume", str(self.folder), *self.words])
@@ -103,6 +103,21 @@ class Launch:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         flags = [f"--nproc-per-node={processes}", f"--max-restarts={self.max_restarts}"]
         return [*torchrun, *flags, "--no-python", "bash", "-c", self.worker(sys.executable)]
+
+
+def repeated_words(argv: Sequence[str]) -> list[str] | None:
+    """The words that began a run, where a job repeats them to go on with it; None elsewhere.
+
+    Every job that `resnets launch` has printed names the folder first and last, as nobody types
+    it. The words may lack DATA, which a job always has.
+
+    >>> repeated_words(["--resume", "run", "photos", "--output", "run"])
+    ['photos', '--output', 'run']
+    >>> repeated_words(["--resume", "run", "--epochs", "5"])
+    """
+    if len(argv) < 4 or argv[0] != "--resume" or [*argv[-2:]] != ["--output", argv[1]]:
+        return None
+    return [*argv[2:]]
 
 
 def launch_file(system: System, launch: Launch) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from resnets.model_file import CONFIG
+from resnets.runs.launch import repeated_words
 from tests.in_process import call
 
 SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas"
@@ -92,6 +94,7 @@ def test_a_job_that_is_started_again_resumes_its_run(
     called = (tmp_path / "words").read_text("utf-8").splitlines()
     assert called[:5] == ["-m", "resnets", "train", "--resume", "the run"]
     assert set(called[5:]) == set(TRAIN)
+    assert repeated_words(called[3:]) == called[5:]
 
 
 def test_before_its_time_is_over_a_job_ends_its_processes_and_is_queued_again(
@@ -202,6 +205,34 @@ SHORT = ("digits", "--network", "resnet14", "--image-size", "8", "--steps", "2",
 def test_a_job_that_is_started_again_goes_on_by_the_same_words(begun: Path) -> None:
     done = call("train", "--resume", begun, *SHORT, "--output", begun)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_job_of_an_earlier_version_goes_on_with_its_run(begun: Path, tmp_path: Path) -> None:
+    """The first version repeated no words, and later ones kept no digest of them in the run."""
+    assert call("train", "--resume", begun).returncode == 0
+    shutil.copytree(begun, tmp_path / "run")
+    config = tmp_path / "run" / CONFIG
+    lines = config.read_text("utf-8").splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("asked =")), "utf-8")
+    assert len(config.read_text("utf-8").splitlines()) == len(lines) - 1
+    done = call("train", "--resume", config.parent, *SHORT, "--output", config.parent)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_is_resumed_by_hand_goes_on_without_the_words_that_began_it(
+    begun: Path,
+) -> None:
+    """By hand only what shall change is typed: nothing that is left out is compared."""
+    for typed in (("photos",), ("photos", "--output", "run", "--epochs", "3")):
+        assert repeated_words(["--resume", "run", *typed]) is None
+    done = call("train", "--resume", begun, "--output", begun)
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_output_beside_resume_is_refused(begun: Path, tmp_path: Path) -> None:
+    done = call("train", "--resume", begun, *SHORT, "--output", tmp_path / "other")
+    assert done.returncode == 2
+    assert "stays in its folder" in done.stderr
 
 
 @pytest.mark.parametrize(
