@@ -94,7 +94,9 @@ _PARTS = 20  # a run is planned anew after each epoch, and after such a part of 
 _AMPLE = 1.5  # times what a run needs: measuring takes up to a quarter of a short budget
 _CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
 _SHORTEST, _LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
+_STEPS = 4  # to measure at least, or two where they take twice as long
 _EPOCHS, _MOST = 10, 10_000  # at or above EPOCHS, whole epochs are planned; never more than MOST
+_MEASURING = 1 / 8  # of a budget: when measuring has taken it, the rest is estimated
 _PREPARING = 0.25  # of the budget, that may go into reading before the first step ...
 _ENDING = 0.25  # ... and that is kept for scores and the report
 _REPORT = 3.0  # seconds to write a report
@@ -159,6 +161,10 @@ class Speed:
         first = None if self.first is None else self.first * updates
         return replace(self, step=self.step * updates, first=first)
 
+    def with_pixels(self, share: float) -> "Speed":
+        """An estimate of the speed by images with this share of the pixels."""
+        return Speed(self.step * share, self.validation * share, final=self.final * share)
+
 
 def measure(
     trainer: Trainer,
@@ -170,7 +176,8 @@ def measure(
     """Train a little to see how fast it goes. The trainer is of no use afterwards.
 
     A validation is not run but estimated: as long to get each image, and for its forward pass
-    `_FORWARD` of what an update takes.
+    `_FORWARD` of what an update takes. A short measurement is enough for a short budget: the plan
+    is made anew on the way.
 
     Args:
         trainer: a fresh one, of a copy of the network, whose images do not grow.
@@ -179,7 +186,7 @@ def measure(
         final_images: how many are scored when the training is over.
         clock: in seconds.
     """
-    limit = min(max(budget / 20, min(_SHORTEST, budget / 4)), _LONGEST)
+    limit = min(max(budget / 20, min(_SHORTEST, budget / 8)), _LONGEST)
     trainer.timed = sys.maxsize
     start = clock()
     ends: list[float] = []
@@ -188,10 +195,12 @@ def measure(
         if isinstance(record, Step):
             steps.append(record)
             ends.append(clock())
-        late = len(steps) >= 4 and clock() - start > limit
+        took = clock() - start
+        late = took > limit * (1 if len(steps) >= _STEPS else 2) and len(steps) > 1
         if isinstance(record, Step) and any(any_process(late)):
             break
-    settled = steps[len(steps) // 4 :]  # the first steps allocate memory and compile
+    slow = max(len(steps) // 4, int(len(steps) > 1))  # the first steps allocate memory and compile
+    settled = steps[slow:]
     waiting = sum(step.waiting for step in settled) / len(settled)
     whole = (ends[-1] - (ends[-len(settled) - 1] if settled != steps else start)) / len(settled)
     seconds_per_image = (
@@ -200,6 +209,11 @@ def measure(
     return Speed(
         whole, validation_images * seconds_per_image, final=final_images * seconds_per_image
     )
+
+
+def measured_enough(budget: float, spent: float) -> bool:
+    """Whether measuring has taken so much of the budget that other sizes are estimated by it."""
+    return spent > _MEASURING * budget
 
 
 def fitted(

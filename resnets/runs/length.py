@@ -47,23 +47,12 @@ def _planned(
     setup: Setup, limit: float, notify: Notify, may_choose_size: bool, began: float
 ) -> tuple[Setup, budget.Budget]:
     """A recipe whose length fits the time limit, by the speed of its first steps."""
-    large = replace(setup.job.recipe, progressive_resizing_scale=1.0)
     prepared = budget.preparing(limit, time.monotonic() - began)
-    speed, per_epoch, spent = _measure_speed(setup, large, limit)
+    setup, speed, per_epoch, spent = _speed_at_sizes(
+        setup, limit, prepared, notify, may_choose_size
+    )
     spent += prepared
-    if may_choose_size:
-        smaller = setup.at_size(from_first(budget.fitting_size(large, speed, limit - spent)))
-        if smaller is not setup:
-            size = smaller.job.recipe.image_size
-            notify(f"--budget {setup.job.budget}: images at {size} pixels, so that more steps fit")
-            setup, large = smaller, replace(smaller.job.recipe, progressive_resizing_scale=1.0)
-            speed, per_epoch, more = _measure_speed(setup, large, limit)
-            spent += more
     job = setup.job
-    if job.recipe.first_share < 1:
-        small = replace(job.recipe, progressive_resizing_until=1.0)
-        smallest, _, more = _measure_speed(setup, small, limit)
-        speed, spent = replace(speed, first=smallest.step), spent + more
     whole = _with_ending(setup, speed, limit)
     try:
         recipe = budget.fitted(job.recipe, whole, limit, per_epoch, spent)
@@ -84,6 +73,43 @@ def _planned(
     in_folds = bool(job.folds)  # the outer run waits for them
     rest = 0.0 if in_folds else budget.preparing(limit, limit) - prepared
     return setup, budget.Budget(limit, speed, spent=spent, preparing=rest)
+
+
+def _speed_at_sizes(
+    setup: Setup, limit: float, prepared: float, notify: Notify, may_choose_size: bool
+) -> tuple[Setup, budget.Speed, int, float]:
+    """How fast a run goes, with the size of its images chosen for its budget.
+
+    Other sizes are measured too, unless measuring has taken its part of a short budget by then:
+    their steps are taken to be faster in proportion to the pixels, and the plan is made anew on
+    the way.
+
+    Returns:
+        the setup with that size, the speed, the steps of an epoch and the seconds of measuring.
+    """
+    large = replace(setup.job.recipe, progressive_resizing_scale=1.0)
+    speed, per_epoch, spent = _measure_speed(setup, large, limit)
+    estimates = from_first(budget.measured_enough(limit, spent))
+    if may_choose_size:
+        left = limit - prepared - spent
+        smaller = setup.at_size(from_first(budget.fitting_size(large, speed, left)))
+        if smaller is not setup:
+            size, before = smaller.job.recipe.image_size or 1, setup.job.recipe.image_size or 1
+            notify(f"--budget {setup.job.budget}: images at {size} pixels, so that more steps fit")
+            setup, speed = smaller, speed.with_pixels((size / before) ** 2)
+            if not estimates:
+                large = replace(smaller.job.recipe, progressive_resizing_scale=1.0)
+                speed, per_epoch, more = _measure_speed(setup, large, limit)
+                spent += more
+    recipe = setup.job.recipe
+    if recipe.first_share < 1:
+        first = speed.step * recipe.first_share
+        if not estimates:
+            small = replace(recipe, progressive_resizing_until=1.0)
+            smallest, _, more = _measure_speed(setup, small, limit)
+            first, spent = smallest.step, spent + more
+        speed = replace(speed, first=first)
+    return setup, speed, per_epoch, spent
 
 
 def _with_ending(setup: Setup, speed: budget.Speed, limit: float) -> budget.Speed:

@@ -1,8 +1,10 @@
 import copy
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import resnets
 from resnets.data.batches import Batch, TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
@@ -26,14 +29,19 @@ from resnets.runs.budget import (
     checkpoint_interval,
     fitted,
     fitting_size,
+    measure,
     with_ending,
 )
 from resnets.runs.callbacks import CallbackList, Record
+from resnets.runs.job import Job
+from resnets.runs.length import _speed_at_sizes
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import MemoryLines
+from resnets.runs.prepare import prepare
 from resnets.runs.stop_signals import StopSignals
 from resnets.runs.supervision import Checkpointer, follow
 from resnets.training.optimisation import make_loss
+from resnets.training.parallel import ProcessRank
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
 from resnets.training.trainer import Epoch, Score, Step, Trainer
@@ -325,6 +333,55 @@ def test_photos_are_made_smaller_until_enough_steps_fit(
     """500 steps of 1 s each; at 192 of 224 pixels these are of 0.73 s, at 128 of 0.33 s."""
     recipe = Recipe(image_size=size, training_size=size)
     assert fitting_size(recipe, Speed(1.0, 0.0), seconds) == fitting
+
+
+@pytest.mark.parametrize(("budget", "steps"), [(2.0, 2), (20.0, 4), (200.0, 6)])
+def test_measuring_stops_early_where_the_budget_is_short(budget: float, steps: int) -> None:
+    """An update takes 1 s by the clock, an epoch has six; a short budget has few of them."""
+    clock = Clock()
+    recipe = Recipe(optimizer="sgd", learning_rate=0.05, batch_size=8)
+    speed = measure(learner(clock, recipe), budget, 0, clock=clock)
+    assert clock.now == steps
+    assert speed.step == 1.0
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(0.5, [128]), (1000.0, [128, 96, 72])])
+def test_a_short_budget_is_spent_on_one_measurement(
+    limit: float, sizes: list[int], tmp_path: Path, draw_noise: Any, monkeypatch: Any
+) -> None:
+    """Each takes a fifth of the short one; steps of 10 s by 128 pixels are too slow for both."""
+    for seed in range(12):
+        draw_noise(tmp_path / f"{'ab'[seed % 2]}/{seed}.png", 300, 300, seed)
+    job = Job(data=str(tmp_path), recipe=Recipe(network="resnet10t"))
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), lambda _: None)
+    measured = []
+
+    def measure(trainer: Trainer, *_: Any) -> Speed:
+        time.sleep(0.1)
+        measured.append(trainer.recipe.first_side)
+        return Speed(10.0 * trainer.recipe.first_share, 1.0)
+
+    monkeypatch.setattr("resnets.runs.budget.measure", measure)
+    sized, speed, _, _ = _speed_at_sizes(setup, limit, 0.0, lambda _: None, True)
+    assert measured == sizes
+    assert sized.preprocessing.size == 96
+    share = 1.0 if len(sizes) > 1 else (96 / 128) ** 2
+    assert (speed.step, speed.first) == pytest.approx((10 * share, 10 * share * (72 / 96) ** 2))
+
+
+@pytest.mark.soak
+def test_most_of_a_budget_of_20_seconds_goes_into_training() -> None:
+    seconds = []
+
+    def note(record: Record) -> None:
+        if isinstance(record, Step):
+            seconds.append(record.seconds)
+
+    options: dict[str, Any] = {"report": False, "output": False, "progress": False}
+    began = time.monotonic()
+    resnets.train("digits", budget="20s", callbacks=[note], **options)
+    assert sum(seconds) >= 10
+    assert time.monotonic() - began <= 25
 
 
 def test_a_long_run_of_short_epochs_validates_seldom() -> None:
