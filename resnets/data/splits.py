@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from resnets.data.labelled import LabelledImages, joined
 from resnets.errors import ContentError, UsageError
 from resnets.images import White
+from resnets.matrices import product
 
 Digests = NDArray[np.uint8]  # (N, 32): one SHA-256 for each image
 Groups = NDArray[np.int64]  # (N,): images of one number belong together
@@ -254,7 +255,7 @@ def assign_folds(
     parts = np.zeros(len(labels), np.int64)
     for group in free:
         its = np.bincount(labels[group], minlength=len(total))
-        crowded = counts @ (its / np.maximum(total, 1))
+        crowded = product(counts, its / np.maximum(total, 1))
         best = np.lexsort((counts.sum(1), crowded))[0]
         counts[best] += its
         parts[group] = best + 1

@@ -24,6 +24,7 @@ from resnets.evaluation.logits import Booleans, Floats, Integers
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import check_known, from_table
 from resnets.format import plural
+from resnets.matrices import product
 
 _FAMILIAR = 0.95  # target share of familiar validation images, without images of other things
 _MOST_LOST = 1 - _FAMILIAR  # largest share to lose, if other images choose the threshold
@@ -73,7 +74,7 @@ class Familiarity:
         Features that are all zero have no direction; their score is 0.
         """
         units = _unit_rows(np.asarray(features, dtype=np.float64))
-        return np.asarray((units @ self._unit_directions.T).max(axis=1))
+        return np.asarray(product(units, self._unit_directions.T).max(axis=1))
 
     @cached_property
     def _unit_directions(self) -> Floats:

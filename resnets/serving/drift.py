@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from resnets.evaluation.familiarity import Familiarity
 from resnets.evaluation.proportion import Proportion
+from resnets.matrices import product
 from resnets.serving.events import Answered, Event
 
 if TYPE_CHECKING:
@@ -80,5 +81,5 @@ class Drift:
         """How far the recent images are; None if it is not known."""
         if self._center is None or self._mean is None:
             return None
-        usual = math.sqrt(max(1 - float(self._center @ self._center), 1e-12))
+        usual = math.sqrt(max(1 - float(product(self._center, self._center)), 1e-12))
         return float(np.linalg.norm(self._mean - self._center)) / usual

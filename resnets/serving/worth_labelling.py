@@ -11,6 +11,7 @@ from hashlib import sha256
 import numpy as np
 
 from resnets.evaluation.predict import Prediction
+from resnets.matrices import product
 from resnets.serving.answers import Floats, Outputs
 
 _IMAGES = 200  # in the queue
@@ -90,7 +91,7 @@ class Queue:
             worth[order] = -1
             best = int(worth.argmax())
             order.append(best)
-            distances = np.minimum(distances, 1 - directions @ directions[best])
+            distances = np.minimum(distances, 1 - product(directions, directions[best]))
         return [candidates[place] for place in order]
 
 

@@ -28,6 +28,7 @@ from resnets.format import plural
 from resnets.images import from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.images.resizing import resized_to
+from resnets.matrices import product
 
 Hashes = NDArray[np.float32]  # (N, 63), each of length 1, or of zeros for a picture of one grey
 
@@ -106,7 +107,7 @@ def _hashes(squares: Pixels) -> Hashes:
     coefficients = np.empty((len(squares), _COEFFICIENTS * _COEFFICIENTS - 1), np.float32)
     for start in range(0, len(squares), _BLOCK):
         part = squares[start : start + _BLOCK].astype(np.float32)
-        weighted = (transform @ part @ transform.T) * frequency
+        weighted = product(product(transform, part), transform.T) * frequency
         coefficients[start : start + _BLOCK] = weighted.reshape(len(part), -1)[:, 1:]
     length = np.linalg.norm(coefficients, axis=1, keepdims=True)
     return np.where(length > 1, coefficients / np.maximum(length, 1), 0)
@@ -127,7 +128,7 @@ def similarity_threshold(hashes: Hashes) -> float:
     if total < 256:  # too few to estimate, but few images also have few chance pairs
         return LEAST
     rows = np.linspace(0, total - 1, min(total, 1 + 20_000_000 // total)).astype(int)
-    similarity = (hashes[rows] @ hashes.T).ravel()
+    similarity = product(hashes[rows], hashes.T).ravel()
     ranks = [int(similarity.size * (1 - share / total)) for share in (128, 16)]
     similarity.partition(ranks)
     common, rare = np.arctanh(np.clip(similarity[ranks], 0, 0.999))
@@ -219,9 +220,7 @@ def _best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers
     for top in range(0, len(hashes), _BLOCK):
         rows = slice(top, top + _BLOCK)
         for left in range(0, len(others) if known is not None else top + 1, _BLOCK):
-            # products of finite numbers: some kernels of BLAS leave a flag of invalid values behind
-            with np.errstate(invalid="ignore"):
-                similarity = hashes[rows] @ others[left : left + _BLOCK].T
+            similarity = product(hashes[rows], others[left : left + _BLOCK].T)
             if known is None and left == top:
                 similarity[np.triu_indices(len(similarity))] = 0
             better = np.flatnonzero(similarity.max(axis=1) > best[rows])
