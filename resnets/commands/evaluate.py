@@ -91,6 +91,7 @@ def evaluate(
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.engine import computation_of
+    from resnets.evaluation.enlarging import images_enlarged
     from resnets.evaluation.evaluate import evaluate_selection, outputs_of
     from resnets.evaluation.other_images import Others, open_others
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
@@ -117,6 +118,9 @@ def evaluate(
             with_cache(data, cache), description, split, file=file, skip_unreadable=skip_unreadable
         )
         chosen = without_near_duplicates(chosen, compared)
+        enlarged = images_enlarged(chosen.images, description.preprocessing.size)
+        if enlarged and not process.rank:
+            say(enlarged, file=sys.stderr)
         outputs = outputs_of(predictor, chosen.images, batch_size, process)
     if process.rank:
         return

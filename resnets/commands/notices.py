@@ -2,9 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from resnets.escaping import say
 from resnets.format import plural
+
+if TYPE_CHECKING:
+    from resnets.evaluation.predict import Source
+    from resnets.model_file import Description
 
 _LISTED = 10  # images that are left out, by name
 
@@ -21,6 +26,14 @@ def print_notices(
     """
     for line in notices(warnings, skipped):
         say(line, file=sys.stderr if machine else sys.stdout, flush=True)
+
+
+def tell_enlarged(sources: "Sequence[Source]", description: "Description") -> None:
+    """Tell on standard error where images are much smaller than what the network sees."""
+    from resnets.evaluation.enlarging import sources_enlarged
+
+    if line := sources_enlarged(sources, description.preprocessing.size):
+        say(line, file=sys.stderr)
 
 
 def notices(warnings: Sequence[str], skipped: Sequence[tuple[str, str]]) -> list[str]:

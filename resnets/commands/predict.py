@@ -12,6 +12,7 @@ from resnets.commands import run
 from resnets.commands.engine_flags import EngineFlags
 from resnets.commands.flags import Cache
 from resnets.commands.image_words import model_and_images, paths_of
+from resnets.commands.notices import tell_enlarged
 from resnets.commands.predict_on_ray import predict_on_ray
 from resnets.commands.predict_on_server import predict_on_server
 from resnets.commands.predict_parts import Cluster, Parts, parts_of, predict_part
@@ -145,6 +146,7 @@ def _predict_here(
     if parts is not None:
         return predict_part(parts, form, flags, file, sources)
     predictor = flags.open_engine(file, measure=len(sources) >= SEVERAL)
+    tell_enlarged(sources, predictor.description)
     if form.parquet is not None and form.sort is None:
         unreadable = write_parquet(predictor, sources, form, flags.batch_size, form.parquet)
         return 1 if unreadable else 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from resnets.commands.engine_flags import EngineFlags
+from resnets.commands.notices import tell_enlarged
 from resnets.commands.predict_parts import Parts, record_for
 from resnets.commands.prediction_output import Form, tell_written
 from resnets.commands.progress import with_progress
@@ -39,6 +40,7 @@ def predict_on_ray(
         say(f"{output}: done already", file=sys.stderr)
         return 0
     task, description = _worker_task(form, flags, file, record)
+    tell_enlarged(sources, description)
     output.mkdir(parents=True, exist_ok=True)
     total = sum(len(part.of_list(sources)) for part in missing)
     with (

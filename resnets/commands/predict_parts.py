@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.commands.engine_flags import EngineFlags
+from resnets.commands.notices import tell_enlarged
 from resnets.commands.prediction_output import Form, write_parquet
 from resnets.commands.progress import SEVERAL
 from resnets.errors import UsageError
@@ -77,6 +78,7 @@ def predict_part(
         return 0
     images = part.of_list(sources)
     predictor = flags.open_engine(file, measure=len(images) >= SEVERAL)
+    tell_enlarged(images, predictor.description)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_parquet(predictor, images, form, flags.batch_size, path, record.metadata())
     return 0

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from resnets.data.augmentation.augmentation import SMALLEST_CROP, SMALLEST_CROP_OF_A_SHORT_RUN
+from resnets.evaluation.enlarging import much_enlarged
 from resnets.evaluation.other_images import left_out_in_words
 from resnets.format import percent, plural
 from resnets.pretrained.table import find_recommended
@@ -142,9 +143,6 @@ def crops_in_words(asked: Recipe, recipe: Recipe) -> Iterator[str]:
         )
 
 
-_ENLARGED = 3.0  # times the side of the images, from which on that is told
-
-
 def enlarged_in_words(side: int, size: int) -> Iterator[str]:
     """What is said where images are enlarged much before the network sees them.
 
@@ -152,14 +150,9 @@ def enlarged_in_words(side: int, size: int) -> Iterator[str]:
         side: a typical image's shorter side, in pixels.
         size: the side at which the network sees it.
     """
-    if size < _ENLARGED * side:
-        return
-    smaller = max(_LEAST_SIDE, 2 * side)
-    yield (
-        f"The images, of about {side} pixels, are enlarged {size / side:.0f} times, to {size}: "
-        f"that adds no detail and takes more time. --image-size {smaller} is faster; measure which "
-        "predicts better"
-    )
+    if line := much_enlarged(side, size):
+        smaller = max(_LEAST_SIDE, 2 * side)
+        yield (f"{line}. --image-size {smaller} is faster; measure which predicts better")
 
 
 def withheld(setup: Setup) -> str:
