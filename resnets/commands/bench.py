@@ -1,6 +1,10 @@
 """``resnets bench``: latency and throughput of a network on this machine, by engine."""
 
+import sys
 import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,12 +15,21 @@ from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.deployment.engines import EngineChoice
 from resnets.errors import UsageError
-from resnets.escaping import say, say_text
-from resnets.format import NONE, billions, millions, percent, plural, significant
+from resnets.escaping import escaped, say, say_text
+from resnets.format import (
+    NONE,
+    billions,
+    millions,
+    parse_duration,
+    percent,
+    plural,
+    significant,
+)
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.deployment.bench import Bench, Row
+    from resnets.deployment.bench.processes import Note
 
 _Runtime = Literal["eager", "compiled", EngineChoice]
 
@@ -34,6 +47,7 @@ def bench(
     threads: tuple[int, ...] = (),
     rounds: int = 5,
     seconds: float = 0.5,
+    limit: Annotated[str, tyro.conf.arg(metavar="TIME")] = "5m",
     against: Literal["torchvision", "timm"] | None = None,
     training: bool = False,
     size: int = 224,
@@ -56,6 +70,8 @@ def bench(
         threads: one or more numbers of threads; by default 1 and all cores.
         rounds: how many times each engine is measured.
         seconds: duration of each measurement.
+        limit: of the whole time, such as 5m or 2h: the largest batches, and then rounds, for which
+            there is no time are left out. The smallest batches are measured once in any case.
         against: another project's network of the same name, eager and compiled.
         training: measure steps of training instead, in one process; MODEL is the name of a network
             such as resnet50, and the images are random. `resnets plan --rate` takes the result.
@@ -63,8 +79,9 @@ def bench(
         as_json: print JSON.
         plot: write a plot of images per second (.png, .svg, .pdf).
     """
+    end = time.monotonic() + parse_duration(limit)
     if training:
-        return _bench_training(models, batch_sizes, size, seconds, as_json)
+        return _bench_training(models, batch_sizes, size, seconds, end, as_json)
     from resnets.deployment.bench import candidates, figures
     from resnets.deployment.bench.figures import check_ending, draw
     from resnets.model_path import files_of
@@ -72,18 +89,53 @@ def bench(
     figures.check(threads, batch_sizes, rounds, seconds)
     if plot is not None:
         check_ending(plot, [file for model in models for file in files_of(model)])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _progress() as note:
+        note("preparing the files of each engine")
         measured, multiply_adds = candidates(models, engines, threads, against, Path(folder))
         measurements = figures.bench(
-            measured, multiply_adds, batch_sizes=batch_sizes, rounds=rounds, seconds=seconds
+            measured,
+            multiply_adds,
+            batch_sizes=batch_sizes,
+            rounds=rounds,
+            seconds=seconds,
+            limit=max(end - time.monotonic(), 0),
+            note=note,
         )
     if plot is not None and measurements.rows:
         draw(measurements, plot)
     if as_json:
         print(to_json(measurements.to_dict(), indent=2))
     else:
-        _show(measurements)
+        _show(measurements, rounds)
+    _tell_left_out(measurements.left_out)
     return 0 if measurements.rows else 1
+
+
+@contextmanager
+def _progress() -> "Iterator[Note]":
+    """A function that shows what is done on standard error, at a terminal.
+
+    A line is rewritten only when it is called: a bar that moves by itself would take time from
+    what is measured.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+
+    width = 0
+
+    def note(text: str) -> None:
+        nonlocal width
+        safe = escaped(text)
+        sys.stderr.write(f"\r{safe:<{width}}")  # over all of the text before
+        sys.stderr.flush()
+        width = len(safe)
+
+    try:
+        yield note
+    finally:
+        note("")
+        sys.stderr.write("\r")
 
 
 def _bench_training(
@@ -91,18 +143,25 @@ def _bench_training(
     batch_sizes: tuple[int, ...],
     size: int,
     seconds: float,
+    end: float,
     as_json: bool,
 ) -> int:
-    """Measure how fast networks are trained, and print it; the exit code."""
-    from resnets.deployment.bench.training import measure_training
+    """Measure how fast networks are trained until the time `end`, and print it; the exit code."""
+    from resnets.deployment.bench.training import TrainingSpeed, measure_training
 
     if not models:
         raise UsageError("--training: name a network, such as resnet50")
-    rows = [
-        row
-        for name in models
-        for row in measure_training(str(name), size=size, batch_sizes=batch_sizes, seconds=seconds)
-    ]
+    rows: list[TrainingSpeed] = []
+    with _progress() as note:
+        for name in map(str, models):
+            note(f"training {name}")
+            left = end - time.monotonic()
+            rows += measure_training(
+                name, size=size, batch_sizes=batch_sizes, seconds=seconds, limit=left
+            )
+    for name in dict.fromkeys(map(str, models)):
+        measured = {row.batch_size for row in rows if row.network == name}
+        _tell_left_out(sorted(set(batch_sizes) - measured), name)
     if as_json:
         print(to_json([asdict(row) for row in rows], indent=2))
         return 0
@@ -114,8 +173,24 @@ def _bench_training(
     return 0
 
 
-def _show(result: "Bench") -> None:
-    """Print the measurements as tables."""
+def _tell_left_out(sizes: Sequence[int], network: str = "") -> None:
+    """Tell on standard error for which batch sizes there was no time, if there are any."""
+    if sizes:
+        of = f" of {network}" if network else ""
+        batches = ", ".join(map(str, sizes))
+        say(
+            f"not measured{of}: batches of {batches}, as one round would take longer than --limit",
+            file=sys.stderr,
+        )
+
+
+def _show(result: "Bench", rounds: int) -> None:
+    """Print the measurements as tables.
+
+    Args:
+        result: the measurements.
+        rounds: how many were asked for.
+    """
     height, width, channels = result.shape
     machine = result.machine
     peaks = ", ".join(
@@ -125,8 +200,12 @@ def _show(result: "Bench") -> None:
     say(f"{machine['processor']}, {plural(machine['cores'], 'core')}; Python {machine['python']}")
     say_text(
         f"{width} x {height} pixels, {channels} channels, "
-        f"{millions(result.multiply_adds)} multiply-adds an image; at most {peaks}\n"
+        f"{millions(result.multiply_adds)} multiply-adds an image; at most {peaks}"
     )
+    if result.rounds:
+        fewer = f" of {rounds}, for which --limit had time" if result.rounds < rounds else ""
+        say(f"{plural(result.rounds, 'round')}{fewer}")
+    print()
     columns = ("", "threads", "batch", "images/s", "ratio", "p50 ms", "p95", "p99")
     more = ("G mult-adds/s", "of peak", "MiB", "cold s")
     if result.rows:

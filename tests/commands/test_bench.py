@@ -49,6 +49,7 @@ def test_engines_are_compared_with_plain_pytorch(model: Path, tmp_path: Path) ->
     ]
     assert [row["ratio"] for row in rows[:2]] == [1, 1]
     assert result["shape"] == [16, 16, 3]
+    assert (result["rounds"], result["left_out"]) == (1, [])
     # 3x3 of stem and stages at 16, 8 and 4 pixels, as counted by hand for width 4 and 3 classes
     stages = 4 * 144 * 256, 64 * (288 + 3 * 576), 16 * (1152 + 3 * 2304)
     shortcuts = 64 * 288 + 16 * 1152
@@ -73,10 +74,22 @@ def test_a_table_names_what_was_measured_and_what_was_not(model: Path) -> None:
     assert line.split()[4] == "1.00"
 
 
+@pytest.mark.slow
+def test_what_the_limit_leaves_out_is_told(model: Path) -> None:
+    words = ("--engines", "eager", "--batch-sizes", "1", "4", "--seconds", "0.02", "--threads", "1")
+    done = bench(model, *words, "--limit", "0.01s")
+    assert done.returncode == 0, done.stderr
+    assert "1 round of 5" in done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("eager"))
+    assert line.split()[1:3] == ["1", "1"]
+    assert "batches of 4" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         ([], 2, "nothing to measure"),
+        (["MODEL", "--limit", "soon"], 2, "'soon': not a duration"),
         (["nowhere"], 2, "nowhere: no such file"),
         (["MODEL", "--batch-sizes", "0"], 2, "batch sizes [0]"),
         (["MODEL", "--threads", "0"], 2, "threads [0]"),
@@ -146,6 +159,14 @@ def test_training_is_measured_by_images_per_second_for_each_batch_size() -> None
     rows = json.loads(done.stdout)
     assert [row["batch_size"] for row in rows] == [2, 4]
     assert all(row["images_per_second"] > 0 and row["steps"] >= 1 for row in rows)
+
+
+def test_training_too_leaves_out_batches_for_which_there_is_no_time() -> None:
+    words = ("resnet14", "--training", "--size", "8", "--batch-sizes", "2", "4")
+    done = call("bench", *words, "--seconds", "0.01", "--limit", "0.001s", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["batch_size"] for row in json.loads(done.stdout)] == [2]
+    assert "resnet14: batches of 4" in done.stderr
 
 
 @pytest.mark.parametrize(

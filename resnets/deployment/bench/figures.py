@@ -4,6 +4,7 @@ Figures are medians over rounds in which the candidates take turns. Ratios are c
 round, since the speed of a machine changes over time.
 """
 
+import math
 import os
 import platform
 import statistics
@@ -14,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from resnets.deployment.bench.processes import Record, Turn, measure_in_turns
-from resnets.deployment.bench.runtimes import SIDE, Candidate
+from resnets.deployment.bench.processes import Note, Record, Turn, measure_in_turns
+from resnets.deployment.bench.runtimes import PEAK, SIDE, Candidate
 from resnets.errors import UsageError
 from resnets.files import read_text, replacing, writable
 from resnets.format import plural
@@ -65,6 +66,8 @@ class Bench:
         shape: (H, W, C) of the images.
         multiply_adds: of one image.
         peaks: multiply-adds per second of a product of matrices in float32, by threads.
+        rounds: how many were made; fewer than asked for where the time was up.
+        left_out: batch sizes for which there was no time.
         rows: one per candidate and batch size.
         failed: by candidate, why it could not run.
     """
@@ -73,6 +76,8 @@ class Bench:
     shape: tuple[int, int, int]
     multiply_adds: int
     peaks: dict[int, float]
+    rounds: int
+    left_out: tuple[int, ...]
     rows: tuple[Row, ...]
     failed: dict[str, str]
 
@@ -88,6 +93,8 @@ def bench(
     batch_sizes: Sequence[int] = (1, 16, 128),
     rounds: int = 5,
     seconds: float = 0.5,
+    limit: float = math.inf,
+    note: Note = lambda _: None,
 ) -> Bench:
     """Measure candidates in turns.
 
@@ -97,6 +104,8 @@ def bench(
         batch_sizes: images per call.
         rounds: turns of each candidate.
         seconds: per turn and batch size.
+        limit: seconds for everything; see `measure_in_turns`.
+        note: takes what is done next, a few words.
 
     Raises:
         UsageError: an argument is not allowed.
@@ -106,15 +115,49 @@ def bench(
     check([candidate.threads for candidate in candidates], batch_sizes, rounds, seconds)
     shape = candidates[0].shape
     threads = sorted({candidate.threads for candidate in candidates})
-    peak_candidates = [Candidate("peak", "peak", "", number, shape) for number in threads]
+    peak_candidates = [Candidate("peak", PEAK, "", number, shape) for number in threads]
     all_candidates = [*candidates, *peak_candidates]
-    records, failed = measure_in_turns(all_candidates, sorted(set(batch_sizes)), rounds, seconds)
+    sizes = sorted(set(batch_sizes))
+    records, failed = measure_in_turns(
+        all_candidates, sizes, rounds, seconds, limit=limit, note=note
+    )
     peaks = {
         candidate.threads: _peak_rate(records[candidate])
         for candidate in peak_candidates
         if candidate in records
     }
-    rows = [
+    rows = _rows(candidates, records, multiply_adds, peaks)
+    failures = {
+        f"{candidate.name}, threads {candidate.threads}": reason
+        for candidate, reason in failed.items()
+    }
+    measured = {row.batch_size for row in rows}
+    return Bench(
+        machine(),
+        shape,
+        multiply_adds,
+        peaks,
+        rounds=_rounds(records),
+        left_out=tuple(size for size in sizes if rows and size not in measured),
+        rows=tuple(rows),
+        failed=failures,
+    )
+
+
+def _rounds(records: Mapping[Candidate, Record]) -> int:
+    """How many rounds were made; 0 where nothing could be measured."""
+    turns = (turns for record in records.values() for turns in record.turns.values())
+    return max(map(len, turns), default=0)
+
+
+def _rows(
+    candidates: Sequence[Candidate],
+    records: Mapping[Candidate, Record],
+    multiply_adds: int,
+    peaks: Mapping[int, float],
+) -> list[Row]:
+    """The rows of all candidates that could be measured."""
+    return [
         _row(
             candidate,
             size,
@@ -126,11 +169,6 @@ def bench(
         if candidate in records
         for size in records[candidate].turns
     ]
-    failures = {
-        f"{candidate.name}, threads {candidate.threads}": reason
-        for candidate, reason in failed.items()
-    }
-    return Bench(machine(), shape, multiply_adds, peaks, tuple(rows), failures)
 
 
 def check(threads: Sequence[int], batch_sizes: Sequence[int], rounds: int, seconds: float) -> None:

@@ -6,18 +6,23 @@ candidate. Therefore all other processes are stopped (SIGSTOP), where the system
 
 import contextlib
 import json
+import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from resnets.deployment.bench.runtimes import Candidate
+from resnets.deployment.bench.runtimes import PEAK, Candidate, turn_seconds
+from resnets.format import plural
 from resnets.json_text import to_json
+
+Note = Callable[[str], object]  # takes what is done next, for whoever waits
 
 _CAN_STOP = sys.platform != "win32"
 _PROGRAM = ("-m", "resnets.deployment.bench.runtimes")  # what Python runs in each process
@@ -145,12 +150,94 @@ class Record:
     turns: dict[int, list[Turn]]
 
 
+class _Rounds:
+    """The candidates that run, in turns, as long as the time allows.
+
+    Attributes:
+        records: what was measured of each.
+        failed: why those that failed did.
+    """
+
+    def __init__(self, seconds: float, deadline: float, note: Note) -> None:
+        self.seconds, self.deadline, self.note = seconds, deadline, note
+        self.running: list[_Process] = []
+        self.records: dict[Candidate, Record] = {}
+        self.failed: dict[Candidate, str] = {}
+
+    def start(self, candidate: Candidate, program: Sequence[str], stack: ExitStack) -> None:
+        """Start the process of a candidate, which ends with the stack."""
+        self.note(f"starting {_in_words(candidate)}")
+        try:
+            process = stack.enter_context(_Process(candidate, program))
+        except _Failure as failure:
+            self.failed[candidate] = str(failure)
+        else:
+            self.running.append(process)
+            self.records[candidate] = Record(process.cold_start, {})
+
+    def first(self, batch_sizes: Sequence[int]) -> list[int]:
+        """Make the first round; the batch sizes that it had time for, at least the smallest."""
+        sizes: list[int] = []
+        for size in batch_sizes:
+            if sizes and time.monotonic() + self._expected(sizes[-1], size) > self.deadline:
+                break
+            self._measure(size, 0)
+            sizes.append(size)
+        return sizes
+
+    def more(self, sizes: Sequence[int], rounds: int, last: float) -> None:
+        """Make the other rounds, as many as there is time for.
+
+        Args:
+            sizes: the batch sizes.
+            rounds: how many there are with the first one.
+            last: seconds that the first one took.
+        """
+        for number in range(1, rounds):
+            start = time.monotonic()
+            if start + last > self.deadline:
+                break
+            for size in sizes:
+                self._measure(size, number)
+            last = time.monotonic() - start
+
+    def _measure(self, size: int, number: int) -> None:
+        """Measure every candidate once; every second round in the reverse order."""
+        for process in self.running[:: (1, -1)[number % 2]]:
+            candidate = process.candidate
+            self.note(f"round {number + 1}, batch size {size}: {_in_words(candidate)}")
+            try:
+                turn = process.turn(size, self.seconds)
+            except _Failure as failure:
+                self.failed[candidate] = f"batch size {size}: {failure}"
+                self.running.remove(process)
+            else:
+                self.records[candidate].turns.setdefault(size, []).append(turn)
+
+    def _expected(self, size: int, larger: int) -> float:
+        """Seconds that a larger batch size will take, if its calls take as much longer."""
+        expected = 0.0
+        for process in self.running:
+            call = statistics.median(self.records[process.candidate].turns[size][-1].seconds)
+            is_peak = process.candidate.runtime == PEAK  # which takes no images
+            expected += turn_seconds(call * (1 if is_peak else larger / size), self.seconds)
+        return expected
+
+
+def _in_words(candidate: Candidate) -> str:
+    """A candidate for progress: its name and threads."""
+    return f"{candidate.name}, {plural(candidate.threads, 'thread')}"
+
+
 def measure_in_turns(
     candidates: Sequence[Candidate],
     batch_sizes: Sequence[int],
     rounds: int,
     seconds: float,
     program: Sequence[str] = _PROGRAM,
+    *,
+    limit: float = math.inf,
+    note: Note = lambda _: None,
 ) -> tuple[dict[Candidate, Record], dict[Candidate, str]]:
     """Measure each candidate at each batch size once per round, in alternating order.
 
@@ -160,32 +247,22 @@ def measure_in_turns(
         rounds: at least 1.
         seconds: per turn.
         program: arguments of Python in each process: the runtimes of this package, or more.
+        limit: seconds after which no more is begun: batch sizes that would not be done by then
+            in the first round are left out, the largest first, and then rounds. One round of the
+            smallest is made in any case.
+        note: takes what is done next, a few words.
 
     Returns:
         The records of the candidates, and the reasons of those that failed.
     """
-    failed: dict[Candidate, str] = {}
-    records: dict[Candidate, Record] = {}
+    measurement = _Rounds(seconds, time.monotonic() + limit, note)
     with ExitStack() as stack:
-        running: list[_Process] = []
         for candidate in candidates:
-            try:
-                process = stack.enter_context(_Process(candidate, program))
-            except _Failure as failure:
-                failed[candidate] = str(failure)
-            else:
-                running.append(process)
-                records[candidate] = Record(process.cold_start, {})
-        for round_number in range(rounds):
-            for process in running[:: (1, -1)[round_number % 2]]:
-                candidate = process.candidate
-                try:
-                    for size in batch_sizes:
-                        turn = process.turn(size, seconds)
-                        records[candidate].turns.setdefault(size, []).append(turn)
-                except _Failure as failure:
-                    failed[candidate] = f"batch size {size}: {failure}"
-                    running = [other for other in running if other is not process]
+            measurement.start(candidate, program, stack)
+        start = time.monotonic()
+        sizes = measurement.first(batch_sizes)
+        measurement.more(sizes, rounds, time.monotonic() - start)
+    records, failed = measurement.records, measurement.failed
     for candidate in failed:
         records.pop(candidate, None)
     return records, failed

@@ -35,6 +35,7 @@ from resnets.networks.catalog import display_name, name_of
 Images = NDArray[np.uint8]  # (B, H, W, C)
 Call = Callable[[], object]  # computes one batch
 
+PEAK = "peak"  # the runtime that measures the machine
 SIDE = 1024  # of the matrices whose product measures the machine's peak; multiply-adds: its cube
 _MOST_MEMORY = 1 << 32  # bytes that the graph of a file may take for a batch, as in `evaluate`
 _WARM_UP = 0.2  # share of a turn's time for calls before the turn, which are not counted
@@ -231,7 +232,7 @@ RUNTIMES: dict[str, Callable[[Candidate], Callable[[Images], Call]]] = {
     "timm": _timm,
     "bare onnxruntime": _bare_onnxruntime,
     "bare openvino": _bare_openvino,
-    "peak": _peak,
+    PEAK: _peak,
 }
 
 
@@ -239,6 +240,15 @@ def _timed(call: Call, seconds: float) -> list[float]:
     """Seconds of each call, for about `seconds` in all, after calls that warm up."""
     _time_calls(call, _WARM_UP * seconds, min_calls=1)
     return _time_calls(call, seconds)
+
+
+def turn_seconds(call: float, seconds: float) -> float:
+    """About how long a turn of `seconds` takes whose calls take `call` seconds each.
+
+    >>> turn_seconds(0.01, 0.5), turn_seconds(20, 0.5)
+    (0.6, 80)
+    """
+    return max(call, _WARM_UP * seconds) + max(_MIN_CALLS * call, seconds)
 
 
 def _time_calls(call: Call, seconds: float, min_calls: int = _MIN_CALLS) -> list[float]:

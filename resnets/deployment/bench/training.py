@@ -4,6 +4,7 @@ Nothing is read or decoded, and no gradients are exchanged: it is the part of a 
 `resnets plan` takes as its rate.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def measure_training(
     batch_sizes: Sequence[int],
     seconds: float,
     precision: Literal["bf16", "fp32"] = "bf16",
+    limit: float = math.inf,
 ) -> list[TrainingSpeed]:
     """Train a network on random pixels, on a GPU if there is one.
 
@@ -58,6 +60,7 @@ def measure_training(
         batch_sizes: images of a step.
         seconds: for each batch size; at least one step is measured.
         precision: of the arithmetic where there is a GPU; a CPU computes in float32.
+        limit: seconds; larger batches that would not be done by then are left out.
 
     Raises:
         UsageError: there is no such network, or a number is not allowed.
@@ -68,8 +71,12 @@ def measure_training(
         raise UsageError(f"batch sizes {list(batch_sizes)}, size {size}: each must be at least 1")
     device = choose_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    speeds = []
+    speeds: list[TrainingSpeed] = []
+    end = time.monotonic() + limit
     for batch_size in sorted(set(batch_sizes)):
+        step = batch_size / speeds[-1].images_per_second if speeds else 0.0
+        if speeds and time.monotonic() + max((_WARM_UP + 1) * step, seconds) > end:
+            break
         times = _steps(network, size, batch_size, seconds, precision, device)
         rate = batch_size / statistics.median(times)
         speeds.append(TrainingSpeed(network, name, size, batch_size, rate, len(times)))

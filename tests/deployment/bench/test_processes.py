@@ -58,6 +58,37 @@ def test_each_runs_every_batch_size_once_a_round_and_a_failure_has_its_reason() 
     assert "no/such/file.onnx" in failed[MISSING]
 
 
+SLEEPER = """
+import sys, time
+from resnets.deployment.bench import runtimes
+runtimes.RUNTIMES["sleeper"] = lambda _: lambda images: lambda: time.sleep(0.01 * len(images))
+runtimes.main()
+"""  # a network that takes 10 ms for each image
+
+
+def test_what_does_not_fit_into_the_limit_is_left_out_the_largest_batches_first() -> None:
+    """A turn of 1 image takes about 0.04 s, of 10 about 0.4 s, of 10,000 about 400 s."""
+    sleeper = Candidate("sleeper", "sleeper", "", 1, (8, 8, 3))
+    sizes, notes = (1, 10, 10_000), list[str]()
+    measurements, failed = measure_in_turns(
+        [sleeper], sizes, 2, 0.001, ("-c", SLEEPER), limit=100, note=notes.append
+    )
+    assert not failed
+    turns = {size: len(turns) for size, turns in measurements[sleeper].turns.items()}
+    assert turns == {1: 2, 10: 2}
+    assert any("batch size 10" in note and "sleeper" in note for note in notes)
+
+
+@pytest.mark.parametrize(("limit", "rounds"), [(0, 1), (600, 3)])
+def test_one_round_of_the_smallest_batches_is_made_whatever_the_limit(
+    limit: float, rounds: int
+) -> None:
+    measurements, _ = measure_in_turns([PEAK], [2, 4], 3, 0.01, limit=limit)
+    sizes = {2: rounds} if limit == 0 else {2: rounds, 4: rounds}
+    turns = measurements[PEAK].turns
+    assert {size: len(turns[size]) for size in turns} == sizes
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_who_is_not_at_turn_is_stopped_and_ends_with_its_master() -> None:
     with _Process(PEAK) as running:
