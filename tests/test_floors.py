@@ -19,6 +19,7 @@ FLOORS = (
     "templates",
     "fields",
     "machine",
+    "matrices",
     "notebook",
     "keywords",
     "integrity",
