@@ -42,7 +42,8 @@ import tyro
 
 from resnets.deployment.engines import open_engine
 from resnets.deployment.export.files import export
-from resnets.evaluation.predict import Source, read, stacked
+from resnets.evaluation.predict import read, stacked
+from resnets.evaluation.source import Source
 from resnets.images import Preprocessing
 from resnets.machine import processor
 from resnets.model_file import Description, Model

@@ -49,7 +49,8 @@ from serving import CLIENTS, ENGINE, bare, closed_loop, percentile, post, resnet
 from resnets import load
 from resnets.deployment.engines import open_engine
 from resnets.deployment.export.files import export
-from resnets.evaluation.predict import Source, read, stacked
+from resnets.evaluation.predict import read, stacked
+from resnets.evaluation.source import Source
 from resnets.machine import processor
 
 HERE = Path(__file__).parent / "others"

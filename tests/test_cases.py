@@ -24,7 +24,7 @@ from PIL import Image
 from resnets import evaluate, train
 from resnets.cli import main
 from resnets.data.sources.opening import open_data, read_source
-from resnets.evaluation.predict import find_images
+from resnets.evaluation.finding_images import find_images
 from resnets.images import decode
 from tests.in_process import call as resnets
 

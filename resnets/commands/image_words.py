@@ -14,7 +14,7 @@ from resnets.format import plural
 from resnets.images.opening import MAX_BYTES
 
 if TYPE_CHECKING:
-    from resnets.evaluation.predict import Source
+    from resnets.evaluation.source import Source
 
 
 def model_and_images(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
@@ -65,7 +65,8 @@ def image_sources(
         UsageError: there is none, or none that the cache is for.
     """
     from resnets.addresses import is_remote
-    from resnets.evaluation.predict import Source, matching_images
+    from resnets.evaluation.finding_images import matching_images
+    from resnets.evaluation.source import Source
 
     if not words:
         raise UsageError(

@@ -8,7 +8,7 @@ from resnets.escaping import say
 from resnets.format import plural
 
 if TYPE_CHECKING:
-    from resnets.evaluation.predict import Source
+    from resnets.evaluation.source import Source
     from resnets.model_file import Description
 
 _LISTED = 10  # images that are left out, by name

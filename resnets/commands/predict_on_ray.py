@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from resnets.deployment.engines import EngineName
     from resnets.deployment.on_ray import WorkerTask
     from resnets.evaluation.parts import Record
-    from resnets.evaluation.predict import Source
+    from resnets.evaluation.source import Source
     from resnets.model_file import Description
 
 

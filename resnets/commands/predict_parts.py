@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resnets.evaluation.parts import Part, Record
-    from resnets.evaluation.predict import Source
+    from resnets.evaluation.source import Source
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def record_for(
     """
     from resnets.deployment.engines.selection import digest
     from resnets.evaluation.parts import record_of
-    from resnets.evaluation.predict import StoredImage, stored_digest_of
+    from resnets.evaluation.source import StoredImage, stored_digest_of
 
     if not all(isinstance(each.content, Path | StoredImage) for each in sources):
         raise UsageError("--part and --on take files, folders and patterns, no standard input")

@@ -19,7 +19,8 @@ from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.evaluation.engine import Engine
-    from resnets.evaluation.predict import Prediction, Source
+    from resnets.evaluation.predict import Prediction
+    from resnets.evaluation.source import Source
 
 _LAST = ("sorted_to", "error")  # columns
 

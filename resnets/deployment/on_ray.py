@@ -24,8 +24,9 @@ from resnets.deployment.engines.selection import digest
 from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.parts import ROW, Part
-from resnets.evaluation.predict import Source, StoredImage, predict, to_send
+from resnets.evaluation.predict import predict
 from resnets.evaluation.prediction_table import tables_of
+from resnets.evaluation.source import Source, StoredImage, to_send
 from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
 from resnets.format import plural

@@ -10,7 +10,7 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.storage import reads_ahead
 from resnets.data.white_level import sampled
 from resnets.errors import ContentError
-from resnets.evaluation.predict import Source, StoredImage
+from resnets.evaluation.source import Source, StoredImage
 from resnets.images import ALLOWED, UNTRUSTED, Pixels
 from resnets.images.probing import probe
 

@@ -42,15 +42,9 @@ from resnets.evaluation.outputs import (
     logits_and_score,
     logits_of,
 )
-from resnets.evaluation.predict import (
-    Source,
-    batches_of,
-    is_calibrated,
-    read,
-    stacked,
-    statuses,
-)
+from resnets.evaluation.predict import batches_of, is_calibrated, read, stacked, statuses
 from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.source import Source
 from resnets.evaluation.statuses import Statuses
 from resnets.format import percent, plural
 from resnets.images import Pixels

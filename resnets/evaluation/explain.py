@@ -27,7 +27,6 @@ from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import (
     Prediction,
     Ranking,
-    Source,
     Status,
     batches_of,
     decoded,
@@ -36,6 +35,7 @@ from resnets.evaluation.predict import (
     rankings,
 )
 from resnets.evaluation.report.pictures import SIDE, overlay, square_picture
+from resnets.evaluation.source import Source
 from resnets.format import plural
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.images.memory_budget import IN_USE

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.predict import Source, find_images
+from resnets.evaluation.finding_images import find_images
+from resnets.evaluation.source import Source
 from resnets.format import byte_size
 from resnets.images import Pixels, White, from_pillow
 from resnets.images.arrays import SHAPES, TENSOR_SHAPES, array_of, checked_array, is_tensor

@@ -20,13 +20,11 @@ from resnets.evaluation.eager import outputs_by
 from resnets.evaluation.engine import Engine, Floats, images_named
 from resnets.evaluation.exposure import member_of
 from resnets.evaluation.familiarity import familiarity_of
+from resnets.evaluation.finding_images import find_images, images_below
 from resnets.evaluation.predict import (
-    Source,
     Status,
     batches_of,
     decoded,
-    find_images,
-    images_below,
     interpret,
     is_calibrated,
     read,
@@ -34,6 +32,7 @@ from resnets.evaluation.predict import (
     statuses,
 )
 from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.source import Source
 from resnets.format import plural
 from resnets.images import Pixels, Preprocessing
 from resnets.images.memory_budget import IN_USE

@@ -1,39 +1,28 @@
-"""Predictions for images: finding and reading them, and running an engine.
+"""Predictions for images: reading them, and running an engine.
 
 No torch here: an `Engine` takes pixels and gives probabilities, whatever computes them.
 Shapes: B images of a batch, H x W pixels, C channels, S the side that the network sees, R the
 preprocessing's `resize`, K classes.
 """
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
-from glob import glob, has_magic
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.addresses import AS_IMAGE, is_remote, refuse_address
-from resnets.data.sources.names import has_image_ending, is_hidden, printable
-from resnets.data.sources.walking import (
-    HIDDEN,
-    Listing,
-    PassedOver,
-    in_words,
-    listing,
-)
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engine import Engine, batch_size_of, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
+from resnets.evaluation.source import Source, StoredImage
 from resnets.format import exact_percent, percent, plural
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
@@ -44,16 +33,11 @@ from resnets.machine import reading_threads
 from resnets.model_file import Description
 from resnets.notebook import html_table
 
-if TYPE_CHECKING:
-    from resnets.data.storage import Readable
-
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
 Status = Literal["ok", "not calibrated", "unsure", "unfamiliar", "unreadable"]
 """Whether to rely on a prediction; `Prediction` says what each one means."""
 _ACCEPTED: tuple[Status, ...] = ("ok", "not calibrated")
-_AHEAD = 32  # stored images that are announced together, one such group before it is read
 _SHOWN = 50  # predictions in a notebook's table
-_DIGESTS = 1 << 16  # of images, that are taken at a time
 
 
 @dataclass(frozen=True)
@@ -257,94 +241,6 @@ def interpret(
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class StoredImage:
-    """An image in shards, which is read when it is needed.
-
-    Attributes:
-        storage: the shards.
-        row: its index there.
-    """
-
-    storage: "Readable"
-    row: int
-
-    def read(self) -> bytes | Pixels:
-        """The image as it is stored; those behind it are read ahead, where they are remote.
-
-        Raises:
-            ContentError: it is damaged; the message does not name it.
-            OSError: its remote place cannot be reached.
-        """
-        if self.row % _AHEAD == 0:
-            from resnets.data.storage import expect
-
-            expect(self.storage, range(self.row, min(self.row + 2 * _AHEAD, len(self.storage))))
-        return self.storage.read(self.row)
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image to predict.
-
-    Attributes:
-        name: by which the user finds it.
-        content: its path, the bytes of a file, its pixels (H, W, C) uint8 with C of 1, 3 or 4,
-            where it is stored, or why it could not be read.
-    """
-
-    name: str
-    content: Path | bytes | Pixels | StoredImage | ContentError
-
-    def loaded(self) -> Path | bytes | Pixels | ContentError:
-        """The content; of a stored image, its bytes. Raises as `StoredImage.read`."""
-        return self.content.read() if isinstance(self.content, StoredImage) else self.content
-
-
-def to_send(sources: Sequence[Source]) -> list[Source]:
-    """The same images, for a process elsewhere; of shards only the images' own places go along."""
-    from resnets.data.shards import ShardStorage
-
-    sent: list[Source] = []
-    for storage, group in groupby(sources, _storage_of):
-        some = list(group)
-        if isinstance(storage, ShardStorage):
-            rows = [each.content.row for each in some if isinstance(each.content, StoredImage)]
-            alone = storage.placed(rows)
-            some = [Source(each.name, StoredImage(alone, row)) for row, each in enumerate(some)]
-        elif storage is not None:  # of others' files: the bytes
-            some = [Source(each.name, _bytes_of(each)) for each in some]
-        sent += some
-    return sent
-
-
-def stored_digest_of(sources: Sequence[Source]) -> str | None:
-    """SHA-256 of what images in shards hold, by the digests in the index; None if none are."""
-    from resnets.data.shards import ShardStorage
-
-    total, some = hashlib.sha256(), False
-    for storage, group in groupby(sources, _storage_of):
-        if isinstance(storage, ShardStorage):
-            some = True
-            rows = (each.content.row for each in group if isinstance(each.content, StoredImage))
-            while piece := list(islice(rows, _DIGESTS)):
-                total.update(storage.stored_digests(np.array(piece)).tobytes())
-    return total.hexdigest() if some else None
-
-
-def _bytes_of(source: Source) -> Path | bytes | Pixels | ContentError:
-    """An image as it is stored, or why it cannot be read."""
-    try:
-        return source.loaded()
-    except ContentError as error:
-        return error
-
-
-def _storage_of(source: Source) -> "Readable | None":
-    """The shards that an image is in, if it is in any."""
-    return source.content.storage if isinstance(source.content, StoredImage) else None
-
-
 def predict(
     engine: Engine,
     sources: Iterable[Source],
@@ -500,136 +396,3 @@ def _is_tiff(content: Path | bytes) -> bool:
     if isinstance(content, bytes):
         return format_of(content) == "TIFF"
     return content.suffix.lower() in ENDINGS["TIFF"]
-
-
-@dataclass(frozen=True)
-class Matches:
-    """The images that a path or pattern stands for.
-
-    Attributes:
-        sources: the images, each once.
-        passed_over: path and reason of each file beside them that is not an image.
-    """
-
-    sources: Sequence[Source]
-    passed_over: Sequence[PassedOver] = ()
-
-
-def find_images(words: Sequence[str]) -> list[Source]:
-    """The images that paths and patterns stand for; folders are searched through.
-
-    Args:
-        words: paths and patterns such as ``photos/*.jpg`` and ``photos/**/*.jpg``, and folders and
-            addresses of shards.
-
-    Raises:
-        UsageError: there is no such file, or no image in a folder.
-    """
-    return [source for word in words for source in matching_images(word).sources]
-
-
-def matching_images(word: str, cache: str | None = None) -> Matches:
-    """The images of one path or pattern, and what is passed over: see `find_images`.
-
-    Args:
-        word: path, pattern, or the folder or address of shards.
-        cache: for an address, how much of it to keep on the local disk, such as 50GB.
-    """
-    if not word:  # pathlib would take it as the current folder
-        raise UsageError("no image given: the path is empty")
-    if _holds_shards(word):
-        return Matches(_stored_images(word, cache))
-    paths, passed_over = [Path(word)], list[PassedOver]()
-    if not paths[0].exists():
-        paths, passed_over = _matching(word)
-    files: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            below = listing(path)
-            files |= dict.fromkeys(sorted(path / name for name in below.images))
-            passed_over += [(str(path / name), why) for name, why in below.passed_over]
-        else:
-            files[path] = None
-    if not files and (word == "digits" or word.startswith("hub:")):
-        raise UsageError(
-            f"{word}: a data set, and this takes images: give files, folders or patterns such as "
-            "'photos/*.jpg'"
-        )
-    if not files:
-        refuse_address(word, AS_IMAGE)
-        beside = "".join(f"; {text}" for text in in_words(passed_over))
-        folder = any(path.is_dir() for path in paths)
-        what = "no image in this folder" if folder else "no such image, folder or pattern"
-        raise UsageError(f"{word}: {what}{beside}")
-    return Matches([Source(printable(str(file)), file) for file in files], passed_over)
-
-
-def _holds_shards(word: str) -> bool:
-    """Whether a word is the folder or the address of shards."""
-    if has_image_ending(word):
-        refuse_address(word, AS_IMAGE)
-    if is_remote(word):
-        return True
-    if not (Path(word) / "index.parquet").is_file():
-        return False
-    from resnets.data.sources.shards import holds_shards
-
-    return holds_shards(Path(word))
-
-
-def _stored_images(word: str, cache: str | None) -> list[Source]:
-    """The images of shards, split after split, in the order in which they lie there."""
-    from resnets.data.sources.opening import read_source, with_cache
-
-    parts = read_source(with_cache(word, cache)).images.values()
-    return [
-        Source(name, StoredImage(images.storage, row))
-        for images in parts
-        for row, name in zip(images.indices.tolist(), images.names, strict=True)
-    ]
-
-
-def _matching(word: str) -> tuple[list[Path], list[PassedOver]]:
-    """The files and folders that a pattern matches, and what is passed over among them."""
-    parts = Path(word).parts
-    if "**" in parts:
-        literal = next(place for place, part in enumerate(parts) if has_magic(part))
-        return _searched(Path(*parts[:literal]), parts[literal:])
-    matches = sorted(map(Path, glob(word)))  # noqa: PTH207  (Path.glob takes no absolute pattern)
-    hidden = {path for path in matches if is_hidden(path.name) and path.name != Path(word).name}
-    passed_over = [(str(path), HIDDEN) for path in matches if path in hidden]
-    return [path for path in matches if path not in hidden], passed_over
-
-
-def _searched(folder: Path, pattern: Sequence[str]) -> tuple[list[Path], list[PassedOver]]:
-    """The images below a folder whose path fits, and what is passed over among the other files.
-
-    It is searched as for training: `glob` would follow links in circles, and find what is hidden.
-    """
-
-    def fits(path: str) -> bool:
-        parts = Path(path).parts
-        ends = range(len(parts) + 1) if not has_magic(pattern[-1]) else (len(parts),)
-        return any(_fits(parts[:end], pattern) for end in ends)  # a folder: all that is in it
-
-    below = listing(folder) if folder.is_dir() else Listing((), ())
-    passed_over = [(str(folder / name), why) for name, why in below.passed_over if fits(name)]
-    return [folder / name for name in below.images if fits(name)], passed_over
-
-
-def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path match those of a pattern, in which ** is any number of parts.
-
-    >>> _fits(("a", "b", "1.png"), ("**", "*.png")), _fits(("a", "1.png"), ("*.png",))
-    (True, False)
-    """
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
-
-
-def images_below(folder: Path) -> list[Path]:
-    """The images below a folder, in the order of their paths: the same as in training."""
-    return sorted(folder / name for name in listing(folder).images)

@@ -19,7 +19,7 @@ from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_o
 from resnets.evaluation.familiarity import class_directions, familiarity_of, fit_familiarity
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.evaluation.outputs import choose_images, without_near_duplicates
-from resnets.evaluation.predict import Source
+from resnets.evaluation.source import Source
 from resnets.format import exact_percent, percent, plural
 from resnets.model_file import Description
 

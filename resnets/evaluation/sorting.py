@@ -17,7 +17,8 @@ from resnets.data.sources.names import is_hidden, printable
 from resnets.data.sources.walking import SORTED
 from resnets.errors import UsageError
 from resnets.escaping import safe_name
-from resnets.evaluation.predict import Prediction, Source, is_accepted
+from resnets.evaluation.predict import Prediction, is_accepted
+from resnets.evaluation.source import Source
 from resnets.files import copy_file, read_text, writable_folder, write_atomically
 from resnets.format import plural
 from resnets.json_text import to_json

@@ -29,7 +29,7 @@ from resnets.data.white_level import find_white_level
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import own_generation, redraw_splits
 from resnets.evaluation.other_images import open_others, without_seen, without_similar
-from resnets.evaluation.predict import Source
+from resnets.evaluation.source import Source
 from resnets.format import plural
 from resnets.images import Preprocessing, White
 from resnets.networks import Architecture, ResNet

@@ -14,7 +14,7 @@ from resnets.data.batches import EvaluationBatches, ProcessRank, TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests
 from resnets.data.splits import Splits
-from resnets.evaluation.predict import Source
+from resnets.evaluation.source import Source
 from resnets.images import Preprocessing
 from resnets.model_file import architecture_of
 from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts

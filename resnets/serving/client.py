@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from resnets.errors import ContentError, require
 from resnets.evaluation.inputs import Images, sources_of
-from resnets.evaluation.predict import Prediction, Predictions, Source
+from resnets.evaluation.predict import Prediction, Predictions
+from resnets.evaluation.source import Source
 from resnets.serving.exchange import Exchange, Query, Request, unreadable
 
 if TYPE_CHECKING:

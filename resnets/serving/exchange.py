@@ -15,7 +15,8 @@ from PIL import Image
 
 from resnets.errors import ContentError, UsageError, require
 from resnets.escaping import escaped
-from resnets.evaluation.predict import Prediction, Source
+from resnets.evaluation.predict import Prediction
+from resnets.evaluation.source import Source
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, White, decode
 from resnets.images.opening import contents, format_of
 

@@ -25,9 +25,10 @@ from resnets.deployment import on_ray
 from resnets.deployment.engines.selection import digest
 from resnets.deployment.on_ray import WorkerTask
 from resnets.errors import ContentError, MissingExtra
+from resnets.evaluation.finding_images import matching_images
 from resnets.evaluation.parts import ROW, Part, missing_parts, record_of, write_parts
-from resnets.evaluation.predict import Source, StoredImage, matching_images, to_send
 from resnets.evaluation.prediction_table import schema_of
+from resnets.evaluation.source import Source, StoredImage, to_send
 from tests.in_process import call
 from tests.range_server import serving
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from resnets.errors import UsageError
 from resnets.evaluation.explain import _METHODS, _occlusion, explain, grad_cam
-from resnets.evaluation.predict import Source
+from resnets.evaluation.source import Source
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model
 from resnets.networks import CATALOG, Architecture, ResNet, build

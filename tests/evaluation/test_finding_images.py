@@ -8,7 +8,7 @@ import pytest
 
 from resnets.data.sources.opening import read_source
 from resnets.errors import UsageError
-from resnets.evaluation.predict import find_images, matching_images
+from resnets.evaluation.finding_images import find_images, matching_images
 
 Draw = Callable[..., None]
 

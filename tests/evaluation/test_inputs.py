@@ -11,7 +11,8 @@ from PIL import Image
 import resnets
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.inputs import sources_of
-from resnets.evaluation.predict import Source, decoded
+from resnets.evaluation.predict import decoded
+from resnets.evaluation.source import Source
 from resnets.images import Preprocessing, decode
 
 RANDOM = np.random.default_rng(0)

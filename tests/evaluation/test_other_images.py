@@ -19,8 +19,8 @@ from resnets.evaluation.eager import Eager
 from resnets.evaluation.explain import explain
 from resnets.evaluation.familiarity import Familiarity, class_directions
 from resnets.evaluation.other_images import Others, open_others
-from resnets.evaluation.predict import Source
 from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.source import Source
 from resnets.evaluation.statuses import Statuses
 from resnets.model_file import Model
 

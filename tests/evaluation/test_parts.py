@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from resnets.deployment.engines import open_engine
 from resnets.evaluation.parts import Part
-from resnets.evaluation.predict import Prediction, Source, read
+from resnets.evaluation.predict import Prediction, read
+from resnets.evaluation.source import Source
 from tests.in_process import call
 
 SIX = ("ant", "bee", "cat", "dog", "eel", "fly")

@@ -10,8 +10,9 @@ import pytest
 import resnets
 from resnets.data.sources.walking import listing
 from resnets.errors import UsageError
-from resnets.evaluation.predict import Prediction, Source
+from resnets.evaluation.predict import Prediction
 from resnets.evaluation.sorting import _class_folders, sort_images, sortable
+from resnets.evaluation.source import Source
 from tests.in_process import call
 
 NAMES = ("Cat", "cat", "review", "a/b")

@@ -15,7 +15,8 @@ from resnets.evaluation.calibration import calibrate
 from resnets.evaluation.eager import Eager
 from resnets.evaluation.explain import explain
 from resnets.evaluation.other_images import Others
-from resnets.evaluation.predict import Prediction, Source, is_accepted
+from resnets.evaluation.predict import Prediction, is_accepted
+from resnets.evaluation.source import Source
 from resnets.model_file import read_description
 from tests.in_process import call
 
