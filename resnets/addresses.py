@@ -5,6 +5,7 @@ The address of a folder of shards is read by ranges: see `resnets.data.remote`.
 
 import os
 import re
+import socket
 from pathlib import Path
 
 from resnets.errors import UsageError
@@ -15,6 +16,8 @@ _HUB = re.compile(r"(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([\w.-]+(?:/[\
 
 _REMOTE = ("http", "https", "s3", "gs")  # schemes that are read by ranges
 _ONE_FILE = re.compile(r"\.(zip|gz|tgz|jpe?g|png|csv|tsv)", re.IGNORECASE)
+
+_PATIENCE = 10.0  # seconds for a connection
 
 AS_DATA = (
     "download it and give the path of its folder or file (a data set of the Hugging Face hub is "
@@ -87,3 +90,17 @@ def refuse_address(word: str | os.PathLike[str], what_to_do: str) -> None:
     elif what_to_do == AS_IMAGE and scheme in ("http", "https"):
         what_to_do += f", or pass it on: `curl -L {match[1]}://{rest} | resnets predict -`"
     raise UsageError(f"{match[1]}://{rest}: an address, and none is opened: {what_to_do}")
+
+
+def why_unreachable(host: str, port: int) -> str:
+    """Why a port cannot be connected to; empty if it can.
+
+    Libraries of others may try for minutes, in silence.
+    """
+    try:
+        socket.create_connection((host, port), timeout=_PATIENCE).close()
+    except TimeoutError:
+        return f"no answer within {_PATIENCE:g} seconds"
+    except (OSError, OverflowError, UnicodeError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""

@@ -9,6 +9,10 @@ class UsageError(ValueError):
     """An argument is not allowed. A command ends with exit code 2."""
 
 
+class FolderInUse(UsageError):  # noqa: N818  (the error is that it is in use)
+    """Another process works in the folder. A command ends with exit code 2."""
+
+
 class UnknownName(UsageError, TypeError):  # noqa: N818  (the error is that a name is unknown)
     """A keyword argument does not exist; a TypeError, as Python raises it, too."""
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shlex
 import sys
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -98,6 +99,15 @@ def safe_name(text: str, otherwise: str = "image") -> str:
     stem = "".join(c if c.isprintable() and c not in _FORBIDDEN else "_" for c in text)
     stem = stem.encode(errors="replace")[:_LONGEST].decode(errors="ignore").rstrip(". ")
     return f"_{stem}" if stem.partition(".")[0].upper() in _RESERVED else stem or otherwise
+
+
+def shell_line(*words: object) -> str:
+    """A command as a shell takes it, for hints with paths: these may have spaces.
+
+    >>> shell_line("resnets", "train", "--resume", "my run")
+    "resnets train --resume 'my run'"
+    """
+    return shlex.join(map(str, words))
 
 
 def say(line: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from resnets import shipped
 from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import UsageError
-from resnets.escaping import say
+from resnets.escaping import say, shell_line
 from resnets.files import open_input
 from resnets.headers import TORCH_ENDINGS
 from resnets.model_file import CONFIG, MODEL, is_model_file
@@ -86,11 +86,13 @@ def find_model(model: str | Path) -> Path:
     if file.parent.name == "checkpoints" and (run / CONFIG).is_file():
         raise UsageError(
             f"{file}: a checkpoint of a training run, no model file: "
-            f"`resnets train --resume {run}` ends the run and writes {run / MODEL}"
+            f"`{shell_line('resnets', 'train', '--resume', run)}` ends the run and writes "
+            f"{run / MODEL}"
         )
+    convert = shell_line("resnets", "convert", file, "--to", "resnets")
     raise UsageError(
         f"{file}: a checkpoint, no model file: it does not say what its classes are and how images "
-        f"are prepared (`resnets convert {file} --to resnets` makes a model file of it)"
+        f"are prepared (`{convert}` makes a model file of it)"
     )
 
 
@@ -109,9 +111,8 @@ def _why_there_is_none(path: Path, file: Path) -> str:
     """The error message where `path` leads to no file of weights."""
     names = ", ".join(shipped.names())
     if (path / CONFIG).is_file():
-        return (
-            f"{path}: an unfinished run, without {MODEL}: `resnets train --resume {path}` ends it"
-        )
+        resume = shell_line("resnets", "train", "--resume", path)
+        return f"{path}: an unfinished run, without {MODEL}: `{resume}` ends it"
     if path.is_dir():
         return f"{file}: no such file; {path} is not the folder of a run ({_MODEL_IS}: {names})"
     if str(path) in CATALOG:

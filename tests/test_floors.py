@@ -16,6 +16,7 @@ FLOORS = (
     "escaping",
     "json_text",
     "files",
+    "locks",
     "templates",
     "fields",
     "machine",

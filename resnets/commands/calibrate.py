@@ -11,7 +11,7 @@ from resnets.commands.flags import Cache
 from resnets.commands.notices import print_notices
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
-from resnets.escaping import say
+from resnets.escaping import say, shell_line
 from resnets.files import writable
 
 if TYPE_CHECKING:
@@ -157,6 +157,6 @@ def _show(
         changes(before, after),
         *all_remarks,
         f"saved {target} (files exported before keep the old values; to write them "
-        f"again: `resnets export {target} --to onnx`)",
+        f"again: `{shell_line('resnets', 'export', target, '--to', 'onnx')}`)",
     ):
         say(line)

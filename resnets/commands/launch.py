@@ -1,6 +1,7 @@
 """``resnets launch``: train on many machines, by SLURM or Kubernetes, or rehearse it here."""
 
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +14,9 @@ from resnets.commands.mistakes import parts_of
 from resnets.commands.parser import parser_of
 from resnets.commands.train import check_words
 from resnets.errors import UsageError
-from resnets.escaping import say_text
+from resnets.escaping import say, say_text
 from resnets.format import parse_duration
+from resnets.runs.job import Job
 from resnets.runs.launch import Launch, System, launch_file
 
 _PROGRAM = "resnets launch"
@@ -69,11 +71,12 @@ def launch(
         rehearse: run the same on this machine, as N processes.
         words: of `resnets train`.
     """
-    checked = check_words([*words, "--output", str(output or "run")], "resnets launch")
+    words = (*words, "--output", str(output or "run"))
+    asked = check_words(words, "resnets launch")
     if output is None:
         raise UsageError("--output FOLDER is missing: a job that is started again resumes the run")
     job = Launch(
-        checked,
+        words,
         output,
         nodes,
         gpus,
@@ -85,14 +88,44 @@ def launch(
     if rehearse is not None:
         if print_ or on:
             raise UsageError("--rehearse runs here: leave out --on and --print")
-        return subprocess.run(job.rehearsal(rehearse), check=False).returncode
+        command = job.rehearsal(rehearse)
+        _refuse(asked, job, None)
+        return subprocess.run(command, check=False).returncode
     if on is None or not print_:
         raise UsageError(
             "give --on slurm --print or --on kubernetes --print, which print a file to submit, or "
             "--rehearse N, which runs here"
         )
-    say_text(launch_file(on, job).rstrip("\n"))
+    text = launch_file(on, job).rstrip("\n")
+    _refuse(asked, job, on)
+    say_text(text)
     return 0
+
+
+def _refuse(asked: Job, job: Launch, on: System | None) -> None:
+    """Refuse a training that its processes would refuse, as far as this machine can tell.
+
+    The paths of a job of SLURM are those of this machine, unless nothing is there. Those of
+    Kubernetes are in a container.
+
+    Args:
+        asked: what its words ask for.
+        job: that runs it.
+        on: where it runs; None: here.
+    """
+    from resnets.data.sources.opening import leads_nowhere
+    from resnets.runs.preconditions import refuse_data, refuse_folder
+    from resnets.runs.train import refuse_settings  # imports torch, which --help does not need
+
+    refuse_settings(asked)
+    if on == "kubernetes":
+        return
+    if on is None or job.folder.exists():
+        refuse_folder(asked, job.folder, "--overwrite" in job.words)
+    if on is not None and leads_nowhere(asked.data):
+        say(f"{asked.data}: not on this machine, so it was not looked at", file=sys.stderr)
+    else:
+        refuse_data(asked.data)
 
 
 def _minutes(time_limit: str | None) -> int | None:

@@ -1,6 +1,8 @@
 """``resnets shard``: images in a few large files, for training from any storage."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +75,7 @@ def shard(
     content = read_source(data, layout_of_flags(class_level, split_folders, None))
     check_names(source_name(data, content), content.class_names)
     print_notices(content.warnings, (), machine=True)
-    with progress_bar(sum(map(len, content.images.values()))) as progress:
+    with _resumable(output), progress_bar(sum(map(len, content.images.values()))) as progress:
         written = write_shards(
             content,
             folder,
@@ -93,6 +95,20 @@ def shard(
         f"{output}: {plural(images, 'image')} in {plural(len(shards), 'shard')}, "
         f"{byte_size(size_in_bytes)}{kept}"
     )
+
+
+@contextlib.contextmanager
+def _resumable(output: str) -> Iterator[None]:
+    """Say what Ctrl-C leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(
+            f"{output}: stopped; shards that are complete stay, and the same command goes on from "
+            "there",
+            file=sys.stderr,
+        )
+        raise
 
 
 def _refuse_inside(output: Path, data: Path) -> None:

@@ -28,6 +28,7 @@ from resnets.runs.job import (
     starting_recipe,
 )
 from resnets.runs.launch import repeated_words
+from resnets.runs.refusals import note_refusal
 from resnets.training.recipe import Recipe
 
 _OUTPUT = "--output"  # the folder of --resume where none follows it
@@ -78,6 +79,15 @@ def main(argv: Sequence[str]) -> int:
         default = Arguments(recipe=recipe_of(words))
         say_text(train_help(Arguments, default, everything="--help-all" in argv).rstrip("\n"))
         return 0
+    try:
+        return _main(argv)
+    except UsageError as error:
+        note_refusal(error)
+        raise
+
+
+def _main(argv: Sequence[str]) -> int:
+    """Train, or go on with a run. Returns the exit code."""
     folder, words = _take_resume(argv)
     if folder is not None:
         job_before = Job.of_run(folder)
@@ -112,8 +122,8 @@ def _names_data(words: Sequence[str]) -> bool:
     return bool(_parse(words, Arguments(recipe=recipe_of(words), start=start_of(words))).data)
 
 
-def check_words(words: Sequence[str], program: str) -> list[str]:
-    """The words of a training that is to run elsewhere, as they are.
+def check_words(words: Sequence[str], program: str) -> Job:
+    """What the words of a training ask for that is to run elsewhere.
 
     Args:
         words: as for `main`.
@@ -132,7 +142,8 @@ def check_words(words: Sequence[str], program: str) -> list[str]:
         from resnets.networks.catalog import select  # imports torch, which --help does not need
 
         select(arguments.recipe.network)
-    return [*words]
+    refuse_unused(arguments.recipe, default.recipe, _flag(words, "--optimizer"))
+    return replace(_job_of(arguments), set_by_user=given_by(words, arguments.start))
 
 
 def _run_training(

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import multiprocessing
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from resnets.files import open_input, replacing
 from resnets.images.encoding import Encoded, fitted
 from resnets.images.memory_budget import IN_USE
 from resnets.json_text import to_json
+from resnets.locks import LOCK, locked
 
 _SAMPLED = 32  # images whose encoded size tells how many fit in a shard
 _EXTRA = 2816  # bytes of a tar file for an image, in addition to the image
@@ -293,18 +295,45 @@ def write_shards(
         progress: called with the number of images done since the last call.
 
     Raises:
+        FolderInUse: another process writes shards into the folder; known of one on this machine's
+            file systems only.
         UsageError: the folder holds something else.
         ContentError: an image cannot be read; or none can.
         OSError: a file cannot be written.
     """
+    with _alone_in(folder):
+        work = _Work(content.images, content.kind, folder, settings, skip_unreadable)
+        return _write(work, _plan(content, settings), workers, progress)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Folder) -> Iterator[None]:
+    """Be the only process that writes into a folder; storages elsewhere have no locks."""
+    if not isinstance(folder, LocalFolder):
+        yield
+        return
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with locked(folder.path):
+        try:
+            yield
+        except KeyboardInterrupt:
+            for name in filter(_is_half, folder.names()):
+                folder.remove(name)
+            raise
+
+
+def _write(
+    work: _Work, plan: Sequence[_Task], workers: int, progress: Callable[[int], None]
+) -> Written:
+    """Write the shards that are missing, and the index."""
+    folder = work.folder
     present = _present(folder)
     tasks = [
         replace(task, present=present[task.file][0] if task.file in present else None)
-        for task in _plan(content, settings)
+        for task in plan
     ]
     if INDEX not in folder.names():
         folder.write_bytes(_BEGUN, b"")
-    work = _Work(content.images, content.kind, folder, settings, skip_unreadable)
     results = _carry_out(work, tasks, workers, progress)
     present = _present(folder)
     shards = [results[task.file].shard for task in tasks if results[task.file].shard.images]
@@ -336,7 +365,7 @@ def _present(folder: Folder) -> dict[str, tuple[Shard, pa.Table]]:
     for name in sources:  # the newest rows of a shard are those beside it
         with contextlib.suppress(ContentError, OSError):  # damaged: it is written anew
             whole |= rows_by_shard(folder.read_file(name, LARGEST_INDEX))
-    others = {*names} - {*whole, *sources}
+    others = {*names} - {*whole, *sources, LOCK}
     if others and not sources and not all(map(_may_be_ours, others)):
         raise UsageError(
             f"{folder.address}: holds other files, such as {min(others)}; name a new or empty "
@@ -361,11 +390,15 @@ def _may_be_ours(name: str) -> bool:
     return name.endswith(".tar") or (name.startswith(".") and ".tar" in name)
 
 
+def _is_half(name: str) -> bool:
+    """Whether a file is what was written of a shard or an index by a run that was stopped."""
+    return name.startswith(".") and (".tar." in name or f"{INDEX}." in name)
+
+
 def _tidy(folder: Folder, present: Mapping[str, Any], kept: set[str]) -> None:
     """Delete what belongs to no shard of the index any more."""
     for name in folder.names():
-        is_left_over = name.startswith(".") and (".tar." in name or f"{INDEX}." in name)
-        if name.endswith(UNFINISHED) or is_left_over or (name in present and name not in kept):
+        if name.endswith(UNFINISHED) or _is_half(name) or (name in present and name not in kept):
             folder.remove(name)
 
 
@@ -461,8 +494,11 @@ def _carry_out(
         try:
             for future in as_completed(waiting):
                 done(waiting[future], future.result())
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, KeyboardInterrupt):  # else the shards at work would be ended first
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
             raise
     return results
 

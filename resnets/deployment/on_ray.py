@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnets.addresses import why_unreachable
 from resnets.data.places import LocalFolder
 from resnets.data.shards import PlacedImages
 from resnets.deployment.engines import EngineName, open_engine
@@ -113,6 +114,7 @@ def predicted_on_ray(
 
     Raises:
         MissingExtra: Ray is not installed.
+        ConnectionError: nothing answers at the address.
         UsageError: there is no cluster at the address.
         ContentError: a worker cannot use the network or find the images, or Ray gave up.
     """
@@ -149,6 +151,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _refuse_dead(address)
     own = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, log_to_driver=False, logging_level="error", **own)
@@ -164,6 +167,23 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_dead(address: str) -> None:
+    """Refuse a host and port where nothing answers: Ray would try for minutes, in silence.
+
+    Raises:
+        ConnectionError: nothing answers.
+    """
+    scheme, _, rest = address.rpartition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme not in ("", "ray") or not host or not port.isascii() or not port.isdecimal():
+        return  # auto, local, or another kind, which Ray knows
+    if reason := why_unreachable(host.strip("[]"), int(port)):
+        raise ConnectionError(
+            f"address {address}: nothing answers there ({reason}); `ray start --head` starts a "
+            "cluster, and `ray status --address HOST:PORT` tells of one"
+        )
 
 
 def _blocks(

@@ -1,14 +1,18 @@
 """A run under way: trained as far as it gets, then scored and saved."""
 
+import contextlib
 import copy
 import datetime
 import signal
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
+from resnets.errors import ContentError
 from resnets.evaluation.history import History
 from resnets.machine import cores, machine
 from resnets.model_file import Model, current_versions
@@ -17,7 +21,7 @@ from resnets.runs.budget import Bottleneck
 from resnets.runs.callbacks import CallbackList, End, Record
 from resnets.runs.checkpoint import State
 from resnets.runs.cross_validation import CrossValidation
-from resnets.runs.folder import RunFolder
+from resnets.runs.folder import RunFolder, has_state, how_to_continue
 from resnets.runs.kept_network import candidates, final_network, plain_model
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers
@@ -75,13 +79,17 @@ def train_to_end(
         new_logbook = _open_logbook(active, state, trainer)
     with new_logbook as logbook:
         checkpointer = _checkpointer(active, trainer, logbook)
-        stop = _train_supervised(checkpointer, active)
+        with _failure_leaves_state(active, path):
+            stop = _train_supervised(checkpointer, active)
         if isinstance(trainer, FeatureTrainer) and trainer.kept:
             notify(trainer.kept)
         if stop and stop.number and active.how.as_command:
             raise Interrupted(stop.number, trainer.step, path)
         active = replace(active, setup=_with_trained_recipe(setup, trainer, folder))
-        with interrupted_after_training(active.how.as_command, trainer.step, path):
+        with (
+            interrupted_after_training(active.how.as_command, trainer.step, path),
+            _failure_leaves_state(active, path),
+        ):
             result = _scored(active, checkpointer, stop, cross_validation)
         _write_end(logbook, trainer.step, result)
     stopped = stop.reason if stop else "SIGINT" if result.interrupted else None
@@ -92,6 +100,22 @@ def train_to_end(
         if active.how.as_command:
             raise
     return run, result
+
+
+@contextlib.contextmanager
+def _failure_leaves_state(active: ActiveRun, folder: Path | None) -> Iterator[None]:
+    """Say how to go on where a command's training fails, as by a data server, after it was saved.
+
+    Args:
+        active: the run.
+        folder: of it; None in all processes but the first.
+    """
+    try:
+        yield
+    except (OSError, ContentError):
+        if active.how.as_command and folder is not None and has_state(folder):
+            active.callback_list.notify(how_to_continue(folder))
+        raise
 
 
 def _open_logbook(active: ActiveRun, state: State | None, trainer: Trainer) -> Logbook:

@@ -3,15 +3,17 @@
 import datetime
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import escaped, shell_line
 from resnets.files import read_text, writable_folder, write_atomically
+from resnets.locks import LOCK, lock
 from resnets.model_file import CONFIG
 from resnets.model_path import RUNS
 from resnets.runs.checkpoint import Checkpoints
+from resnets.runs.refusals import is_in_job
 
 FOLD = "fold-{}"  # the folder of the run of one fold, in that of a cross-validation
 _STATES = "checkpoints"  # the folder of a run's states
@@ -38,11 +40,12 @@ class RunFolder:
         self.log = path / "log.jsonl"
         self.model = path / "model.safetensors"
         self.checkpoints = Checkpoints(path / _STATES, keep)
-        self.lock = _lock(path)
+        self.lock = lock(path)
 
     def write_config(self, toml: str) -> None:
         """Write the settings of the run."""
-        text = f"# The settings of this run. To continue: resnets train --resume {self.path}\n\n"
+        resume = escaped(shell_line("resnets", "train", "--resume", self.path))  # in one line
+        text = f"# The settings of this run. To continue: {resume}\n\n"
         write_atomically(self.config, (text + toml).encode())
 
     def close(self) -> None:
@@ -66,7 +69,7 @@ def refuse(output: Path | None, overwrite: bool = False, start: str | None = Non
         writable_folder(RUNS)
         return
     content = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    if content - {".lock"} and CONFIG not in content:
+    if content - {LOCK} and CONFIG not in content:
         raise UsageError(f"{output}: holds files that are not from a run; choose another --output")
     writable_folder(output)
     if CONFIG in content and not overwrite:
@@ -103,6 +106,20 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
 def folds_in(path: Path) -> list[Path]:
     """The folders of the runs of single folds in that of a cross-validation."""
     return [config.parent for config in path.glob(f"{FOLD.format('*')}/{CONFIG}")]
+
+
+def how_to_continue(path: Path) -> str:
+    """What to say of a run that ends early: the command that goes on, begun as this process was."""
+    if is_in_job():
+        return f"To continue: start the same job again; it goes on with {path}"
+    command: list[object] = ["resnets", "train", "--resume", path]
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return f"To continue: {shell_line(*command)}"
+    each, nodes = (os.environ.get(name, "1") for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
+    several = ["--nnodes", nodes] if nodes != "1" else []
+    where = ", on each machine, with the --rdzv flags of before" if several else ""
+    torchrun = ["torchrun", *several, "--nproc-per-node", each, "-m"]
+    return f"To continue: {shell_line(*torchrun, *command)}{where}"
 
 
 def has_state(path: Path) -> bool:
@@ -155,38 +172,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _lock(folder: Path) -> int:
-    """Keep other processes out of a folder for as long as this one lives.
-
-    The lock is of the kind that children do not inherit: a worker that outlives its killed parent
-    by some seconds must not keep the run from going on.
-
-    Returns:
-        A descriptor; closing it ends the lock.
-
-    Raises:
-        UsageError: if another process has it.
-    """
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _take(descriptor)
-    except (BlockingIOError, PermissionError):
-        os.close(descriptor)
-        raise UsageError(f"{folder}: in use by another process") from None
-    except OSError:  # a file system without locks
-        return descriptor
-    return descriptor
-
-
-def _take(descriptor: int) -> None:
-    """Lock a file, or raise BlockingIOError or PermissionError if another process has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # its first byte, which need not exist
-    else:
-        import fcntl
-
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from resnets.addresses import AS_FILE, refuse_address
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, RenamedWarning, UnknownName, UsageError
+from resnets.escaping import shell_line
 from resnets.fields import Between, check, from_toml, to_toml
 from resnets.files import read_text
 from resnets.runs.freezing import refuse_unused
@@ -363,9 +364,10 @@ def refuse_other_words(begun: Job, asked: Job, folder: Path) -> None:
         if before[name] != now[name] and not isinstance(before[name], dict)
     ]
     words = "; ".join(text for _, text in sorted(differences)[:_NAMED])
+    resume = shell_line("resnets", "train", "--resume", folder)
     raise UsageError(
         f"{folder}: holds a run that other words began ({words or 'by a flag'}): name another "
-        f"--output, go on with that run by `resnets train --resume {folder}`, or delete it"
+        f"--output, go on with that run by `{resume}`, or delete it"
     )
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from resnets.errors import UsageError
+from resnets.format import plural
 from resnets.model_file import CONFIG
+from resnets.runs.refusals import MARK
 from resnets.templates import filled_in
 
 System = Literal["slurm", "kubernetes"]
@@ -22,6 +24,8 @@ _HERE = Path(__file__).parent
 _PORT = 29500  # of the rendezvous in a pod, where no other job is
 _USER = 1000  # that of the Dockerfile
 _SAVE_SECONDS = 120  # between the signal that saves a checkpoint and the end
+_LEAST_MINUTES = 4  # SLURM may send it a minute earlier (sbatch(1), --signal)
+_REFUSED = f'"${MARK}"'
 _DATA = "/data"  # the working directory in a container
 _APART = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # each attempt gets a store of its own
 _SHARED_MIB = 2048  # shared memory of each process, through which its data workers send batches
@@ -55,12 +59,19 @@ class Launch:
         """Refuse what no system can run.
 
         Raises:
-            UsageError: a number is too small, or a word has a line break.
+            UsageError: a number is too small, or a word has a line break; or SLURM's signal would
+                come as soon as the job begins, and queue it again for ever.
         """
         for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1), ("max_restarts", 0)):
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {getattr(self, name)}: it must be at least {least}")
+        if self.minutes is not None and self.minutes < _LEAST_MINUTES:
+            raise UsageError(
+                f"--time-limit of {plural(self.minutes, 'minute')}: up to "
+                f"{plural(_LEAST_MINUTES - 1, 'minute')} before the end SLURM has the job save a "
+                f"checkpoint and queue itself again; give at least {_LEAST_MINUTES}m"
+            )
         if any("\n" in word for word in [*self.words, str(self.folder), self.image]):
             raise UsageError("a word has a line break; leave it out")
 
@@ -83,11 +94,15 @@ class Launch:
 
         No process sees a run that another one has just begun: the first process writes the run's
         folder after all of them have met. Listing the folder first makes NFS look at the server.
-        The words are repeated, so that a run of others is refused; see `repeated_words`.
+        The words are repeated, so that a run of others is refused: see `repeated_words`. What was
+        refused once is not tried again, by whichever of torchrun's attempts: see `refusals`.
         """
         folder, train = shlex.quote(str(self.folder)), [python, "-m", "resnets", "train"]
         resume = shlex.join([*train, "--resume", str(self.folder), *self.words])
         return (
+            f"export {MARK}=${{TMPDIR:-/tmp}}/resnets-refused-$TORCHELASTIC_RUN_ID; "
+            f"if [ ${{TORCHELASTIC_RESTART_COUNT:-0}} = 0 ]; then rm -f {_REFUSED}; "
+            f"elif [ -e {_REFUSED} ]; then exit 2; fi; "
             f"ls {folder} >/dev/null 2>&1; if [ -e {folder}/{CONFIG} ]; then exec {resume}; "
             f"else exec {shlex.join([*train, *self.words])}; fi"
         )
@@ -100,7 +115,7 @@ class Launch:
         """
         if processes < 1:
             raise UsageError(f"--rehearse {processes}: it must be at least 1")
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun = [sys.executable, "-m", "resnets.runs.rehearsal", "--standalone"]
         flags = [f"--nproc-per-node={processes}", f"--max-restarts={self.max_restarts}"]
         return [*torchrun, *flags, "--no-python", "bash", "-c", self.worker(sys.executable)]
 

@@ -10,7 +10,6 @@ import json
 import netrc
 import os
 import secrets
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
+from resnets.addresses import why_unreachable
 from resnets.errors import MissingExtra, UsageError, require
 from resnets.files import in_home, no_room_names, open_appending, read_text, write_atomically
 from resnets.json_text import to_json
@@ -250,13 +250,11 @@ def _require_server(uri: str) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname, port), timeout=10).close()
-    except OSError as error:
+    if reason := why_unreachable(parts.hostname, port):
         raise ConnectionError(
-            f"--log-to mlflow: nothing answers at {parts.hostname}:{port} ({error}); start the "
+            f"--log-to mlflow: nothing answers at {parts.hostname}:{port} ({reason}); start the "
             "server, or set MLFLOW_TRACKING_URI"
-        ) from error
+        )
 
 
 def reach_services(services: tuple[Service, ...]) -> None:

@@ -14,12 +14,11 @@ from resnets.data.batches import ProcessRank
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, TrainedOn, union
-from resnets.data.sources.hub import HUB
 from resnets.data.sources.layout import CLASSES_FIRST, UNSPECIFIED, Layout, layout_of_flags
 from resnets.data.sources.objects import Data
 from resnets.data.sources.opening import (
-    IN_MEMORY,
     DataSource,
+    leads_nowhere,
     open_source,
     read_source,
     with_cache,
@@ -27,6 +26,7 @@ from resnets.data.sources.opening import (
 from resnets.data.splits import SourceContent, SplitRule, Splits
 from resnets.data.white_level import find_white_level
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import shell_line
 from resnets.evaluation.exposure import own_generation, redraw_splits
 from resnets.evaluation.other_images import open_others, without_seen, without_similar
 from resnets.evaluation.source import Source
@@ -218,13 +218,13 @@ def refuse_moved(job: Job, custom: CustomParts, folder: Path) -> None:
     data = "" if custom.data is not None else job.data
     flags = ((data, "DATA", "data="), (job.other or "", "--other FOLDER", "other="))
     for source, flag, keyword in flags:
-        needs_no_path = source in ("", "digits") or source.startswith((HUB, IN_MEMORY))
-        if not needs_no_path and not has_magic(source) and not Path(source).exists():
+        if source and not has_magic(source) and leads_nowhere(source):
+            resume = shell_line("resnets", "train", "--resume", folder)
             raise UsageError(
                 f"{source}: no such file or folder, seen from {Path.cwd()}; the run in {folder} "
                 "was begun with this path: continue from the folder where it was begun, or give "
-                f"the path of the same images: resnets train --resume {folder} {flag} (from Python:"
-                f" resnets.resume({str(folder)!r}, {keyword}...))"
+                f"the path of the same images: {resume} {flag} (from Python: "
+                f"resnets.resume({str(folder)!r}, {keyword}...))"
             )
 
 

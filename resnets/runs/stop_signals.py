@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from resnets.data.batches import ProcessRank
+from resnets.runs.folder import how_to_continue
 
 _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
@@ -40,7 +41,7 @@ class Interrupted(KeyboardInterrupt):
         done = f"{by} and saved after step {self.step}."
         if self.early:
             done = f"{by} before a step was done: nothing new was saved."
-        return [done, f"To continue: resnets train --resume {self.folder}"]
+        return [done, how_to_continue(self.folder)]
 
 
 class StopSignals:

@@ -13,6 +13,7 @@ from torch import nn
 
 from resnets.data.splits import Splits
 from resnets.errors import OtherImages
+from resnets.escaping import shell_line
 from resnets.format import duration
 from resnets.model_file import Model
 from resnets.runs.budget import Budget
@@ -165,8 +166,8 @@ def _write(folder: RunFolder, content: memoryview, step: int, best: int | None) 
     except OSError as error:
         raise OSError(
             f"the state of step {step} could not be saved in {folder.checkpoints.folder} "
-            f"({error.strerror}). What was saved before is whole: make room, then resnets train "
-            f"--resume {folder.path}"
+            f"({error.strerror}). What was saved before is whole: make room, then go on by "
+            f"{shell_line('resnets', 'train', '--resume', folder.path)}"
         ) from error
 
 

@@ -176,7 +176,7 @@ def _accepted(job: Job, how: Manner) -> tuple[Job, CustomParts]:
         UsageError: something of them is not allowed, or cannot be used here.
     """
     custom = how.custom
-    _refuse_settings(job)
+    refuse_settings(job)
     if not how.resume:  # which goes on without them
         require_services(job.log_to)
     custom.refuse_others(job)
@@ -189,7 +189,7 @@ def _accepted(job: Job, how: Manner) -> tuple[Job, CustomParts]:
     return replace(job, data=source_name(custom.data, content)), replace(custom, data=content)
 
 
-def _refuse_settings(job: Job) -> None:
+def refuse_settings(job: Job) -> None:
     """Refuse what would fail only in the middle or at the end of a run.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
+from resnets.escaping import shell_line
 from resnets.format import plural
 from resnets.networks import ResNet
 from resnets.networks.resnet import least_side, refuse_small
@@ -83,6 +84,6 @@ def _finished_already(trainer: Trainer, output: Path | Literal[False] | None) ->
     """What to say where a run that is resumed has nothing left to do."""
     return (
         f"This run is finished ({trainer.steps:,} of {plural(trainer.steps, 'step')} done), so it "
-        f"is only scored again. To train further, start a new run from its weights: `resnets train "
-        f"DATA --from {output}`"
+        f"is only scored again. To train further, start a new run from its weights: "
+        f"`{shell_line('resnets', 'train', 'DATA', '--from', output)}`"
     )

@@ -2,7 +2,10 @@
 
 import csv
 import io
+import shlex
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +71,33 @@ def test_training_sees_the_same_images_in_the_same_order(
     assert f'data = "{server.address}"' in (tmp_path / "away/config.toml").read_text("utf-8")
 
 
+@pytest.mark.slow
+def test_where_the_server_fails_in_the_middle_the_way_to_go_on_is_told(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    """By a command that a shell takes, and which goes on."""
+    line = "--network resnet14 --from none --epochs 3 --image-size 16 --batch-size 8 --no-report"
+    run = tmp_path / "my run"
+
+    def fail() -> None:
+        while not any((run / "checkpoints").glob("*")):
+            time.sleep(0.005)
+        server.faults.extend(["refused"] * 1000)
+
+    watcher = threading.Thread(target=fail, daemon=True)
+    watcher.start()
+    how = (*line.split(), "--checkpoint-every", 1, "--workers", 0, "--threads", 1)
+    done = call("train", server.address, *how, "--output", run)
+    watcher.join()
+    assert (done.returncode, "access denied" in done.stderr) == (1, True), done.stderr
+    (hint,) = (line for line in done.stdout.splitlines() if line.startswith("To continue: "))
+    server.faults.clear()
+    again = call(*shlex.split(hint.removeprefix("To continue: resnets ")))
+    assert again.returncode == 0, again.stderr
+    assert (run / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_evaluation_and_doctor_find_the_same(
     shards: Path, server: RangeServer, tmp_path: Path
 ) -> None:

@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +9,7 @@ import pytest
 from PIL import Image
 
 from resnets import cli
+from tests.in_process import call
 
 
 @pytest.fixture
@@ -42,3 +47,55 @@ def test_shards_inside_of_the_folder_that_is_read_are_refused(
     for place in (images, images / "shards"):
         assert cli.main(["shard", str(images), "--output", str(place)]) == 2
         assert "inside" in capsys.readouterr().err
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A folder of images that take seconds to write as shards of one megabyte."""
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    for number in range(48):
+        file = tmp_path / "many" / f"{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(pixels, number)).save(file, compress_level=0)
+    return tmp_path / "many"
+
+
+def shard_at_work(images: Path, place: Path) -> "subprocess.Popen[str]":
+    """A process that has begun to write shards, two at once, of which none is complete."""
+    words = ["shard", images, "--output", place, "--workers", "2", "--size", "700"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resnets", *map(str, words), "--shard-mb", "20"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(place.glob(".train-*")) + list(place.glob(".all-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_write_shards_into_one_folder(many: Path, tmp_path: Path) -> None:
+    place = tmp_path / "shards"
+    with shard_at_work(many, place) as first:
+        done = call("shard", many, "--output", place, "--workers", "0")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"in use by another process ({first.pid} on " in done.stderr
+        assert first.wait() == 0
+    assert not (place / ".lock").exists()
+    assert call("shard", many, "--output", place, "--workers", "0").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
+def test_ctrl_c_does_not_wait_for_the_shards_at_work(many: Path, tmp_path: Path) -> None:
+    place = tmp_path / "shards"
+    with shard_at_work(many, place) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr is not None
+        assert "goes on from there" in process.stderr.read()
+    left = {path.name for path in place.iterdir()}
+    assert left == {"begun.shard-rows"}  # neither a shard, nor a half of one, nor the lock
+    done = call("shard", many, "--output", place, "--workers", "0", "--size", "8")
+    assert done.returncode == 0, done.stderr

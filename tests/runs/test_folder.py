@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from resnets.errors import UsageError
-from resnets.runs.folder import _MADE_BY_A_RUN, _make_fresh_folder, existing_run, new_run, refuse
+from resnets.runs.folder import (
+    _MADE_BY_A_RUN,
+    _make_fresh_folder,
+    existing_run,
+    how_to_continue,
+    new_run,
+    refuse,
+)
 
 HOLDER = """
 import os, sys, time
@@ -130,3 +138,24 @@ def test_a_run_is_locked_as_windows_locks_it(
     run.close()
     locked.clear()
     existing_run(tmp_path).close()
+
+
+def test_a_run_goes_on_by_the_launcher_that_began_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint is a command of a shell, which has paths with spaces as one word."""
+    for name in ("TORCHELASTIC_RUN_ID", "RESNETS_REFUSED"):
+        monkeypatch.delenv(name, raising=False)
+    resume = ["resnets", "train", "--resume", str(tmp_path / "a run")]
+
+    def words() -> list[str]:
+        return shlex.split(how_to_continue(tmp_path / "a run").removeprefix("To continue: "))
+
+    assert words() == resume
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert words() == ["torchrun", "--nproc-per-node", "2", "-m", *resume]
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "3")
+    assert "torchrun --nnodes 3 --nproc-per-node 2" in how_to_continue(tmp_path)
+    monkeypatch.setenv("RESNETS_REFUSED", "x")  # by a job, which knows how
+    assert "start the same job again" in how_to_continue(tmp_path)

@@ -180,6 +180,8 @@ SLURM, HERE = ("--on", "slurm", "--print"), ("photos", "--output", "run")
         ((*HERE, "--on", "kubernetes", "--print", "--time-limit", "1h"), "--time-limit"),
         ((*HERE, *SLURM, "--rehearse", "2"), "--rehearse"),
         ((*HERE, "--rehearse", "0"), "--rehearse 0"),
+        ((*HERE, *SLURM, "--time-limit", "30s"), "--time-limit"),  # less than SLURM's signal needs
+        ((*HERE, *SLURM, "--time-limit", "3m"), "--time-limit"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_is_printed(
@@ -188,6 +190,52 @@ def test_wrong_words_are_refused_before_anything_is_printed(
     done = call("launch", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr
+
+
+def test_a_job_is_refused_for_what_this_machine_can_tell(tmp_path: Path) -> None:
+    """A folder without images, and one of other files; data elsewhere are only mentioned."""
+    for name in ("junk", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("notes")
+    for words, reason in (
+        (("junk", "--output", "run"), "junk"),
+        (("digits", "--output", "mine"), "mine: holds files"),
+        (("digits", "--output", "run", "--max-error", "3"), "max_error"),
+        (("digits", "--output", "run", "--checkpoint-every", "x"), "--checkpoint-every"),
+    ):
+        for way in (SLURM, ("--rehearse", "2")):
+            done = call("launch", *words, *way, cwd=tmp_path)
+            assert (done.returncode in (1, 2), done.stdout) == (True, ""), done.stderr
+            assert reason in done.stderr
+            assert done.stderr.count("\n") == 1
+    done = call("launch", "elsewhere", "--output", "run", "--rehearse", "2", cwd=tmp_path)
+    assert (done.returncode, "elsewhere: no such" in done.stderr) == (2, True), done.stderr
+    done = call("launch", "elsewhere", "--output", "run", *SLURM, cwd=tmp_path)
+    assert (done.returncode, "elsewhere: not on this machine" in done.stderr) == (0, True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_what_was_refused_is_not_tried_again_by_the_same_job(
+    tmp_path: Path, tools: Callable[..., None]
+) -> None:
+    """By the next attempt of torchrun; a new job tries again, and so does one that only waited."""
+    tools(
+        scontrol=HOSTS,
+        srun='shift 2; exec "$@"',
+        torchrun='TORCHELASTIC_RUN_ID=r TORCHELASTIC_RESTART_COUNT=$ATTEMPT exec "${@: -3}"',
+        python=f'{sys.executable} "$@"; code=$?; echo tried >> tried; exit $code',
+    )
+    words = ("digits", "--network", "resnet14", "--output", "run", "--device", "cuda:77")
+    script = printed("slurm", words=words)
+    place = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def tried(attempt: int) -> tuple[int, int]:
+        own = environment(tmp_path) | place | {"ATTEMPT": str(attempt)}
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=own, check=False)
+        return done.returncode, (tmp_path / "tried").read_text().count("tried")
+
+    assert [tried(0), tried(1), tried(2), tried(0)] == [(2, 1), (2, 1), (2, 1), (2, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +299,19 @@ def test_a_job_does_not_go_on_with_the_run_of_other_words(
     assert done.returncode == 2
     assert reason in done.stderr
     assert "another --output" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_rehearsal_that_is_refused_ends_with_the_reason_alone(tmp_path: Path) -> None:
+    """For something that only the processes find out."""
+    words = ("digits", "--network", "resnet14", "--output", "run", "--device", "cuda:77")
+    command = [sys.executable, "-m", "resnets", "launch", *words, "--rehearse", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.strip("* ")]
+    lines = [line for line in lines if "OMP_NUM_THREADS" not in line]  # of torchrun itself
+    assert 1 <= len(lines) <= 2, done.stderr  # of each process; one may end before the other speaks
+    assert all(line.startswith("resnets train:") and "cuda" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -32,6 +32,12 @@ class _Order:
         """The bytes that it takes."""
         return self.request.stop - self.request.start
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the request is over, and brought nothing."""
+        task = self.task
+        return task is not None and task.done() and not task.cancelled() and bool(task.exception())
+
 
 @dataclass
 class ReadAhead:
@@ -72,6 +78,9 @@ class ReadAhead:
             RemoteError: all attempts failed.
         """
         order = self.expected.get(place)
+        if order is not None and order.has_failed:  # before this was needed, perhaps long ago
+            self.forget([place])
+            order = None
         if order is None:
             return await self.fetch(place)
         if order.task is None:  # needed before its turn

@@ -41,6 +41,7 @@ from resnets.data.splits import (
     Splits,
 )
 from resnets.errors import UsageError
+from resnets.escaping import shell_line
 from resnets.format import bytes_of
 
 __all__ = [
@@ -254,6 +255,20 @@ def _read_address(address: str, cache_bytes: int) -> SourceContent:
     return replace(read_address(address, cache_bytes), source=address)
 
 
+def leads_nowhere(source: str) -> bool:
+    """Whether a source is a path, and nothing is there on this machine.
+
+    Raises:
+        UsageError: it is an address, but none that is read.
+    """
+    if source == "digits" or source.startswith((HUB, IN_MEMORY)) or is_remote(source):
+        return False
+    if Path(source).exists():
+        return False
+    refuse_address(source, AS_DATA)
+    return True
+
+
 def refuse_missing(source: str | os.PathLike[str]) -> None:
     """Refuse a name or path that leads to no data, before any work.
 
@@ -280,7 +295,7 @@ def _refuse_model(path: Path) -> None:
         what = "the folder of a run" if is_run else "a model or its weights"
         raise UsageError(
             f"{path}: {what}, where labelled images belong; {_SOURCES} (to start a training from "
-            f"its weights: resnets train DATA --from {path})"
+            f"its weights: {shell_line('resnets', 'train', 'DATA', '--from', path)})"
         )
 
 

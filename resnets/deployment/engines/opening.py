@@ -20,6 +20,7 @@ from resnets.deployment.exported.reading import (
     report_of,
 )
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import shell_line
 from resnets.evaluation.engine import Engine
 from resnets.machine import check_threads
 from resnets.model_file import Model, load
@@ -142,7 +143,8 @@ def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> E
         path = own_export(path) or path
     supported = _supported_engines(path)
     if engine != "auto" and runtime_of(engine) not in supported:
-        hint = "" if is_exported(path) else f" (`resnets export {path} --to onnx` first)"
+        export = shell_line("resnets", "export", path, "--to", "onnx")
+        hint = "" if is_exported(path) else f" (`{export}` first)"
         raise UsageError(f"{path}: {' or '.join(supported)} can run it, {engine} cannot{hint}")
     name: str = engine
     if engine == "auto":

@@ -1,0 +1,50 @@
+"""What refuses a training that is to run in other processes, found before any of them starts."""
+
+from pathlib import Path
+
+from resnets.data.sources.names import has_image_ending
+from resnets.data.sources.opening import read_source, refuse_missing
+from resnets.data.sources.walking import walk
+from resnets.files import writable_folder
+from resnets.model_file import CONFIG
+from resnets.runs.folder import refuse
+from resnets.runs.job import Job, names_weights, refuse_other_words
+
+
+def refuse_folder(job: Job, output: Path, overwrite: bool = False) -> None:
+    """Refuse a folder in which a training can neither begin nor go on.
+
+    Args:
+        job: what is asked for, as if the run were new.
+        output: the run's folder; a run of the same words that is there already goes on.
+        overwrite: whether a run may be replaced.
+
+    Raises:
+        UsageError, ContentError: as the training itself would.
+    """
+    if not (output / CONFIG).is_file():
+        refuse(output, overwrite, job.start if names_weights(job.start) else None)
+        return
+    begun = Job.of_run(output)
+    if begun.asked is not None:  # None: of an earlier version, which goes on by fewer words
+        refuse_other_words(begun, job, output)
+    writable_folder(output)
+
+
+def refuse_data(data: str) -> None:
+    """Refuse data that are not there, or a folder without any.
+
+    Of a folder of images only the first is looked for: to list all may take long.
+
+    Raises:
+        UsageError, ContentError: as the training itself would.
+    """
+    refuse_missing(data)
+    folder = Path(data)
+    if folder.is_dir() and not any(map(_may_hold_images, walk(folder, ""))):
+        read_source(data)  # says what is missing
+
+
+def _may_hold_images(name: str) -> bool:
+    """Whether a file is an image, or of a kind that holds many."""
+    return has_image_ending(name) or name.lower().endswith((".parquet", ".tar", ".gz"))
