@@ -256,11 +256,18 @@ def _written(folders: Mapping[str, Folder]) -> Any:
             _STAMPS,
         ),
     }
-    stream = pa.BufferOutputStream()
     table = pa.table(columns)
+    counted = pa.MockOutputStream()
+    _write(table, counted)
+    content = pa.allocate_buffer(counted.size())  # a stream that grows takes twice the memory
+    _write(table, pa.FixedSizeBufferWriter(content))
+    return content
+
+
+def _write(table: Any, stream: Any) -> None:
+    """Write a table to a stream of Arrow's."""
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
-    return stream.getvalue()
 
 
 def _encoded(names: Iterable[str]) -> list[bytes]:
