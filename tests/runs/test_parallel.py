@@ -221,10 +221,12 @@ def test_buffers_are_shared_in_each_step_only_if_steps_depend_on_them(
 UNEQUAL = """
 import os, sys
 from resnets.cli import main
-from resnets.runs import budget
+from resnets.runs import budget, length
 
 seconds = 0.1 + 0.1 * int(os.environ["RANK"])
 budget.measure = lambda *_: budget.Speed(step=seconds, validation=seconds, final=seconds)
+measured = length._measure_speed
+length._measure_speed = lambda *words: (*measured(*words)[:2], 0.1)  # however busy the machine is
 sys.exit(main(sys.argv[1:]))
 """
 
