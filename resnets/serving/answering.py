@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from resnets.serving.batching import DeadlinePassed, Places, fail
 from resnets.serving.events import Answered, Decoded
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
+from resnets.serving.threads import Threads
 
 _T = TypeVar("_T")
 
@@ -57,7 +57,7 @@ class Answering:
         self.settings = settings
         self.places = Places(settings.queue)
         self.answered: Callable[[ServedModel, Upload, Outputs], None] = lambda *_: None
-        self._decoders = ThreadPoolExecutor(settings.decoding_threads, thread_name_prefix="decode")
+        self._decoders = Threads(settings.decoding_threads, "decode")
 
     async def answers(
         self, model: ServedModel, uploads: Sequence[Upload], top: int, features: bool = False
@@ -78,7 +78,7 @@ class Answering:
         answers: list[Answer] = []
         try:
             for job in jobs:
-                self._decoders.submit(self._decode, model, job)
+                self._decoders_for(model).put(self._decode, model, job)
             answers = [await self._answer(model, job, top) for job in jobs]
             return answers
         finally:
@@ -87,6 +87,14 @@ class Answering:
                 if job.decoding is not None:
                     model.tell(Decoded(model.name, job.decoding))
             model.tell(Answered(model.name, time.perf_counter() - begin, answers))
+
+    def _decoders_for(self, model: ServedModel) -> Threads:
+        """The threads that decode for a model: on one core, the one that computes.
+
+        It decodes all that waits before it computes that as a batch. Two threads would take turns
+        on the core, image by image.
+        """
+        return model.threads if self.settings.decoding_threads == 1 else self._decoders
 
     async def in_pool(self, function: Callable[..., _T], *arguments: Any, deadline: float) -> _T:
         """The result of a function, which runs in the pool.

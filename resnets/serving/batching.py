@@ -7,10 +7,11 @@ of one image; under heavy load batches grow by themselves, up to the largest all
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from resnets.serving.threads import Threads
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -76,7 +77,7 @@ class Batcher(Generic[Item, Result]):
     Args:
         compute: a function of a batch of items that gives their results in the same order; in
             place of a result stands an exception where one item alone failed.
-        executor: its one thread computes; what else it is given runs between two batches.
+        threads: one, which computes; what else it is told to do comes between two batches.
         max_batch: the largest number of items in a batch.
         observe: called in the event loop after each batch with how long each item had waited for
             it and its computation took, in seconds.
@@ -85,13 +86,13 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         compute: Callable[[Sequence[Item]], Sequence[Result | Exception]],
-        executor: Executor,
+        threads: Threads,
         max_batch: int,
         observe: Callable[[Sequence[float], float], None] = lambda *_: None,
     ) -> None:
         self.max_batch = max_batch
         self._compute = compute
-        self._executor = executor
+        self._threads = threads
         self._observe = observe
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._lock = Lock()  # of the next line
@@ -119,12 +120,12 @@ class Batcher(Generic[Item, Result]):
     def _work_again(self) -> None:
         """Compute a batch when the thread is free."""
         try:
-            self._executor.submit(self._work)
-        except RuntimeError as error:  # it was shut down
+            self._threads.put(self._work)
+        except RuntimeError as error:  # it has ended
             self._fail_all(error)
 
     def _work(self) -> None:
-        """Compute a batch. In the executor's thread."""
+        """Compute a batch. In the thread that computes."""
         if batch := self._next_batch():
             self._answer(batch)
         with self._lock:

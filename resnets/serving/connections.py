@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+GONE = "resnets.gone"  # key of a scope: a future that is done once the client has gone
 _PATIENCE = 30.0  # seconds for the headers of a request
 _LARGEST = 64 << 10  # bytes of a request's first line, headers and trailers
 _REASON = b'{"error": "the headers are larger than the 64 KiB that are allowed"}'
@@ -28,8 +29,10 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.ws_protocol_class = None  # there are no WebSockets here
         self._beside_body = 0  # bytes of this request that are not of its body
         self._patience: asyncio.TimerHandle | None = None  # until its headers are here
+        self._gone: asyncio.Future[None] = self.loop.create_future()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the headers of the first request."""
@@ -37,8 +40,10 @@ class Connection(HttpToolsProtocol):
         self._patience = self.loop.call_later(_PATIENCE, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Wait no more; tell whoever works for the client."""
         self._wait_no_more()
+        if not self._gone.done():
+            self._gone.set_result(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -58,6 +63,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Wait no more; refuse what came at once, and is more than is allowed."""
         self._wait_no_more()
+        self.scope[GONE] = self._gone  # type: ignore[literal-required]
         if self._beside_body > _LARGEST and self._head() > _LARGEST:
             self.app = _refuse  # of this connection, which it closes
         super().on_headers_complete()
@@ -69,6 +75,8 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Leave the body out of the count, with as many bytes of the heads of its chunks."""
         self._beside_body = max(0, self._beside_body - 2 * len(body))
+        if not self.cycle.body and not self.cycle.response_complete:
+            self.cycle.body, body = body, b""  # type: ignore[assignment]  # else it is copied twice
         super().on_body(body)
 
     def on_message_complete(self) -> None:

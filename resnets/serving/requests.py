@@ -18,6 +18,7 @@ from resnets.format import byte_size
 from resnets.images.opening import format_of
 from resnets.serving.answers import Upload
 from resnets.serving.batching import DeadlinePassed, Places
+from resnets.serving.connections import GONE
 from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
@@ -284,9 +285,14 @@ async def while_wanted(request: Request, work: Awaitable[_T], deadline: float) -
         ClientDisconnect: the client has gone.
         DeadlinePassed: it has.
     """
-    gone = asyncio.ensure_future(_until_gone(request))
+    by_connection: asyncio.Future[None] | None = request.scope.get(GONE)
+    gone = by_connection or asyncio.ensure_future(_until_gone(request))
     limit = asyncio.timeout_at(deadline)
-    gone.add_done_callback(lambda _: _expire(limit))
+
+    def give_up(_: object) -> None:
+        _expire(limit)
+
+    gone.add_done_callback(give_up)
     try:
         async with limit:
             return await work
@@ -295,7 +301,9 @@ async def while_wanted(request: Request, work: Awaitable[_T], deadline: float) -
             raise
         raise (ClientDisconnect if gone.done() else DeadlinePassed) from None
     finally:
-        gone.cancel()
+        gone.remove_done_callback(give_up)
+        if by_connection is None:
+            gone.cancel()
 
 
 def _expire(limit: asyncio.Timeout) -> None:

@@ -6,7 +6,6 @@ Shapes: B images of a batch, R x R pixels, C channels, K classes, F features.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from resnets.deployment.engines import EngineName, open_engine
+from resnets.deployment.engines.accelerators import ACCELERATORS
 from resnets.deployment.engines.selection import digest, sha256_of
 from resnets.errors import ContentError
 from resnets.evaluation.engine import Engine, NotFiniteError, batch_size_of, computation_of
@@ -22,6 +22,7 @@ from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import Prediction, prediction_of, rankings, stacked
 from resnets.golden import TOLERANCE, difference, golden_from, golden_image, seed_of
 from resnets.images import Pixels
+from resnets.machine import cores
 from resnets.model_file import Description
 from resnets.model_path import find_model
 from resnets.serving.answers import Outputs
@@ -31,13 +32,15 @@ from resnets.serving.events import Computed, Event, Observer
 from resnets.serving.logs import log
 from resnets.serving.recent import Recent
 from resnets.serving.statistics import Statistics
+from resnets.serving.threads import Threads
 
 _Result = TypeVar("_Result")
 
 _STRICTEST = min(TOLERANCE.values())
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are measured at the start
-_WORTH = 1.05  # a larger batch is taken where it is so many times as fast an image
-_MEASURED = 3  # runs of each, of which the fastest counts
+_LONG = 0.02  # seconds of a batch, beyond which no larger one is tried: others would wait for it
+_NEAR = 1.07  # the smallest batch is taken whose time an image is at most so many times the least
+_ROUNDS = 4  # in which all sizes take turns, so that what else runs slows none of them alone
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class ServedModel:
         path: of its file.
         engine: that computes.
         max_batch: images computed at once; 0 measures which size is worth it.
+
+    Attributes:
+        threads: the one that computes.
     """
 
     def __init__(self, name: str, path: Path, engine: Engine, max_batch: int = 0) -> None:
@@ -81,11 +87,11 @@ class ServedModel:
             self.drift.observe,
             self.recent.observe,
         ]
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"compute {name}")
+        self.threads = Threads(1, f"compute {name}")
         largest = batch_size_of(engine, max_batch or _SIZES[-1])
         self.max_batch = min(max_batch, largest) if max_batch else self._best_batch(largest)
         self.batcher: Batcher[_Item, Outputs] = Batcher(
-            self._outputs, self._executor, self.max_batch, self._computed
+            self._outputs, self.threads, self.max_batch, self._computed
         )
 
     def tell(self, event: Event) -> None:
@@ -126,7 +132,7 @@ class ServedModel:
     ) -> _Result:
         """The result of a function, which runs in the thread that computes, between two batches."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, function, *arguments)
+        return await loop.run_in_executor(self.threads, function, *arguments)
 
     def prediction(self, name: str, outputs: Outputs, top: int) -> Prediction:
         """The prediction for an image with its `top` most probable classes."""
@@ -159,7 +165,7 @@ class ServedModel:
 
     def close(self) -> None:
         """Let go of the thread and the engine."""
-        self._executor.shutdown(wait=True)
+        self.threads.shutdown()
 
     def _outputs(self, items: Sequence[_Item]) -> Sequence[Outputs | Exception]:
         """The outputs of a batch; where one image's are not finite, it fails alone."""
@@ -192,29 +198,36 @@ class ServedModel:
         ]
 
     def _best_batch(self, largest: int) -> int:
-        """The size of a batch beyond which an image is hardly computed faster."""
+        """The smallest size of a batch that computes an image nearly as fast as any.
+
+        Larger ones would only keep waiting whoever comes while a batch is computed.
+        """
+        sizes = [size for size in _SIZES if size <= largest]
+        fastest: dict[int, float] = {}  # seconds an image
+        for size in sizes:  # from the smallest, to know where to stop; the first run warms up
+            self._seconds(size)
+            fastest[size] = self._seconds(size) / size
+            if size * fastest[size] > _LONG:
+                break
+        for size in [*fastest] * (_ROUNDS - 1) if len(fastest) > 1 else ():
+            fastest[size] = min(fastest[size], self._seconds(size) / size)
+        near = _NEAR * min(fastest.values())
+        return next(size for size, seconds in fastest.items() if seconds <= near)
+
+    def _seconds(self, size: int) -> float:
+        """The time that a batch of black images takes: of the processor, if one core computes.
+
+        That does not count what else runs on the core; several cores, or a GPU, compute at once.
+        """
         preprocessing = self.description.preprocessing
         side, channels = preprocessing.resize, preprocessing.channels
-        item = _Item(np.zeros((side, side, channels), np.uint8), self.familiarity is not None)
-        best, fastest = 1, self._seconds([item])
-        for size in _SIZES[1:]:
-            if size > largest:
-                break
-            seconds = self._seconds([item] * size) / size
-            if fastest / seconds >= _WORTH:
-                best, fastest = size, seconds
-            elif size >= 4 * best:
-                break
-        return best
-
-    def _seconds(self, items: Sequence[_Item]) -> float:
-        """The least time that a batch took, after one to warm up."""
-        times = []
-        for _ in range(_MEASURED + 1):
-            begin = time.perf_counter()
-            self._outputs(items)
-            times.append(time.perf_counter() - begin)
-        return min(times[1:])
+        frame = np.zeros((side, side, channels), np.uint8)
+        items = [_Item(frame, self.familiarity is not None)] * size
+        on_one = 1 in (self.engine.threads, cores()) and self.engine.name not in ACCELERATORS
+        clock = time.process_time if on_one else time.perf_counter
+        begin = clock()
+        self._outputs(items)
+        return clock() - begin
 
 
 def open_served(

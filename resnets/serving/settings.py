@@ -5,7 +5,7 @@ from pathlib import Path
 
 from resnets.errors import UsageError
 from resnets.images.opening import MAX_PIXELS
-from resnets.machine import reading_threads
+from resnets.machine import cores, reading_threads
 
 _MEBIBYTE = 1 << 20
 _BODIES = 8  # of the largest size that are in memory at once
@@ -24,7 +24,7 @@ class Settings:
         timeout: seconds after which a request is given up, from its first byte.
         max_body: bytes of a request's body.
         max_pixels: pixels of an image, width times height.
-        decoders: threads that decode images.
+        decoders: threads that decode images; 1: the one that computes decodes, too.
         grace: seconds to finish what is in flight when the server is asked to stop.
         workers: processes that share the port, each of which has these limits.
         control: whether clients may load and unload models.
@@ -98,8 +98,8 @@ class Settings:
 
     @property
     def decoding_threads(self) -> int:
-        """Number of threads that decode: `decoders`, or as many as read files elsewhere."""
-        return self.decoders or reading_threads()
+        """Number of threads that decode: `decoders`, or on several cores as many as read files."""
+        return self.decoders or (reading_threads() if cores() > 1 else 1)
 
 
 _ALLOWED = {
@@ -111,7 +111,7 @@ _ALLOWED = {
     "timeout": "it must be more than 0 seconds",
     "max_body": "it must be more than 0",
     "max_pixels": "it must be at least 1",
-    "decoders": "it must be at least 1, or 0 for one per core and a few more",
+    "decoders": "it must be at least 1, or 0 for one per core and a few more (one on one core)",
     "grace": "it must be at least 0 seconds",
     "root_path": "it must begin with / and not end with it, such as /resnets",
     "tls_key": "give --tls-certificate FILE, too",

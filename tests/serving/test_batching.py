@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnets.serving.batching import Batcher, Places, QueueFull
+from resnets.serving.threads import Threads
 
 
 class Gate:
@@ -48,7 +49,7 @@ def test_each_gets_its_own_result_and_no_batch_is_too_large(items: list[int], si
     seen: list[int] = []
 
     async def main() -> list[int | BaseException]:
-        with ThreadPoolExecutor(1) as executor:
+        with Threads(1) as executor:
             batcher: Batcher[int, int] = Batcher(
                 gate, executor, size, lambda waits, _: seen.append(len(waits))
             )
@@ -68,7 +69,7 @@ def test_what_waits_while_a_batch_is_computed_is_the_next_batch() -> None:
     gate = Gate()
 
     async def main() -> None:
-        with ThreadPoolExecutor(1) as executor:
+        with Threads(1) as executor:
             batcher: Batcher[int, int] = Batcher(gate, executor, 8)
             first = asyncio.ensure_future(computed(batcher, 0))
             await asyncio.to_thread(gate.begun.wait, 10)
@@ -87,7 +88,7 @@ def test_what_is_cancelled_leaves_the_queue_before_it_is_computed() -> None:
     gate = Gate()
 
     async def main() -> None:
-        with ThreadPoolExecutor(1) as executor:
+        with Threads(1) as executor:
             batcher: Batcher[int, int] = Batcher(gate, executor, 8)
             first = asyncio.ensure_future(computed(batcher, 0))
             await asyncio.to_thread(gate.begun.wait, 10)
@@ -113,7 +114,7 @@ def test_a_batch_that_fails_fails_its_callers_only() -> None:
         return list(items)
 
     async def main() -> None:
-        with ThreadPoolExecutor(1) as executor:
+        with Threads(1) as executor:
             batcher: Batcher[int, int] = Batcher(compute, executor, 1)
             results = await asyncio.gather(
                 computed(batcher, 1), computed(batcher, 2), return_exceptions=True
@@ -131,7 +132,7 @@ def test_items_from_many_threads_are_all_computed_and_other_work_gets_its_turn()
     async def main() -> None:
         loop = asyncio.get_running_loop()
         results: list[asyncio.Future[int]] = [loop.create_future() for _ in range(400)]
-        with ThreadPoolExecutor(1) as executor, ThreadPoolExecutor(8) as threads:
+        with Threads(1) as executor, ThreadPoolExecutor(8) as threads:
             batcher: Batcher[int, int] = Batcher(gate, executor, 3)
             for item, result in enumerate(results):
                 threads.submit(batcher.put, item, result)
@@ -145,7 +146,7 @@ def test_items_from_many_threads_are_all_computed_and_other_work_gets_its_turn()
 
 def test_nothing_waits_for_a_thread_that_was_shut_down() -> None:
     async def main() -> None:
-        executor = ThreadPoolExecutor(1)
+        executor = Threads(1)
         executor.shutdown()
         batcher: Batcher[int, int] = Batcher(Gate(), executor, 3)
         with pytest.raises(RuntimeError):

@@ -416,7 +416,7 @@ def test_the_image_of_a_client_that_has_gone_is_not_computed(app: Any, address: 
     body = image_bytes()
     whole = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
     busy = threading.Event()
-    model._executor.submit(busy.wait)  # the thread that computes
+    model.threads.submit(busy.wait)  # the thread that computes
     try:
         with connected(address) as stays:
             stays.sendall(whole)

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,40 @@ class Unsteady:
     def probabilities(self, images: Pixels) -> Floats:
         sharp = 0.4 + 0.1 * len(images)
         return np.full((len(images), 3), [sharp, 1 - sharp, 0], np.float32)
+
+
+class Timed:
+    """An engine that takes some milliseconds a batch, and some an image."""
+
+    name, threads = "torch", 1
+
+    def __init__(self, model_file: Path, a_batch: float, an_image: float) -> None:
+        self.description = load(model_file).description
+        self.a_batch, self.an_image = a_batch, an_image
+
+    def probabilities(self, images: Pixels) -> Floats:
+        end = time.process_time() + (self.a_batch + len(images) * self.an_image) / 1000
+        while time.process_time() < end:
+            pass
+        return np.full((len(images), 3), 1 / 3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("a_batch", "an_image", "sizes"),
+    [
+        (0, 0.5, {1, 2}),  # batches bring nothing
+        (0.5, 0.5, {8, 16}),  # 16 images take 0.53 ms each, hardly more than any number
+        (0, 40, {1}),  # a batch of two would keep others waiting
+        (8, 0.01, {64}),
+    ],
+)
+def test_the_largest_batch_is_the_smallest_that_is_about_as_fast_as_any(
+    model_file: Path, a_batch: float, an_image: float, sizes: set[int]
+) -> None:
+    engine = Timed(model_file, a_batch, an_image)
+    model = ServedModel("x", model_file, engine)  # type: ignore[arg-type]
+    model.close()
+    assert model.max_batch in sizes
 
 
 def test_a_file_without_one_must_agree_alone_and_in_a_batch(

@@ -25,6 +25,7 @@ class Graphs(Generic[_Graph]):
         self.repeated: _Graph | None = None
         self.lock = RLock()
         self.size = self.times = 0  # the last batch size above 1, and its repeats
+        self.repeated_size = 0  # of the graph above, which outlives batches of other sizes
 
     def for_batch(self, size: int) -> _Graph:
         """The graph for batches of `size` images."""
@@ -32,11 +33,14 @@ class Graphs(Generic[_Graph]):
             return self.one
         with self.lock:
             if size != self.size:
-                self.size, self.times, self.repeated = size, 0, None
+                self.size, self.times = size, 0
             self.times += 1
-            if self.repeated is None and self.times > _MIN_REPEATS:
-                self.repeated = self.make(size)
-            return self.for_any() if self.repeated is None else self.repeated
+            if size != self.repeated_size and self.times > _MIN_REPEATS:
+                self.repeated, self.repeated_size = None, 0  # frees its memory before
+                self.repeated, self.repeated_size = self.make(size), size
+            if self.repeated is not None and size == self.repeated_size:
+                return self.repeated
+            return self.for_any()
 
     def for_any(self) -> _Graph:
         """The graph for batches of any size, created when it is first needed."""
