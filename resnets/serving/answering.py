@@ -57,7 +57,9 @@ class Answering:
         self.settings = settings
         self.places = Places(settings.queue)
         self.answered: Callable[[ServedModel, Upload, Outputs], None] = lambda *_: None
-        self._decoders = Threads(settings.decoding_threads, "decode")
+        decoders = settings.decoding_threads
+        self._on_one_core = decoders == 1
+        self._decoders = Threads(decoders, "decode")
 
     async def answers(
         self, model: ServedModel, uploads: Sequence[Upload], top: int, features: bool = False
@@ -94,7 +96,7 @@ class Answering:
         It decodes all that waits before it computes that as a batch. Two threads would take turns
         on the core, image by image.
         """
-        return model.threads if self.settings.decoding_threads == 1 else self._decoders
+        return model.threads if self._on_one_core else self._decoders
 
     async def in_pool(self, function: Callable[..., _T], *arguments: Any, deadline: float) -> _T:
         """The result of a function, which runs in the pool.

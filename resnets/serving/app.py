@@ -12,11 +12,11 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from resnets.format import byte_size
 from resnets.serving import control, inference_protocol, openapi
@@ -46,7 +46,6 @@ from resnets.serving.state import Server
 
 _GONE = 499  # nginx's code for a client that went away; nobody reads it but the log
 _RETRY_AFTER = "1"  # seconds
-_REFUSED = (HTTPException, QueueFull, DeadlinePassed, ClientDisconnect)
 
 
 def create_app(
@@ -64,7 +63,7 @@ def create_app(
         shadow: another network that is compared; None: none is.
     """
     server = Server(models, settings, access, shadow)
-    app = Starlette(
+    app = _Application(
         routes=[
             Route("/predict", _predict, methods=["POST"]),
             Route("/metrics", _metrics),
@@ -76,12 +75,31 @@ def create_app(
             *openapi.ROUTES,
             *COLLECT,
         ],
-        middleware=_middleware(server),
-        exception_handlers=dict.fromkeys(_REFUSED, _refuse),
         lifespan=_lifespan,
     )
     app.state.server = server
     return app
+
+
+class _Application(Starlette):
+    """An application with the gate in the place of Starlette's own middleware for errors.
+
+    These would wrap every message of every request once more, and have nothing left to do.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """What each request passes."""
+        server: Server = self.state.server
+        gate = Gate(self.router, server, _refuse)
+        if not server.access.origins:
+            return gate
+        return CORSMiddleware(
+            gate,
+            allow_origins=server.access.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
 
 
 @asynccontextmanager
@@ -100,19 +118,6 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         server.close()
-
-
-def _middleware(server: Server) -> list[Middleware]:
-    """What each request passes, the outermost first."""
-    origins = server.access.origins
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=["Retry-After", "X-Request-ID"],
-    )
-    return [*([cors] if origins else []), Middleware(Gate, server=server)]
 
 
 async def _metrics(request: Request) -> Response:
@@ -245,14 +250,17 @@ async def _ready(request: Request) -> Response:
     return JSON({"ready": ready}, 200 if ready else 503)
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
-    """The response to a request that ended in an error."""
-    status, reason, headers = _refusal(error, request.app.state.server.settings)
+def _refuse(error: Exception, settings: Settings) -> Response | None:
+    """The response to a request that ended in an error; None where that is a fault."""
+    refusal = _refusal(error, settings)
+    if refusal is None:
+        return None
+    status, reason, headers = refusal
     return JSON({"error": reason}, status, headers=dict(headers))
 
 
-def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[str, str]]:
-    """The status, the reason and further headers of the response to an error."""
+def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[str, str]] | None:
+    """The status, the reason and further headers of the response to an error; None: a fault."""
     match error:
         case HTTPException(status_code=404, detail="Not Found"):  # of Starlette
             return 404, "no such path; /docs lists what there is", {}
@@ -271,4 +279,4 @@ def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[st
             return 504, "the images were not computed in time", {}
         case ClientDisconnect():
             return _GONE, "the client has gone", {}
-    raise error
+    return None

@@ -1,20 +1,26 @@
 """What every request passes: its id, whether it may ask, how long it took, and its log line."""
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnets.serving.access import Refused
 from resnets.serving.logs import log, request_id, traceparent
 from resnets.serving.requests import BODY_BYTES
 from resnets.serving.responses import JSON
+from resnets.serving.settings import Settings
 
 if TYPE_CHECKING:
     from resnets.serving.state import Server
 
 _NO_ANSWER = 499  # in the log, where the client went away before: nginx's code for it
+
+
+Refuse: TypeAlias = Callable[[Exception, Settings], Response | None]
 
 
 class Gate:
@@ -23,11 +29,13 @@ class Gate:
     Args:
         app: that answers what passes.
         server: with the rules of access, and the metrics.
+        refuse: the response to an error of a request; None: it is a fault.
     """
 
-    def __init__(self, app: ASGIApp, server: "Server") -> None:
+    def __init__(self, app: ASGIApp, server: "Server", refuse: Refuse) -> None:
         self.app = app
         self.server = server
+        self.refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -53,11 +61,11 @@ class Gate:
         except Refused as refused:
             response = JSON({"error": refused.reason}, refused.status, headers=refused.headers)
             await response(scope, receive, answer)
-        except Exception as error:  # a fault of this program
-            fault = error
+        except Exception as error:
+            refusal = self.refuse(error, self.server.settings)
+            fault = error if refusal is None or status else None
             if not status:
-                reason = f"{type(error).__name__}: a fault of the server, which is logged"
-                await JSON({"error": reason}, 500)(scope, receive, answer)
+                await (refusal or _of_fault(error))(scope, receive, answer)
         finally:
             self.server.bodies.give_back(scope.get(BODY_BYTES, 0))
             self._note(scope, status or _NO_ANSWER, begin, ids, caller, fault)
@@ -94,6 +102,12 @@ class Gate:
             id=ids["x-request-id"],
             traceparent=ids.get("traceparent"),
         )
+
+
+def _of_fault(error: Exception) -> Response:
+    """The response where this program has a fault."""
+    reason = f"{type(error).__name__}: a fault of the server, which is logged"
+    return JSON({"error": reason}, 500)
 
 
 def _take_root_away(scope: Scope) -> None:
