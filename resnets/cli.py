@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO
 
 from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageError
 from resnets.escaping import escaped
@@ -75,10 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     has_command = bool(words) and words[0] in COMMANDS
-    name = f"resnets {words[0]}" if has_command else "resnets"
-    code = _guarded(name, lambda: _run(words), debug)
-    _drop_output(sys.stderr)  # else Python ends with another code where it has no room
-    return code
+    return _guarded(f"resnets {words[0]}" if has_command else "resnets", lambda: _run(words), debug)
 
 
 def _usage() -> str:
@@ -168,7 +164,7 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
             print(f"{name}: interrupted", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
     except Exception as error:
-        _drop_output(sys.stdout)
+        _drop_output()
         if _reader_has_gone(error):  # as with `| head`
             return 128 + _SIGPIPE
         with contextlib.suppress(OSError):  # the code tells, where nothing can be printed
@@ -197,13 +193,13 @@ def _reader_has_gone(error: Exception) -> bool:
     )
 
 
-def _drop_output(stream: TextIO) -> None:
+def _drop_output() -> None:
     """Print what is left, or drop it where that fails, so that Python need not try at its end."""
     try:
-        stream.flush()
+        sys.stdout.flush()
     except OSError:
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _describe(error: Exception) -> str:

@@ -22,7 +22,6 @@ from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import Prediction, prediction_of, rankings, stacked
 from resnets.golden import TOLERANCE, difference, golden_from, golden_image, seed_of
 from resnets.images import Pixels
-from resnets.machine import cores
 from resnets.model_file import Description
 from resnets.model_path import find_model
 from resnets.serving.answers import Outputs
@@ -38,8 +37,8 @@ _Result = TypeVar("_Result")
 
 _STRICTEST = min(TOLERANCE.values())
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are measured at the start
-_LONG = 0.02  # seconds of a batch, beyond which no larger one is tried: others would wait for it
-_NEAR = 1.07  # the smallest batch is taken whose time an image is at most so many times the least
+_LONG = 0.015  # seconds of a batch, beyond which no larger one is tried: others would wait for it
+_NEAR = 1.05  # the smallest batch is taken whose time an image is at most so many times the least
 _ROUNDS = 4  # in which all sizes take turns, so that what else runs slows none of them alone
 
 
@@ -215,16 +214,17 @@ class ServedModel:
         return next(size for size, seconds in fastest.items() if seconds <= near)
 
     def _seconds(self, size: int) -> float:
-        """The time that a batch of black images takes: of the processor, if one core computes.
+        """The time that a batch of black images takes: of the processor, or on a GPU by the wall.
 
-        That does not count what else runs on the core; several cores, or a GPU, compute at once.
+        Under load other cores decode, so that an image is cheap which takes little of any core;
+        and what other programs do meanwhile does not count.
         """
         preprocessing = self.description.preprocessing
         side, channels = preprocessing.resize, preprocessing.channels
         frame = np.zeros((side, side, channels), np.uint8)
         items = [_Item(frame, self.familiarity is not None)] * size
-        on_one = 1 in (self.engine.threads, cores()) and self.engine.name not in ACCELERATORS
-        clock = time.process_time if on_one else time.perf_counter
+        on_gpu = self.engine.name in ACCELERATORS
+        clock = time.perf_counter if on_gpu else time.process_time
         begin = clock()
         self._outputs(items)
         return clock() - begin

@@ -47,11 +47,11 @@ class Threads(Executor):
         self._calls.put((function, arguments))
 
     def submit(
-        self, function: Callable[_P, _T], /, *arguments: _P.args, **named: _P.kwargs
+        self, function: Callable[_P, _T], /, *arguments: _P.args, **keywords: _P.kwargs
     ) -> Future[_T]:
         """Have a function called. Returns the future of its result; raises as `put`."""
         future: Future[_T] = Future()
-        self.put(_settle, future, function, arguments, named)
+        self.put(_settle, future, function, arguments, keywords)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -92,13 +92,13 @@ def _work_off(calls: "SimpleQueue[_Call | None]") -> None:
 
 
 def _settle(
-    future: "Future[Any]", function: Callable[..., Any], arguments: Any, named: Any
+    future: "Future[Any]", function: Callable[..., Any], arguments: Any, keywords: Any
 ) -> None:
     """Give a future the result of a function, or what it raises."""
     if not future.set_running_or_notify_cancel():
         return
     try:
-        result = function(*arguments, **named)
+        result = function(*arguments, **keywords)
     except BaseException as error:  # whoever waits gets it
         future.set_exception(error)
     else:
