@@ -158,10 +158,13 @@ _LARGE = {  # networks for ImageNet
     "resnext50_32x4d": Entry(_imagenet(50, groups=32, base_width=4), f"{_XIE}, table 1", 25.0, 4.2),
     "resnext50_32x8d": Entry(_imagenet(50, groups=32, base_width=8), f"after {_XIE}"),
     "resnext50_64x4d": Entry(_imagenet(50, groups=64, base_width=4), f"after {_XIE}"),
+    "resnext50d_32x4d": Entry(_resnet_d(50, groups=32, base_width=4), _TIMM, 25.05, 4.5),
     "resnext101_32x4d": Entry(
         _imagenet(101, groups=32, base_width=4), f"{_XIE}, figure 5", 44, 7.8
     ),
     "resnext101_32x8d": Entry(_imagenet(101, groups=32, base_width=8), _TORCHVISION, 88.79, 16.41),
+    "resnext101_32x16d": Entry(_imagenet(101, groups=32, base_width=16), _TIMM, 194.03, 36.27),
+    "resnext101_32x32d": Entry(_imagenet(101, groups=32, base_width=32), _TIMM, 468.53, 87.29),
     "resnext101_64x4d": Entry(_imagenet(101, groups=64, base_width=4), _TORCHVISION, 83.46, 15.46),
     "wide_resnet50_2": Entry(
         _imagenet(50, base_width=128), f"{_ZAGORUYKO}; {_TORCHVISION}", 68.9, 11.4
@@ -177,7 +180,49 @@ _LARGE = {  # networks for ImageNet
     "seresnext101_32x8d": Entry(
         _imagenet(101, groups=32, base_width=8, attention="se"), _TIMM, 93.57, 16.48
     ),
+    "seresnext101_32x4d": Entry(
+        _imagenet(101, groups=32, base_width=4, attention="se"), _TIMM, 48.96, 8.02
+    ),
+    "seresnext101_64x4d": Entry(
+        _imagenet(101, groups=64, base_width=4, attention="se"), _TIMM, 88.23, 15.53
+    ),
+    "seresnext26d_32x4d": Entry(
+        _resnet_d(26, groups=32, base_width=4, attention="se"), _TIMM, 16.81, 2.73
+    ),
+    "seresnext26t_32x4d": Entry(
+        _resnet_t(26, groups=32, base_width=4, attention="se"), _TIMM, 16.81, 2.7
+    ),
+    "seresnext101d_32x8d": Entry(
+        _resnet_d(101, groups=32, base_width=8, attention="se"), _TIMM, 93.59, 16.72
+    ),
+    "seresnextaa101d_32x8d": Entry(
+        _resnet_d(101, groups=32, base_width=8, attention="se", blur="average"), _TIMM, 93.59, 17.25
+    ),
+    "seresnextaa201d_32x8d": Entry(
+        Architecture(
+            "bottleneck",
+            (3, 24, 36, 4),
+            stem="deep",
+            stem_width=128,
+            shortcut="pooled",
+            groups=32,
+            base_width=8,
+            attention="se",
+            blur="average",
+        ),
+        _TIMM,
+        149.39,
+        70.22,
+        320,
+    ),
     "ecaresnet50": Entry(_imagenet(50, attention="eca"), f"{_WANG}"),
+    "ecaresnet26t": Entry(_resnet_t(26, attention="eca"), _TIMM, 16.01, 3.35, 256),
+    "ecaresnetlight": Entry(
+        Architecture("bottleneck", (1, 1, 11, 3), shortcut="pooled", attention="eca"),
+        _TIMM,
+        30.16,
+        4.11,
+    ),
     "ecaresnet50d": Entry(_resnet_d(50, attention="eca"), _TIMM, 25.6, 4.4),
     "ecaresnet50t": Entry(_resnet_t(50, attention="eca"), _TIMM, 25.6, 4.3),
     "ecaresnet101d": Entry(_resnet_d(101, attention="eca"), _TIMM, 44.57, 8.08),
@@ -197,6 +242,15 @@ _LARGE = {  # networks for ImageNet
     "resnetrs101": Entry(_resnet_rs(101), f"{_BELLO}; {_TIMM}", 63.6, 6.0, 192),
     "resnetrs152": Entry(_resnet_rs(152), f"{_BELLO}; {_TIMM}", 86.6, 15.6, 256),
     "resnetrs200": Entry(_resnet_rs(200), f"{_BELLO}; {_TIMM}", 93.2, 20.2, 256),
+    "resnetrs270": Entry(
+        replace(_resnet_rs(200), depths=(4, 29, 53, 4)), f"{_BELLO}; {_TIMM}", 129.86, 27.06, 256
+    ),
+    "resnetrs350": Entry(
+        replace(_resnet_rs(200), depths=(4, 36, 72, 4)), f"{_BELLO}; {_TIMM}", 163.96, 43.67, 288
+    ),
+    "resnetrs420": Entry(
+        replace(_resnet_rs(200), depths=(4, 44, 87, 4)), f"{_BELLO}; {_TIMM}", 191.89, 64.2, 320
+    ),
     "resnetv2_18": Entry(_resnet_v2(18), _TIMM, 11.69, 1.82),
     "resnetv2_34": Entry(_resnet_v2(34), _TIMM, 21.8, 3.67),
     "resnetv2_18d": Entry(_resnet_v2_d(18), _TIMM, 11.71, 2.06),

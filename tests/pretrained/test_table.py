@@ -54,6 +54,12 @@ def test_a_bare_name_stands_for_free_weights_of_imagenet() -> None:
     assert max(Counter(row.network for row in recommended).values()) == 1
     assert not any(is_non_commercial(row.licence) for row in recommended)
     assert {row.classes for row in recommended} == {1000}
+    for row in recommended:  # the most accurate ones
+        assert find_recommended(row.network) == row
+        alike = (each for each in published() if each.network == row.network)
+        free = [each for each in alike if each.classes == 1000 and each.top1]
+        best = max(each.top1 or 0 for each in free if not is_non_commercial(each.licence))
+        assert row.top1 == best
 
 
 def test_weights_for_non_commercial_use_are_listed_only_if_asked_for() -> None:

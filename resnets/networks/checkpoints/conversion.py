@@ -40,6 +40,7 @@ _MORE: dict[str, dict[str, tuple[Any, ...]]] = {
     "timm": {
         "block": ("residual", "bottleneck", "preact_residual", "preact_bottleneck"),
         "stem": ("imagenet", "deep", "tiered", "deep_strided", "padded"),
+        "stem_width": (None, 128),
         "norm": ("batch", "group"),
         "shortcut": ("projection", "pooled"),
         "attention": ("none", "se", "eca"),
@@ -84,8 +85,14 @@ def _check_together(architecture: Architecture) -> None:
         for field, alone in _NO_PREACT.items():
             if getattr(architecture, field) == alone:
                 raise UsageError(f"timm has no such network: {field} is {alone!r} without preact")
+        if architecture.stem_width is not None and architecture.stem != "deep":
+            width, stem = architecture.stem_width, architecture.stem
+            raise UsageError(
+                f"timm has no such network: stem_width is {width} with the stem {stem!r}; there "
+                "only the stem 'deep' has that"
+            )
         return
-    always = {"attention": "none", "blur": False}
+    always = {"attention": "none", "blur": False, "stem_width": None}
     if architecture.stem_channels == architecture.channels[0]:
         always |= {"activated_start": False}
     together = _PREACT.get(architecture.stem, {}) | always

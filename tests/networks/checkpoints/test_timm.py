@@ -56,7 +56,7 @@ def test_a_checkpoint_of_timms_computes_here_what_it_computes_there(
     facts = FACTS[name]
     torch.save(filled(facts), tmp_path / f"{name}.pth")
     # a filter before a stride has no weights that could show it
-    blur = {"blur": "average"} if name.startswith("resnetaa") else {}
+    blur = {"blur": CATALOG[name].architecture.blur}
     network = load_checkpoint(tmp_path / f"{name}.pth", **blur)
     assert network.architecture == CATALOG[name].architecture
     with torch.inference_mode():  # in float64: deep networks with such weights multiply rounding
