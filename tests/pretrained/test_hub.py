@@ -67,6 +67,41 @@ def test_the_weights_are_the_publisher_s_and_the_header_says_where_they_are_from
     assert len(origin["sha256"]) == 64
 
 
+def test_all_files_are_of_one_commit(published: HubServer) -> None:
+    """The branch may move on between two downloads."""
+    resnets.load(ID)
+    commit = published.repositories[f"models/{ID}"].refs["main"]
+    asked = [
+        path.split("/resolve/")[1].split("/")
+        for _, path in published.asked
+        if ID in path and "/resolve/" in path
+    ]
+    revisions = {file: revision for revision, file in asked}
+    assert revisions["config.json"] == commit
+    assert sum(revision == "main" for revision in revisions.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"HF_HOME": "home", "HF_HUB_CACHE": "cache"}, "cache"),
+        ({"HF_HOME": "home"}, "home/hub"),
+    ],
+)
+def test_files_lie_where_the_libraries_of_the_hub_look_for_them(
+    variables: dict[str, str],
+    folder: str,
+    published: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(tmp_path / value))
+    resnets.load(ID)
+    assert list((tmp_path / folder).glob("models--*/snapshots/*/model.safetensors"))
+
+
 def test_a_revision_is_the_one_that_is_named(
     published: HubServer, weights: dict[str, torch.Tensor], safetensors_file: bytes
 ) -> None:
