@@ -313,6 +313,33 @@ def test_folders_may_be_called_by_synset_ids_and_by_one_name_of_a_class(
         assert comparison[("accuracy_a", "accuracy_b")[place]]["count"] == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("explain", ID, "photo.png", "--output", "made"),
+        (
+            "bench",
+            ID,
+            "--engines",
+            "eager",
+            "--batch-sizes",
+            "1",
+            "--threads",
+            "1",
+            "--limit",
+            "1s",
+        ),
+    ],
+)
+def test_explain_and_bench_take_an_id(
+    words: tuple[str, ...], published: HubServer, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    assert main(list(words)) == 0
+    assert words[0] == "bench" or list(photo.parent.glob("made/*"))
+
+
 def test_a_path_comes_before_an_id(
     published: HubServer,
     photo: Path,

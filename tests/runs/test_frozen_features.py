@@ -56,7 +56,9 @@ def test_only_the_classifier_changes_and_it_separates_the_classes(
     assert run.model.description.preprocessing == seen
 
 
-def test_features_are_computed_once(photos: Path, cache: Path, embedded: list[int]) -> None:
+def test_features_are_computed_once(
+    photos: Path, cache: Path, embedded: list[int], tmp_path: Path
+) -> None:
     first = fitted(photos)
     files = {file: file.read_bytes() for file in cache.glob("*.npz")}
     assert len(files) == 2  # as they are, and mirrored
@@ -69,6 +71,12 @@ def test_features_are_computed_once(photos: Path, cache: Path, embedded: list[in
         assert torch.equal(value, second.model.network.state_dict()[name])
     fitted(photos, image_size=24)  # other pixels have other features
     assert sum(embedded) == images
+    other = resnets.load("resnet14_cifar10")  # and so have other weights
+    with torch.no_grad():
+        next(iter(other.network.parameters())).mul_(2)
+    model_file.save(tmp_path / "other.safetensors", other.network, other.description)
+    fitted(photos, start=str(tmp_path / "other.safetensors"))
+    assert sum(embedded) == 2 * images
 
 
 def test_a_pass_that_goes_on_computes_the_same_batches(
