@@ -34,7 +34,8 @@ class Trial:
 
     Attributes:
         data: digits, or a folder with the folders train and val of class folders; with per_class,
-            of train and perhaps test: test images are drawn from train where there is no test.
+            of train and perhaps test, or train-*.parquet: test images are drawn from train where
+            there is no test.
         name: of the data in the results.
         start: the network to start from.
         network: to train from scratch, the same as that of start.
@@ -94,20 +95,40 @@ def _shuffled(images: list[Path], seed: int) -> list[Path]:
 
 
 def _by_class(data: str, scratch: Path) -> dict[str, list[Path]]:
-    """The files of each class; of the digits, written as images of 8 pixels first."""
+    """The files of each class; of what has no such files, written as these first."""
+    folder = (Path(data) / "train").resolve()
     if data == "digits":
-        from PIL import Image
+        folder = _digits(scratch)
+    elif tables := sorted(Path(data).glob("train-*.parquet")):
+        folder = _from_parquet(tables, scratch)
+    return {each.name: sorted(each.iterdir()) for each in sorted(folder.iterdir())}
 
-        digits = load_digits()
-        scratch.mkdir()
-        for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-            (scratch / str(label)).mkdir(exist_ok=True)
-            grey = Image.fromarray((pixels * 255 / 16).astype(np.uint8))
-            grey.save(scratch / str(label) / f"{number:04}.png")
-        folders = scratch.iterdir()
-    else:
-        folders = (Path(data) / "train").resolve().iterdir()
-    return {each.name: sorted(each.iterdir()) for each in sorted(folders)}
+
+def _digits(folder: Path) -> Path:
+    """Digits as images of 8 pixels."""
+    from PIL import Image
+
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        (folder / str(label)).mkdir(exist_ok=True, parents=True)
+        grey = Image.fromarray((pixels * 255 / 16).astype(np.uint8))
+        grey.save(folder / str(label) / f"{number:04}.png")
+    return folder
+
+
+def _from_parquet(tables: list[Path], folder: Path) -> Path:
+    """The files in tables with the columns image and label."""
+    from pyarrow import parquet
+
+    number = 0
+    for table in tables:
+        for batch in parquet.ParquetFile(table).iter_batches(256, columns=["image", "label"]):
+            for row in batch.to_pylist():
+                (folder / str(row["label"])).mkdir(exist_ok=True, parents=True)
+                image = folder / str(row["label"]) / f"{number:06}.jpg"
+                image.write_bytes(row["image"]["bytes"])
+                number += 1
+    return folder
 
 
 def score(trial: Trial, way: str, seed: int) -> dict[str, Any]:

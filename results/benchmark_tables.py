@@ -155,28 +155,58 @@ def small_sets(results: dict[str, Any]) -> str:
     return rows((*columns, "validation accuracy (range)", "shown better than chance"), cells)
 
 
+_Ways = dict[str, list[dict[str, Any]]]  # runs by the way in which they were trained
+
+
 def transfer(results: dict[str, Any]) -> str:
     """The table of benchmarks/transfer.py."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], _Ways] = {}
     for run in results["runs"]:
-        case = (run["data"], run["network"], run["size"], run["per_class"] or "all")
         changes = ", ".join(f"{name} = {value}" for name, value in run["changes"].items())
-        groups.setdefault((*case, run["way"], changes), []).append(run)
+        ways = groups.setdefault(_case(run), {})
+        ways.setdefault(f"{run['way']} {changes}".strip(), []).append(run)
     cells = []
-    for (*case, way, changes), runs in groups.items():
-        scores = []
+    for case, ways in groups.items():
+        for line, runs in zip(_beside(ways, ways.get("transfer", [])), ways.values(), strict=True):
+            cells.append([*case, *line, f"{mean(run['seconds'] for run in runs):.0f}"])
+    scored = ("validation accuracy", "minus transfer", "test accuracy", "minus transfer")
+    return rows((*_CASE, "way", "n", *scored, "seconds"), cells)
+
+
+def transfer_epochs(results: dict[str, Any]) -> str:
+    """The table of benchmarks/transfer.py with other epochs, beside those of each case's first."""
+    groups: dict[tuple[Any, ...], _Ways] = {}
+    for run in results["runs"]:
+        way = f"{run['epochs']} epochs" if run["way"] == "transfer" else str(run["way"])
+        groups.setdefault(_case(run), {}).setdefault(way, []).append(run)
+    cells = [
+        [*case, *line]
+        for case, ways in groups.items()
+        for line in _beside(ways, next(iter(ways.values())))
+    ]
+    scored = ("validation accuracy", "minus before", "test accuracy", "minus before")
+    return rows((*_CASE, "way", "n", *scored), cells)
+
+
+_CASE = ("data", "network", "pixels", "images a class")
+
+
+def _case(run: dict[str, Any]) -> tuple[str, ...]:
+    """What a run of benchmarks/transfer.py was trained on."""
+    return (run["data"], run["network"], str(run["size"]), str(run["per_class"] or "all"))
+
+
+def _beside(ways: _Ways, usual: list[dict[str, Any]]) -> list[list[str]]:
+    """A line for each way: its accuracies, and how far they are from those of the usual one."""
+    lines = []
+    for way, runs in ways.items():
+        line = [way, str(len(runs))]
         for score in ("validation", "test"):
             ours = accuracies(runs, score)
-            usual = accuracies(groups.get((*case, "transfer", ""), []), score)
-            ahead = "–" if (way, changes) == ("transfer", "") else apart(ours, usual)
-            scores += [f"{mean(ours.values()):.1f} %", ahead]
-        seconds = f"{mean(run['seconds'] for run in runs):.0f}"
-        cells.append(
-            [*map(str, case), f"{way} {changes}".strip(), str(len(runs)), *scores, seconds]
-        )
-    columns = ("data", "network", "pixels", "images a class", "way", "n")
-    scored = ("validation accuracy", "minus transfer", "test accuracy", "minus transfer")
-    return rows((*columns, *scored, "seconds"), cells)
+            ahead = "–" if runs is usual else apart(ours, accuracies(usual, score))
+            line += [f"{mean(ours.values()):.1f} %", ahead]
+        lines.append(line)
+    return lines
 
 
 def transfer_settings(results: dict[str, Any]) -> str:
@@ -446,6 +476,9 @@ TABLES: dict[str, Table] = {
     "transfer": table_of("transfer.json", transfer, "transfer.py DATA --name NAME"),
     "transfer_settings": table_of(
         "transfer_settings.json", transfer_settings, "transfer.py DATA --name NAME"
+    ),
+    "transfer_epochs": table_of(
+        "transfer_epochs.json", transfer_epochs, "transfer.py DATA --name NAME"
     ),
     "quick_photos": table_of("quick_photos.json", quick_photos, "quick_photos.py DATA"),
     "frozen": table_of("frozen.json", frozen, "frozen.py"),

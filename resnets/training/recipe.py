@@ -32,7 +32,8 @@ _BATCHES = 16  # an epoch of a smaller set has about as many
 _LEAST_BATCH_FOR_STATISTICS = 64  # images, for batch norms of a network that was trained before
 _EPOCHS, _MOST_EPOCHS = 24, 100
 LEAST_STEPS = 500  # of a small set's run, unless these are more than _MOST_EPOCHS
-_FINE_TUNING_EPOCHS, _FINE_TUNING_STEPS = 10, 200  # the same where a classifier is fitted first
+# the same where a classifier is fitted first: docs/decisions.md, recipe transfer
+_FINE_TUNING_EPOCHS, _FINE_TUNING_STEPS = 20, 200
 _CROP_AND_FLIP = Augmentation(flip="alternating", padding_mode="reflect")
 
 NETWORK_FIELDS = {  # of a recipe, and what they are called in an `Architecture`
@@ -95,7 +96,7 @@ class Recipe:
 
     epochs: _Count | None = None
     """Passes over the training images. 0: as many as `steps` needs. Unset: 24 (with fit_head_first
-    10); for fewer than 2,048 images more, until there are 500 steps (with fit_head_first 200), but
+    20); for fewer than 2,048 images more, until there are 500 steps (with fit_head_first 200), but
     at most 100; 0 if steps is set."""
     steps: _Count = 0
     """Training steps; if epochs is set too, the run ends at whichever comes first. 0: no limit."""
@@ -580,7 +581,7 @@ RECIPES = {
         augmentation=Augmentation(flip="random", crop_padding=4),
     ),
     # From the weights of a trained network: linear probing, then fine-tuning (Kumar et al. 2022,
-    # arXiv:2202.10054). The values are judgement so far: docs/decisions.md.
+    # arXiv:2202.10054). How its values were chosen: docs/decisions.md.
     "transfer": Recipe(
         progressive_resizing_scale=1.0,
         optimizer="sgd",

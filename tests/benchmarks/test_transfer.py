@@ -2,7 +2,9 @@ import json
 import runpy
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tests.in_process import call_script
 
@@ -35,3 +37,23 @@ def test_test_images_of_a_subset_are_those_of_the_folder_test(tmp_path: Path) ->
     assert {name: len(files) for name, files in drawn.items()} == {"train": 4, "val": 3, "test": 3}
     assert all(file.name.startswith("test") for file in drawn["test"])
     assert len({file.name for file in drawn["train"] + drawn["val"]}) == 7
+
+
+def test_images_in_parquet_files_are_drawn_like_those_of_folders(tmp_path: Path) -> None:
+    columns = {
+        "image": [{"bytes": bytes([number])} for number in range(24)],
+        "label": [number % 2 for number in range(24)],
+    }
+    for name, rows in {
+        "train-0": slice(14),
+        "train-1": slice(14, 24),
+        "validation-0": slice(9),
+    }.items():
+        part = {column: values[rows] for column, values in columns.items()}
+        parquet.write_table(pyarrow.table(part), tmp_path / f"{name}.parquet")
+    names = runpy.run_path(str(SCRIPT))
+    trial = names["Trial"](str(tmp_path), "bytes", per_class=6, measured=3)
+    chosen = Path(names["data_of"](trial, 0, tmp_path / "subset"))
+    drawn = [each for each in chosen.rglob("*") if each.is_file()]
+    assert sorted(each.read_bytes()[0] for each in drawn) == list(range(24))
+    assert all(each.read_bytes()[0] % 2 == int(each.parent.name) for each in drawn)

@@ -58,6 +58,30 @@ def test_a_way_is_compared_with_transfer_on_the_same_data_alone() -> None:
     assert "-45.0 points" in lines[1]
 
 
+def test_other_epochs_are_compared_with_the_first_of_the_same_images() -> None:
+    from benchmark_tables import transfer_epochs
+
+    run = {"data": "ants", "network": "resnet20", "size": 32, "changes": {}, "validation": [1, 2]}
+    rights = {(10, 34): 50, (10, 20): 47, (30, 12): 60, (30, 20): 62, (10, 1): 45}
+    runs = [
+        {**run, "per_class": count, "epochs": epochs, "seed": seed, "test": [right - seed, 100]}
+        | {"way": "frozen" if epochs == 1 else "transfer"}
+        for (count, epochs), right in rights.items()
+        for seed in (0, 1)
+    ]
+    lines = [
+        re.split(r" *\| *", line)[4:-1] for line in transfer_epochs({"runs": runs}).split("\n")
+    ]
+    differences = {tuple(line[:2]): re.findall(r"[+-][\d.]+", line[6])[:1] for line in lines[2:7]}
+    assert differences == {
+        ("10", "34 epochs"): [],
+        ("10", "20 epochs"): ["-3.0"],
+        ("10", "frozen"): ["-5.0"],
+        ("30", "12 epochs"): [],
+        ("30", "20 epochs"): ["+2.0"],
+    }
+
+
 def test_settings_of_transfer_are_multiples_of_the_usual_ones_for_so_many_images() -> None:
     from benchmark_tables import transfer_settings
 

@@ -425,6 +425,17 @@ def test_validations_are_counted_as_they_come(
 
 
 @pytest.mark.parametrize(
+    ("count", "epochs"), [(20, 100), (100, 34), (300, 20), (1000, 20), (2500, 20), (100_000, 20)]
+)
+def test_transfer_has_20_epochs_and_200_steps_where_100_epochs_give_them(
+    count: int, epochs: int
+) -> None:
+    recipe = named_recipe("transfer", "resnet14")
+    assert recipe.resolved(32, count).epochs == epochs
+    assert dataclasses.replace(recipe, epochs=3).resolved(32, count).epochs == 3
+
+
+@pytest.mark.parametrize(
     ("count", "batch", "keeps"),
     [(1023, None, True), (1024, None, False), (1024, 16, True), (200, 128, False)],
 )
