@@ -381,6 +381,7 @@ def test_a_signal_to_one_process_stops_all_of_them_at_the_same_step(
     monkeypatch.chdir(tmp_path)
     Path("train.py").write_text(SIGNALLED, encoding="utf-8")
     words = ["digits", "--network", "resnet14", "--image-size", "8", *TRAIN, "--no-report"]
+    words += ["--wait-for-processes", "60s"]
     done = several("train", *words, "--output", "run", script=Path("train.py"), processes=3)
     assert done.returncode != 0
     assert "saved after step 3" in done.stdout + done.stderr

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 import resnets
 from resnets import machine
@@ -15,7 +16,7 @@ from resnets.networks import ResNet, evaluation_mode
 from resnets.networks.evaluation_mode import evaluating
 from resnets.runs.checkpoint import random_state, set_random_state
 from resnets.runs.job import Job
-from resnets.training import devices
+from resnets.training import devices, parallel
 from resnets.training.devices import (
     choose_device,
     computes_bf16,
@@ -25,7 +26,7 @@ from resnets.training.devices import (
     refuse_other_launchers,
     synchronise,
 )
-from resnets.training.parallel import _backend
+from resnets.training.parallel import _backend, distribute
 from resnets.training.recipe import Recipe
 
 
@@ -117,6 +118,27 @@ def test_processes_exchange_gradients_by_what_torch_has(
     """torch for Windows has no NCCL."""
     monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: nccl)
     assert _backend(torch.device(kind)) == backend
+
+
+def test_a_gpu_s_network_is_wrapped_as_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch is asked for: synchronised batch norms, the process's GPU, the size of buckets."""
+    asked: list[tuple[object, ...]] = []
+
+    def wrapped(network: nn.Module, devices: object, **options: object) -> nn.Module:
+        asked.append((devices, options))
+        return network
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr(parallel, "DistributedDataParallel", wrapped)
+    gpu = torch.device("cuda", 1)
+    network = ResNet("residual", (1, 1))
+    recipe = Recipe(sync_batch_norm=True, bucket_mb=7)
+    parts = [*distribute(network, gpu, recipe).modules()]
+    norms = [part for part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    distribute(ResNet("residual", (1, 1)), torch.device("cpu"), Recipe())
+    assert asked == [([gpu], {"bucket_cap_mb": 7}), (None, {"bucket_cap_mb": None})]
 
 
 @pytest.mark.parametrize(("capability", "computes"), [((7, 5), False), ((8, 0), True)])

@@ -187,3 +187,31 @@ def test_gradients_are_clipped_by_their_own_length_not_by_the_scaled_one(accumul
         moved.append((weights(trainer.network) - before).norm().item())
     assert moved[0] == pytest.approx(0.01, rel=0.01)
     assert moved[1] == pytest.approx(0.01, rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_goes_on_from_its_state_bit_for_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By torch.compile's own front end, without a compiler; a state has no trace of it."""
+    compiles = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiles(self, backend="eager"))
+
+    def trainer() -> Trainer:
+        network = small_network()
+        network.compile()
+        return trainer_of(Recipe(**vars(PLAIN) | {"compile": True}), network)
+
+    unbroken, begun, resumed = trainer(), trainer(), trainer()
+    for _ in unbroken.run():
+        pass
+    for _ in begun.train():
+        pass
+    for _ in begun.validate():
+        pass
+    state = copy.deepcopy(begun.state())
+    assert state["network"].keys() == small_network().state_dict().keys()
+    resumed.load_state(state)
+    for _ in resumed.run():
+        pass
+    assert torch.equal(weights(resumed.network), weights(unbroken.network))
