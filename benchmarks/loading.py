@@ -2,14 +2,16 @@
 
     python benchmarks/loading.py PHOTOS [--workers 2] [--others-python others/bin/python]
 
-PHOTOS is a folder of class folders of JPEG files, or of splits of these. `resnets shard` copies
-them byte by byte, so all loaders decode the same bytes to random crops of 224 x 224 pixels, in
+PHOTOS is a folder of class folders of JPEG files, or of splits of these; with `--copies 10` it
+counts as if it held each of them ten times, since an epoch of few photos is mostly its beginning
+(a far place has its first answer only after a round trip). `resnets shard` copies them byte by
+byte, so all loaders decode the same bytes to random crops of 224 x 224 pixels, in
 batches, with the same number of worker processes. They take turns, in another order each round; a
 ratio is of images/s in the same round. Each is warm: its workers run, and it has read an epoch.
 
 - folder, shards: this package, from files and from local shards;
-- shards 50 ms away: from a web server on this machine that answers 50 ms late; "cached" with a
-  cache on the local disk, which holds all of them after the first epoch;
+- shards 50 ms away: from `others/late_server.py` on this machine, which answers 50 ms late;
+  "cached" with a cache on the local disk, which holds all of them after the first epoch;
 - torch: a Dataset of files like ImageFolder, and DataLoader; webdataset: the same tar files as
   ours, shuffled within 1,000 images; litdata: in an environment of its own (`pip install litdata
   torch pillow`), its own format. Their crops are those of `others/plain_crops.py`, by Pillow.
@@ -21,6 +23,7 @@ others is that of whole loaders; that of shards to the folder is of reading alon
 import argparse
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,7 +50,7 @@ from resnets.data.sources.shards import read_shards
 from resnets.images import Preprocessing
 from resnets.machine import machine
 
-ROOT = Path(__file__).parents[1]
+OTHERS = Path(__file__).parent / "others"
 DELAY = 0.05  # seconds of the server before each answer
 CACHE = 1 << 30  # bytes; more than the photos have
 PREPROCESSING = Preprocessing(SIZE, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -97,11 +100,15 @@ class Files(Dataset[torch.Tensor]):
         return crop(self.paths[index].read_bytes())
 
 
+def jpegs(photos: Path) -> list[Path]:
+    """The JPEG files below a folder."""
+    return sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+
+
 def torchs(photos: Path, options: argparse.Namespace) -> Loader:
     """The DataLoader of torch."""
-    paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     loader = DataLoader(
-        Files(paths),
+        Files(jpegs(photos)),
         options.batch_size,
         shuffle=True,
         num_workers=options.workers,
@@ -134,8 +141,7 @@ def process(*command: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield running
         finally:
-            assert running.stdin is not None
-            running.stdin.close()
+            running.terminate()  # workers of this process hold its input open, too
 
 
 def next_line(running: "subprocess.Popen[str]") -> str:
@@ -163,13 +169,23 @@ def whole(source: str, cache_bytes: int = 0) -> LabelledImages:
     return joined(list(content.images.values()))
 
 
+def copied(photos: Path, folder: Path, copies: int) -> None:
+    """A folder with each photo several times, under names of its own."""
+    for path in jpegs(photos):
+        new = folder / path.parent.relative_to(photos)
+        new.mkdir(parents=True, exist_ok=True)
+        for number in range(copies):
+            shutil.copy(path, new / f"{number}_{path.name}")
+
+
 def loaders(options: argparse.Namespace, folder: Path, exits: ExitStack) -> dict[str, Loader]:
     """All of them, by name; what they need is made in a new folder."""
-    photos, shards = options.photos, folder / "shards"
-    flags = ("--size", "10000", "--shard-mb", "1")  # several shards for each worker
+    photos, shards = folder / "photos", folder / "shards"
+    copied(options.photos, photos, options.copies)
+    flags = ("--size", "10000", "--shard-mb", "8")  # several shards for each worker
     if cli.main(["shard", str(photos), "--output", str(shards), *flags]):
         sys.exit("the shards were not written")
-    server = (sys.executable, str(ROOT / "tests/range_server.py"), str(shards))
+    server = (sys.executable, str(OTHERS / "late_server.py"), str(shards))
     away = next_line(exits.enter_context(process(*server, "--delay", str(DELAY))))
     by_name = {
         "folder": ours(whole(str(photos)), options),
@@ -180,7 +196,7 @@ def loaders(options: argparse.Namespace, folder: Path, exits: ExitStack) -> dict
         "webdataset": webdatasets(shards, options),
     }
     if options.others_python:
-        program = str(Path(__file__).parent / "others/litdata_loader.py")
+        program = str(OTHERS / "litdata_loader.py")
         settings = ("--workers", str(options.workers), "--batch-size", str(options.batch_size))
         command = (options.others_python, program, str(photos), str(folder / "litdata"), *settings)
         running = exits.enter_context(process(*command))
@@ -196,6 +212,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="a folder of class folders of JPEG files")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=5, help="of each turn")
+    parser.add_argument("--copies", type=int, default=1, help="of each photo")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--others-python", help="Python of the environment with litdata")
@@ -213,6 +230,7 @@ def main() -> None:
             for name in np.roll(list(every), number).tolist():
                 images, seconds = every[name](options.epochs)
                 speeds[name].append(images / seconds)
+                print(f"round {number + 1}: {name} {images / seconds:,.0f}", file=sys.stderr)
     report(speeds, options)
 
 
@@ -227,7 +245,8 @@ def report(speeds: dict[str, list[float]], options: argparse.Namespace) -> None:
     if options.json_file:
         packages = {name: version(name) for name in ("torch", "webdataset", "pillow")}
         settings = {
-            name: getattr(options, name) for name in ("rounds", "epochs", "batch_size", "workers")
+            name: getattr(options, name)
+            for name in ("rounds", "epochs", "copies", "batch_size", "workers")
         }
         about = {"machine": machine(), "packages": packages, "delay": DELAY} | settings
         text = json.dumps(about | {"loaders": entries}, indent=2)

@@ -26,6 +26,7 @@ class RangeServer(ThreadingHTTPServer):
         delay: seconds before each answer.
         asked: path, first byte and byte behind the last of each request.
         times: when each of them came, by a clock.
+        heads: the request line and the headers of each request for content.
     """
 
     daemon_threads = True
@@ -37,6 +38,7 @@ class RangeServer(ThreadingHTTPServer):
         self.folder, self.faults, self.ranges, self.delay = folder, [*faults], ranges, 0.0
         self.asked: list[tuple[str, int, int]] = []
         self.times: list[float] = []
+        self.heads: list[str] = []
         self.stopping = threading.Event()
 
     @property
@@ -67,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             return
         start, stop = self.range(len(content))
+        self.server.heads.append(f"{self.requestline}\n{self.headers}")
         self.server.asked.append((unquote(urlsplit(self.path).path), start, stop))
         self.server.times.append(time.monotonic())
         self.answer(content, start, stop, self.server.next_fault())

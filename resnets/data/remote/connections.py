@@ -11,7 +11,9 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.request import getproxies
 
 from resnets.errors import MissingExtra, require
 
@@ -88,8 +90,21 @@ def _open(scheme: str, loop: asyncio.AbstractEventLoop, public: bool) -> Any:
     http = require("fsspec.implementations.http", "remote")
     headers = {"Accept-Encoding": "identity"}  # ranges of the file, never of a packed form
     timeout = require("aiohttp", "remote").ClientTimeout(total=None)
-    client = {"trust_env": True, "timeout": timeout}  # proxies and .netrc
+    client = {"trust_env": _has_web_settings(), "timeout": timeout}
     return http.HTTPFileSystem(client_kwargs=client, headers=headers, **own)
+
+
+def _has_web_settings() -> bool:
+    """Whether this system has proxies or a .netrc file.
+
+    aiohttp looks for both before each request, in two other threads, which takes longer than the
+    request of a small image.
+    """
+    if os.environ.get("NETRC") or getproxies():
+        return True
+    with contextlib.suppress(RuntimeError):  # nobody knows the home folder
+        return any((Path.home() / name).exists() for name in (".netrc", "_netrc"))
+    return False
 
 
 _OF_PROCESS: dict[int, Connections] = {}  # by its number: a fork has another

@@ -58,7 +58,7 @@ class RemoteFolder:
         cache = self._cache
         if (data := cache.get(place)) is not None:
             return data
-        data = _wait(self._reader.take(place))
+        data = self._reader.taken(place) or _wait(self._reader.take(place))
         for _ in range(_WRONG_BYTES - 1):
             if _right(place, data):
                 break

@@ -1,6 +1,6 @@
 """Reading ahead: what will be read soon is fetched in the background, several requests at once.
 
-All of it happens in the event loop of the process, one step at a time, so nothing is locked.
+All changes happen in the event loop of the process, one step at a time, so nothing is locked.
 """
 
 import asyncio
@@ -90,8 +90,25 @@ class ReadAhead:
             await asyncio.wait([order.task])
             return await self.fetch(place) if order.task.cancelled() else order.task.result()[place]
         finally:
-            self.forget([place])
-            self.start_some()
+            self.dismiss(place)
+
+    def taken(self, place: Place) -> bytes | None:
+        """The bytes of a place if they are here already; else None. For any thread.
+
+        It spares the loop and the thread that reads a hand-over each, which together take about as
+        long as a request (see docs/decisions.md).
+        """
+        order = self.expected.get(place)
+        task = order.task if order is not None else None
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        self.own.loop.call_soon_threadsafe(self.dismiss, place)
+        return task.result()[place]
+
+    def dismiss(self, place: Place) -> None:
+        """Expect a place no longer, and start what has room now."""
+        self.forget([place])
+        self.start_some()
 
     async def fetch(self, place: Place) -> bytes:
         """The bytes of a place by a request of its own."""

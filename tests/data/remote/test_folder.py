@@ -1,9 +1,11 @@
 """Ranges of files of a real web server, with every fault that servers have."""
 
+import base64
 import multiprocessing
 import os
 import pickle
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from resnets.data.digests import content_digest
 from resnets.data.remote import Place, RemoteFolder
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import Patience, RemoteError
+from resnets.data.remote.read_ahead import ReadAhead
 from resnets.errors import ContentError, UsageError
 from tests.data.remote.conftest import CONTENT, QUICK, bytes_at, place
 from tests.range_server import FAULTS, serving
@@ -256,3 +259,67 @@ def test_without_a_digest_nothing_is_cached_and_a_cache_that_cannot_be_written_i
         assert there.read(Place("a.tar", 0, 8)) == there.read(Place("a.tar", 0, 8))
         assert len(server.asked) == 4
         assert content_digest(CONTENT[:8]) == place(0, 8).digest
+
+
+def test_a_proxy_of_the_environment_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(folder) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.address)
+        data = remote("http://shards.example.org").read(place(1000, 50))
+    assert data == CONTENT[1000:1050]
+    assert proxy.heads[0].startswith("GET http://shards.example.org/a.tar ")
+
+
+@pytest.mark.parametrize("where", ["NETRC", "home"])
+def test_the_password_of_a_netrc_file_is_sent(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    lines = "machine 127.0.0.1 login ann password secret\n"
+    file = tmp_path / ("my logins" if where == "NETRC" else ".netrc")
+    file.write_text(lines, encoding="utf-8")
+    file.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+    if where == "NETRC":
+        monkeypatch.setenv("NETRC", str(file))
+    with serving(folder) as server:
+        remote(server.address).read(place(1000, 50))
+    login = base64.b64encode(b"ann:secret").decode()
+    assert f"Authorization: Basic {login}" in server.heads[0]
+
+
+def test_images_that_are_here_already_are_taken_without_waiting(folder: Path) -> None:
+    places = [place(start, 500) for start in range(0, 200_000, 70_000)]
+    with serving(folder) as server:
+        source = remote(server.address)
+        source.expect(places)
+        reader = source._reader
+        until(lambda: all(_is_here(reader, each) for each in places))
+        assert reader.taken(place(5, 5)) is None  # nobody expected it
+        assert [reader.taken(each) for each in places] == [*map(bytes_at, places)]
+        until(lambda: not reader.expected and reader.held == 0)
+        assert len(server.asked) == 3
+        assert [source.read(each) for each in places] == [*map(bytes_at, places)]
+
+
+def test_a_failed_request_is_not_taken_but_read_again(folder: Path) -> None:
+    with serving(folder, faults=["refused"]) as server:
+        source = remote(server.address)
+        source.expect([place(9, 500)])
+        until(lambda: _is_here(source._reader, place(9, 500)))
+        assert source._reader.taken(place(9, 500)) is None
+        with pytest.raises(RemoteError, match="403"):
+            source.read(place(9, 500))
+
+
+def _is_here(reader: ReadAhead, where: Place) -> bool:
+    order = reader.expected.get(where)
+    return order is not None and order.task is not None and order.task.done()
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for what a background thread does."""
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -91,7 +91,7 @@ def test_evaluation_reads_neighbours_by_one_request(tmp_path: Path) -> None:
         pairs = [joined([images, images.subset([3])]) for images in (local, other)]
         for one, two in zip(*(evaluation_batches(each, SMALL) for each in pairs), strict=True):
             assert torch.equal(one.images, two.images)
-        assert len(server.asked) == 2  # all of them at once, and the fourth again
+        assert len(server.asked) in (1, 2)  # all of them at once; the fourth perhaps again
 
 
 def test_an_image_with_other_bytes_is_named(tmp_path: Path) -> None:
