@@ -176,12 +176,13 @@ def test_what_is_read_ahead_is_bounded_and_needed_first_comes_first(folder: Path
 
 def test_a_failed_request_fails_each_of_its_places(folder: Path) -> None:
     places = [place(0, 10), place(20, 10)]
-    with serving(folder, faults=["503"] * 3) as server:
+    with serving(folder, faults=["503"] * 20) as server:
         there = remote(server.address)
         there.expect(places)
         for each in places:
             with pytest.raises(RemoteError, match="503"):
                 there.read(each)
+        server.faults.clear()
         assert there.read(places[0]) == CONTENT[:10]
 
 
@@ -309,8 +310,7 @@ def test_a_failed_request_is_not_taken_but_read_again(folder: Path) -> None:
         source.expect([place(9, 500)])
         until(lambda: _is_here(source._reader, place(9, 500)))
         assert source._reader.taken(place(9, 500)) is None
-        with pytest.raises(RemoteError, match="403"):
-            source.read(place(9, 500))
+        assert source.read(place(9, 500)) == CONTENT[9:509]
 
 
 def _is_here(reader: ReadAhead, where: Place) -> bool:
