@@ -59,6 +59,8 @@ _SIGNATURES = (  # offset, bytes, format
 
 _PORTABLE = re.compile(rb"P[1-6]\s+[\d#]")  # PBM, PGM and PPM, which Pillow calls PPM
 
+_OF_BYTES = re.compile(r"\bb(?=(['\"]).*\1)")  # in front of b'...', which only Python's users know
+
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its messages are part of our errors
 
 
@@ -225,6 +227,10 @@ IGNORE_PILLOW_WARNINGS = _IgnoreWarnings()
 
 
 def one_line(text: str) -> str:
-    """Text as one printable line of at most 200 characters, for terminals and logs."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
+    """Text as one printable line of at most 200 characters, for terminals and logs.
+
+    >>> one_line("invalid literal: b'2a'")  # as Pillow shows bytes
+    "invalid literal: '2a'"
+    """
+    printable = "".join(c if c.isprintable() else " " for c in _OF_BYTES.sub("", text))
     return " ".join(printable.split())[:200]

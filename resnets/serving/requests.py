@@ -1,7 +1,6 @@
 """Reading of requests: bodies of limited size, the images in them, and their parameters."""
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import wraps
@@ -174,8 +173,7 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
             raise HTTPException(
                 413, f"the form has more than {most} files, as many as --queue allows; send fewer"
             ) from None
-        reason = _OF_BYTES.sub("", error.message)
-        raise HTTPException(400, f"the form cannot be read: {reason}") from None
+        raise HTTPException(400, f"the form cannot be read: {error.message}") from None
     try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:
@@ -189,7 +187,6 @@ _HOW = (
     "send an image's bytes (curl --data-binary @photo.jpg), or a form with files "
     "(curl --form file=@photo.jpg)"
 )
-_OF_BYTES = re.compile(r"\bb(?=['\"])")  # how the parser shows characters: b'x'
 _SHOWN = 50  # characters of a text that was sent instead of an image
 _TAKEN_OUT = b"\0\r\n"  # by curl's --data
 _LONG = 500  # bytes: so many without any of these are hardly an image as it was

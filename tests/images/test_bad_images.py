@@ -224,6 +224,13 @@ def damaged(seed: int) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.parametrize("header", [b"P6 2a 3 255\n", b"P6 " + b"1" * 30 + b" 3 255\n"])
+def test_bytes_in_a_message_are_shown_as_text(header: bytes) -> None:
+    with pytest.raises(ContentError) as refusal:
+        decode(header + bytes(50))
+    assert "b'" not in str(refusal.value)
+
+
 def upper_left(height: int, width: int) -> tuple[int, int, int, int]:
     return 0, 0, height // 3, width // 2
 
