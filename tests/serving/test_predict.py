@@ -1,5 +1,6 @@
 """POST /predict gives what `resnets.predict` gives, and refuses what it must with a reason."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,25 @@ def test_readiness_is_told(serving: Serving) -> None:
     client = serving()
     assert client.get("/v2/health/live").status_code == 200
     assert client.get("/v2/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize(("decoders", "decoded_meanwhile"), [(1, 0), (2, 4)])
+def test_on_one_core_the_thread_that_computes_decodes_all_that_waits_before_a_batch(
+    serving: Serving, decoders: int, decoded_meanwhile: int
+) -> None:
+    client = serving(decoders=decoders)
+    model = client.app.state.server.models["tiny"]
+    waiting: list[int] = []
+
+    def stand_still() -> None:
+        end = time.monotonic() + 1.5
+        while model.batcher.waiting < 4 and time.monotonic() < end:
+            time.sleep(0.01)
+        waiting.append(model.batcher.waiting)
+
+    model.threads.put(stand_still)
+    files = [("file", (f"{n}.png", image_bytes(seed=n))) for n in range(4)]
+    answers = client.post("/predict", files=files).json()["predictions"]
+    assert [each["image"] for each in answers] == [f"{n}.png" for n in range(4)]
+    assert waiting == [decoded_meanwhile]
+    assert set(model.statistics.batches) == {4}
