@@ -38,8 +38,8 @@ _Result = TypeVar("_Result")
 _STRICTEST = min(TOLERANCE.values())
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are measured at the start
 _LONG = 0.015  # seconds of a batch, beyond which no larger one is tried: others would wait for it
-_NEAR = 1.05  # the smallest batch is taken whose time an image is at most so many times the least
-_ROUNDS = 4  # in which all sizes take turns, so that what else runs slows none of them alone
+_NEAR = 1.1  # the smallest batch is taken whose time an image is at most so many times the least
+_ROUNDS = 5  # in which all sizes take turns, so that what else runs slows none of them alone
 
 
 @dataclass(frozen=True)
