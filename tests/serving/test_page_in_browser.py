@@ -274,6 +274,11 @@ def test_the_keyboard_is_enough(visit: Open, server: LiveServer) -> None:
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Home")
     assert page.locator("[aria-current=true]").inner_text().endswith("0.png")
+    page.set_viewport_size({"width": 360, "height": 740})  # two images in a row
+    page.keyboard.press("ArrowDown")
+    assert page.locator("[aria-current=true]").inner_text().endswith("2.png")
+    page.keyboard.press("ArrowUp")
+    assert page.locator("[aria-current=true]").inner_text().endswith("0.png")
 
 
 def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer) -> None:
