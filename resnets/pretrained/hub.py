@@ -182,7 +182,7 @@ def _names(source: _Repository) -> set[str]:
     try:
         facts = api.model_info(source.reference.name, revision=source.revision, timeout=_PATIENCE)
     except Exception as error:  # of the HTTP client, which is another in each version
-        raise _explained(source, error, "its list of files") from None
+        raise _explained(source, error) from None
     return {file.rfilename for file in facts.siblings or ()}
 
 
@@ -207,8 +207,8 @@ def _download(source: _Repository, name: str, force: bool = False) -> Path:
     return Path(path)
 
 
-def _explained(source: _Repository, error: Exception, name: str) -> Exception:
-    """The error of a request in words of this package."""
+def _explained(source: _Repository, error: Exception, name: str = "") -> Exception:
+    """The error of a request, such as for the file of this name, in words of this package."""
     errors: Any = require("huggingface_hub.errors", "pretrained")
     this = source.reference
     status = status_of(error)
@@ -227,7 +227,8 @@ def _explained(source: _Repository, error: Exception, name: str) -> Exception:
         )
     if status is not None:
         return ContentError(f"{this}: {source.endpoint} answers with an error: {status}")
-    if type(error).__name__ in _BROKEN_OFF or "Consistency check failed" in str(error):
+    broke_off = type(error).__name__ in _BROKEN_OFF or "Consistency check failed" in str(error)
+    if broke_off and name:  # before there is a download, the hub is not reached
         return ContentError(f"{this}: the download of {name} broke off; try again")
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return ContentError(

@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import resnets
 from resnets.cli import main
 from resnets.data.membership import TrainedOn
 from resnets.model_file import read_description
+from resnets.pretrained import hub
 from resnets.pretrained.names import _synsets, class_names
 from resnets.runs.starting_point import read_starting_point, recipe_for_start
 from resnets.training.recipe import Recipe
@@ -194,6 +197,27 @@ def test_without_a_network_a_line_names_the_files_and_where_they_go(
     for word in ("config.json", "model.safetensors", "folder", f"resnets fetch {ID}"):
         assert word in line
     assert not published.asked
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_not_waited_for(
+    published: HubServer,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(hub, "_PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        end = threading.Timer(8, silent.close)  # or it would be waited for without end
+        end.start()
+        assert main(["predict", ID, str(photo)]) == 1
+        end.cancel()
+        assert silent.fileno() >= 0, "it was closed, not given up"
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+    assert "is not reached" in capsys.readouterr().err
 
 
 def test_fetch_repairs_a_damaged_copy(
