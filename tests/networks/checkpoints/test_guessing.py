@@ -23,23 +23,24 @@ def renamed(state: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("file", "layout", "shortcut", "guessed"),
+    ("file", "layout", "shortcut", "stem"),
     [
-        ("ehanw_resnet20.pth", "unknown names", "projection", True),
-        ("amartyn_resnet20.pt", "a-martyn/resnet", "padding_after", False),
-        ("eteresh_res_net_20.model", "eteresh/resnet20_cifar10", "projection3x3", False),
+        ("ehanw_resnet20.pth", "unknown names", "projection", "cifar"),
+        ("amartyn_resnet20.pt", "a-martyn/resnet", "padding_after", "cifar"),
+        # whose first convolution has neither norm nor ReLU
+        ("eteresh_res_net_20.model", "eteresh/resnet20_cifar10", "projection3x3", "linear"),
     ],
 )
 def test_resnets_for_cifar_under_other_names_are_recognised(
-    file: str, layout: str, shortcut: str, guessed: bool, shared: Shared
+    file: str, layout: str, shortcut: str, stem: str, shared: Shared
 ) -> None:
     checkpoint = read_checkpoint(shared(f"weights/{file}"))
     assert checkpoint.layout.name == layout
-    assert checkpoint.guessed == guessed
+    assert checkpoint.guessed == (layout == "unknown names")
     assert checkpoint.architecture.depths == (3, 3, 3)
-    assert checkpoint.architecture.shortcut == shortcut
+    assert (checkpoint.architecture.shortcut, checkpoint.architecture.stem) == (shortcut, stem)
     assert checkpoint.left_over.unknown == ()
-    if guessed:
+    if checkpoint.guessed:
         with pytest.warns(GuessWarning, match="guessed from the shapes"):
             load_checkpoint(shared(f"weights/{file}"))
 
