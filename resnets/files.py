@@ -9,15 +9,19 @@ import atexit
 import contextlib
 import errno
 import functools
+import glob
 import io
 import multiprocessing
 import os
 import re
 import secrets
 import shutil
+import signal
 import stat
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,8 +35,12 @@ _TEXT_LIMIT = 1 << 26  # bytes; for a configuration, a log or a list of names
 _CHUNK = 1 << 20  # bytes read at a time where the size is unknown
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk or quota
 _KEPT_IN_MEMORY = 1 << 26  # bytes to be sent to a pipe; above it a temporary file holds them
+_NAME_KEPT = 40  # characters of a file's name in that of its temporary file
+_ABANDONED = 3600.0  # seconds after which nobody writes to a temporary file any more
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _MAX_LINKS = 40  # followed one after another, as in Linux
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows does not have it
+_TEMPORARY: set[Path] = set()  # files that this process is writing
 _WARNED_OF: set[Path] = set()  # cache folders that cannot be written to
 _BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it
 
@@ -50,6 +58,7 @@ _SIGNATURES = {  # file suffix: the first bytes of such a file
     ".svg": b"<",
 }
 _WEB_PAGES = (".html", ".htm")  # recognised by their suffix alone
+_TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt")  # which no output with a kind is
 _STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
@@ -166,12 +175,14 @@ def writable(path: Path, inputs: Iterable[str | Path] = (), kind: str = "") -> P
         path: of the output.
         inputs: the files that the command reads; checked only if `path` is an existing file. Those
             that do not exist are ignored.
-        kind: a suffix such as ".parquet"; a file of another kind is not replaced. Empty: any is.
+        kind: a suffix such as ".parquet"; a file of another kind is not replaced, nor written under
+            a name that is of another kind. Empty: any is.
 
     Raises:
         UsageError: it cannot be written, is one of the inputs, or is a file of another kind; says
             why, and what to do.
     """
+    _refuse_other_name(path, kind)
     with _as_usage_error(path):
         target = _follow_links(path)
         if (number := _own_stream(target)) is not None:
@@ -221,6 +232,14 @@ def _refuse_input(path: Path, status: os.stat_result, inputs: Iterable[str | Pat
             continue
         if same:
             raise UsageError(f"{path}: is an input of this command ({source}); name another file")
+
+
+def _refuse_other_name(path: Path, kind: str) -> None:
+    """Refuse a name that says something else than what is written. Raises UsageError."""
+    suffix = path.suffix.lower()
+    fits = _WEB_PAGES if kind in _WEB_PAGES else (kind,)
+    if kind and suffix in {*_SIGNATURES, *_WEB_PAGES, *_TEXTS} - {*fits}:
+        raise UsageError(f"{path}: a {kind} file is written, not {suffix}; name it {kind}")
 
 
 def _refuse_other_kind(path: Path, target: Path, kind: str) -> None:
@@ -369,23 +388,61 @@ def _new_file(path: Path, mode: int | None, sync: bool) -> Iterator[IO[bytes]]:
     Without a mode it gets that of any new file: to ask for the umask is to change it for a moment,
     in which another thread may make a file.
     """
-    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}"
+    temporary = path.parent / f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(8)}"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY
-    handle = os.open(temporary, flags, 0o666 if mode is None else 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            if mode is not None and hasattr(os, "fchmod"):  # Windows has it from Python 3.13 on
-                os.fchmod(file.fileno(), mode)
-            if sync:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with _removed_by_signals(temporary):
+        handle = os.open(temporary, flags, 0o666 if mode is None else 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                if mode is not None and hasattr(os, "fchmod"):  # Windows has it from Python 3.13
+                    os.fchmod(file.fileno(), mode)
+                if sync:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     if sync:
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _removed_by_signals(temporary: Path) -> Iterator[None]:
+    """Remove a temporary file where a signal ends the process, as a scheduler does.
+
+    Only where the signal would end it as the system does: nobody else has taken care of it.
+    """
+    here = threading.current_thread() is threading.main_thread() and os.name == "posix"
+    signals = [number for number in _ENDING if here and signal.getsignal(number) == signal.SIG_DFL]
+    _TEMPORARY.add(temporary)
+    for number in signals:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        _TEMPORARY.discard(temporary)
+        for number in signals:
+            if signal.getsignal(number) is _end:  # nobody has put another in its place
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _: object) -> None:
+    """Remove the temporary files of this process, and let a signal end it."""
+    for path in _TEMPORARY:
+        path.unlink(missing_ok=True)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def remove_left_over(path: Path) -> None:
+    """Remove what killed processes have left of a file; not what another one may be writing."""
+    begins = f".{path.name[:_NAME_KEPT]}."
+    for other in path.parent.glob(f"{glob.escape(begins)}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > _ABANDONED:
+                other.unlink()
 
 
 @contextlib.contextmanager

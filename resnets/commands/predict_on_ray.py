@@ -10,7 +10,7 @@ from resnets.commands.notices import tell_enlarged
 from resnets.commands.predict_parts import Parts, record_for
 from resnets.commands.prediction_output import Form, tell_written
 from resnets.commands.progress import with_progress
-from resnets.escaping import say
+from resnets.escaping import say, shell_line
 from resnets.images.stderr import silent_decoders
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def predict_on_ray(
     if reason := why_never_ok(description):
         say(reason, file=sys.stderr)
     tell_written((total, unreadable), output)
-    say(f"`resnets merge {output} --output FILE` joins the parts", file=sys.stderr)
+    merge = shell_line("resnets", "merge", output, "--output", "FILE")
+    say(f"`{merge}` joins the parts", file=sys.stderr)
     return 0
 
 

@@ -11,7 +11,7 @@ from resnets.commands.prediction_output import Form, write_parquet
 from resnets.commands.progress import SEVERAL
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import writable_folder
+from resnets.files import remove_left_over, writable_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,9 @@ def predict_part(
     if is_done(record, parts.output):
         say(f"{path}: done already", file=sys.stderr)
         return 0
+    if path.exists():
+        say(f"{path}: cut off, so it is predicted again", file=sys.stderr)
+    remove_left_over(path)
     images = part.of_list(sources)
     predictor = flags.open_engine(file, measure=len(images) >= SEVERAL)
     tell_enlarged(images, predictor.description)

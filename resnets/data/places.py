@@ -19,6 +19,13 @@ _LARGEST = 1 << 44  # bytes of a file
 AGAIN = "copy it again, or run `resnets shard` again"
 
 
+class _DamagedFileError(OSError, ContentError):
+    """A file of shards is missing, or holds other bytes than the index says.
+
+    That says nothing of an image: as an outage, it ends a prediction.
+    """
+
+
 class Folder(Protocol):
     """Files in a folder of this machine or elsewhere; can be sent to worker processes."""
 
@@ -101,17 +108,20 @@ class LocalFolder:
         """Some bytes of a file.
 
         Raises:
-            ContentError: the file is missing, cannot be read, ends before, or has other bytes.
+            _DamagedFileError: it is missing, cannot be read, ends before, or has other bytes.
         """
         try:
             data = self._opened(place.file).read(place.offset, place.length)
         except OSError as error:
-            raise ContentError(f"{place.file} cannot be read ({error.strerror or error})") from None
+            reason = error.strerror or error
+            raise _DamagedFileError(f"{place.file} cannot be read ({reason})") from None
         if len(data) != place.length:
             end = place.offset + place.length
-            raise ContentError(f"{place.file} ends before byte {end:,}, it was cut off; {AGAIN}")
+            raise _DamagedFileError(
+                f"{place.file} ends before byte {end:,}, it was cut off; {AGAIN}"
+            )
         if place.digest is not None and content_digest(data) != place.digest:
-            raise ContentError(f"{place.file} is damaged at byte {place.offset:,}; {AGAIN}")
+            raise _DamagedFileError(f"{place.file} is damaged at byte {place.offset:,}; {AGAIN}")
         return data
 
     def _opened(self, name: str) -> _OpenFile:

@@ -10,6 +10,7 @@ rows are not taken fast enough.
 import os
 import pickle
 import platform
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -42,6 +43,9 @@ _FAILURE = "failure"  # column of what workers return: why a block could not be 
 _BATCHES = 8  # of images in a block, so that what a block costs Ray is little beside them
 _LEAST_BLOCKS = 64  # into which images are divided rather than into whole batches
 _ON_GPU = ("onnxruntime-cuda", "onnxruntime-tensorrt")  # engines, for which Ray counts GPUs
+_PATIENCE = 10.0  # seconds for an answer
+_SETTINGS, _HEADER = b"\x04", 9  # the kind of HTTP/2's first frame, and the length of its header
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0" + _SETTINGS + bytes(5)  # RFC 9113, 3.4
 _QUIET = {  # settings of Ray, where the user has set none: nothing is sent, and errors are told
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_LOG_LEVEL": "ERROR",
@@ -179,11 +183,25 @@ def _refuse_dead(address: str) -> None:
     host, _, port = rest.rpartition(":")
     if scheme not in ("", "ray") or not host or not port.isascii() or not port.isdecimal():
         return  # auto, local, or another kind, which Ray knows
-    if reason := why_unreachable(host.strip("[]"), int(port)):
+    place = host.strip("[]"), int(port)
+    if reason := why_unreachable(*place) or _why_no_ray(*place):
         raise ConnectionError(
-            f"address {address}: nothing answers there ({reason}); `ray start --head` starts a "
-            "cluster, and `ray status --address HOST:PORT` tells of one"
+            f"address {address}: no Ray cluster answers there ({reason}); `ray start --head` "
+            "starts one, and prints its address"
         )
+
+
+def _why_no_ray(host: str, port: int) -> str:
+    """Why what listens at a port is no Ray, which speaks HTTP/2 there; empty if it may be one."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return ""  # it would not understand
+    try:
+        with socket.create_connection((host, port), timeout=_PATIENCE) as connection:
+            connection.sendall(_GREETING)
+            answer = connection.recv(_HEADER)
+    except OSError as error:
+        return str(error.strerror or error)
+    return "" if answer[3:4] == _SETTINGS else "something else listens there"
 
 
 def _blocks(

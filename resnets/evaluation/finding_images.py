@@ -81,11 +81,12 @@ def _holds_shards(word: str) -> bool:
         refuse_address(word, AS_IMAGE)
     if is_remote(word):
         return True
-    if not (Path(word) / "index.parquet").is_file():
-        return False
+    folder = Path(word)
+    if not (folder / "index.parquet").is_file() and not any(folder.glob("*.shard-rows")):
+        return False  # before pyarrow is imported
     from resnets.data.sources.shards import holds_shards
 
-    return holds_shards(Path(word))
+    return holds_shards(folder)
 
 
 def _stored_images(word: str, cache: str | None) -> list[Source]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import shell_line
 from resnets.evaluation.prediction_table import ROWS, write_tables
-from resnets.files import regular, replacing
+from resnets.files import regular, remove_left_over, replacing
 from resnets.format import plural
 from resnets.json_text import to_json
 
@@ -129,20 +130,32 @@ def record_of(
 
 
 def is_done(record: Record, folder: Path) -> bool:
-    """Whether the file of a part is in a folder.
+    """Whether the file of a part is in a folder, and whole: one that was cut off is written anew.
 
     Another part of the folder, if there is one, is looked at, too.
 
     Raises:
         UsageError: the folder has parts of another model, list of images, settings or number.
-        ContentError: a file there is damaged.
+        ContentError: a file there is no part.
     """
     own = Part(record.part, record.parts).file(folder)
-    done = own.exists()
-    other = own if done else next(iter(_files(folder)), None)
+    done = own.exists() and not _is_cut_off(own)
+    others = (path for path in _files(folder) if path != own and not _is_cut_off(path))
+    other = own if done else next(others, None)
     if other is not None:
         _refuse_others(_read_record(other), replace(record, part=_number(other)), other)
     return done
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file is no whole parquet file, as a copy that was broken off."""
+    import pyarrow as pa
+
+    try:
+        _open(path).close()
+    except pa.ArrowInvalid:
+        return True
+    return False
 
 
 def usual_number(total: int) -> int:
@@ -242,10 +255,12 @@ def merge(folder: Path, output: Path) -> tuple[int, int]:
         The number of rows, and of those whose image cannot be read.
 
     Raises:
-        UsageError: parts are missing, or do not belong together.
-        ContentError: a part is damaged.
+        UsageError: there are no parts, or they do not belong together.
+        ContentError: parts are missing or damaged.
     """
     files = _checked(folder)
+    for path in files:
+        remove_left_over(path)
     rows = unreadable = 0
     with replacing(output) as file:
         for table in write_tables(_row_groups(files), file, _schema(files[0])):
@@ -264,8 +279,8 @@ def part_files(folder: Path) -> list[Path]:
         raise UsageError(f"{folder}: no such folder; it is what `predict --part --output` wrote")
     if not (files := _files(folder)):
         raise UsageError(
-            f"{folder}: no parts in it; `resnets predict ... --part 1/N --output {folder}` "
-            "writes the first of N"
+            f"{folder}: no parts in it; `resnets predict ... --part 1/N "
+            f"{shell_line('--output', folder)}` writes the first of N"
         )
     return files
 
@@ -291,10 +306,10 @@ def _checked(folder: Path) -> list[Path]:
         _check_rows(path, record)
     missing = sorted(set(_numbers(first)) - {each.part for each in records.values()})
     if missing:
-        raise UsageError(
+        place = shell_line("--output", folder)
+        raise ContentError(
             f"{folder}: missing of {plural(first.parts, 'part')}: {_ranges(missing)}; `resnets "
-            f"predict ... --part {missing[0]}/{first.parts} --output {folder}` writes part "
-            f"{missing[0]}"
+            f"predict ... --part {missing[0]}/{first.parts} {place}` writes part {missing[0]}"
         )
     return files
 
@@ -359,10 +374,17 @@ def _schema(path: Path) -> "pa.Schema":
 
 def _row_groups(files: Iterable[Path]) -> "Iterator[pa.Table]":
     """The rows of all files, a group at a time."""
+    import pyarrow as pa
+
     for path in files:
         content = _open(path)
         for group in range(content.num_row_groups):
-            yield content.read_row_group(group)
+            try:
+                yield content.read_row_group(group)
+            except (pa.ArrowException, OSError) as error:
+                raise ContentError(
+                    f"{path}: damaged ({error}); delete it and predict the part again"
+                ) from None
 
 
 def _open(path: Path) -> Any:

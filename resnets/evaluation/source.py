@@ -102,6 +102,8 @@ def _bytes_of(source: Source) -> Path | bytes | Pixels | ContentError:
     try:
         return source.loaded()
     except ContentError as error:
+        if isinstance(error, OSError):  # of the place, not of the image
+            raise
         return error
 
 

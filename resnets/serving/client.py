@@ -131,6 +131,8 @@ class Client:
         try:
             content = query.body(source)
         except ContentError as error:
+            if isinstance(error, OSError):  # of the place of shards, not of the image
+                raise
             return unreadable(source, str(error))
         return self._carry_out(self._exchange.prediction(query, source, content))
 
@@ -223,6 +225,8 @@ class AsyncClient:
             try:
                 content = await asyncio.to_thread(query.body, source)
             except ContentError as error:
+                if isinstance(error, OSError):
+                    raise
                 return unreadable(source, str(error))
             return await self._carry_out(self._exchange.prediction(query, source, content))
 

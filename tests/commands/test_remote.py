@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from resnets.data.sources import opening
 from resnets.data.splits import SourceContent
+from resnets.evaluation.finding_images import matching_images
 from resnets.networks import build
 from tests.in_process import call
 from tests.range_server import RangeServer, serving
@@ -170,6 +171,37 @@ def test_a_part_of_images_whose_store_holds_other_bytes_is_not_done(
         shutil.copy(shards / tar.name, tar)
         assert call(*line, cwd=tmp_path).returncode == 0
     assert not any(pq.read_table(next((tmp_path / "p").glob("*.parquet")))["error"].to_pylist())
+
+
+def test_a_damaged_shard_here_ends_a_prediction_with_what_to_do(
+    shards: Path, tmp_path: Path
+) -> None:
+    """As wrong bytes of a remote place do: nothing is written of a file that says nothing."""
+    for harm in (damage, lambda tar: tar.write_bytes(tar.read_bytes()[:3000]), Path.unlink):
+        shutil.copytree(shards, tmp_path / "copy")
+        sources = matching_images(str(tmp_path / "copy")).sources  # opened before it is harmed
+        harm(next((tmp_path / "copy").glob("*.tar")))
+        with pytest.raises(OSError, match="all-000000"):
+            any(source.loaded() is None for source in sources)
+        line = "predict MODEL copy --parquet all.parquet"
+        done = call(*words(line, MODEL=MODEL), cwd=tmp_path)
+        assert (done.returncode, "resnets shard" in done.stderr) == (1, True), done.stderr
+        assert not (tmp_path / "all.parquet").exists()
+        shutil.rmtree(tmp_path / "copy")
+
+
+def test_shards_without_their_index_are_told_alike_by_training_and_prediction(
+    shards: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shards, tmp_path / "copy")
+    (tmp_path / "copy" / "index.parquet").rename(tmp_path / "copy" / "all-000000.tar.shard-rows")
+    reasons = []
+    for line in ("predict MODEL copy", "train copy --output run"):
+        done = call(*words(line, MODEL=MODEL), cwd=tmp_path)
+        assert done.returncode == 1
+        reasons.append(done.stderr.partition(": ")[2])
+    assert reasons[0] == reasons[1]
+    assert "without their index" in reasons[0]
 
 
 def test_a_damaged_shard_is_written_again(shards: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import socket
 import sys
 import threading
 import time
@@ -378,7 +379,30 @@ def test_a_cluster_that_is_not_reached_is_one_line(
     monkeypatch.setattr(on_ray, "require", lambda *_: ray)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     words = ("predict", model, photos, "--on", "ray", "--output", tmp_path)
-    for address, code, reason in (((), 1, "timed out"), (("--address", "h:1"), 2, "h:1")):
+    for address, code, reason in (((), 1, "timed out"), (("--address", "auto"), 2, "auto")):
         done = call(*words, *address)
         assert (done.returncode, reason in done.stderr) == (code, True), done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_an_address_where_no_ray_answers_is_one_line_at_once(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing there, something else, and something that is silent: Ray would try for minutes."""
+    monkeypatch.setattr(on_ray, "_PATIENCE", 0.3)
+    words = ("predict", model, photos, "--on", "ray", "--output", tmp_path, "--address")
+    with socket.create_server(("127.0.0.1", 0)) as silent, serving(tmp_path) as other:
+        unused = socket.create_server(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        unused.close()
+        addresses = {
+            f"127.0.0.1:{port}": "refused",
+            f"ray://127.0.0.1:{port}": "refused",
+            "127.0.0.1:99999": "99999",
+            other.address.removeprefix("http://"): "something else",
+            f"127.0.0.1:{silent.getsockname()[1]}": "timed out",
+        }
+        for address, reason in addresses.items():
+            done = call(*words, address)
+            assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
+            assert done.stderr.count("\n") == 1
