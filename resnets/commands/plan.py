@@ -1,6 +1,7 @@
 """``resnets plan``: how long a training takes on many GPUs, and what it costs."""
 
 import re
+import sys
 from typing import Annotated
 
 import tyro
@@ -77,6 +78,12 @@ def plan(
         print(to_json(result.to_dict(), indent=2))
     else:
         _show(result, machines, training)
+    if result.batch_size > training.images:
+        say(
+            f"{plural(training.images, 'image')}: fewer than a step of {result.batch_size:,} has; "
+            "a smaller --batch-size, or fewer GPUs, would do",
+            file=sys.stderr,
+        )
 
 
 def _number(text: str) -> int:

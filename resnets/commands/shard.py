@@ -10,6 +10,7 @@ import tyro
 
 from resnets.addresses import is_remote
 from resnets.commands import run
+from resnets.commands.flags import Cache
 from resnets.commands.notices import print_notices
 from resnets.commands.progress import progress_bar
 from resnets.errors import UsageError
@@ -35,6 +36,7 @@ def shard(
     train_folder: str | None = None,
     validation_folder: str | None = None,
     test_folder: str | None = None,
+    cache: Cache = None,
 ) -> None:
     """Write images as shards: a few large tar files and an index, quick to copy and to read.
 
@@ -55,13 +57,14 @@ def shard(
         train_folder: folder of the training images, as for `resnets train`.
         validation_folder: folder of the validation images.
         test_folder: folder of the test images.
+        cache: for DATA at an address, how much of it to keep on the local disk, such as 50GB.
     """
     from resnets.data.places import folder_at
     from resnets.data.processes import worker_count
     from resnets.data.sharding import Settings, write_shards
     from resnets.data.sources.checks import check_names
     from resnets.data.sources.layout import layout_of_flags
-    from resnets.data.sources.opening import read_source, source_name
+    from resnets.data.sources.opening import read_source, source_name, with_cache
     from resnets.files import writable_folder
 
     settings = Settings(size, quality, shard_mb)
@@ -72,7 +75,9 @@ def shard(
         writable_folder(Path(output))
         _refuse_inside(Path(output), Path(data))
     split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}
-    content = read_source(data, layout_of_flags(class_level, split_folders, None))
+    content = read_source(
+        with_cache(data, cache), layout_of_flags(class_level, split_folders, None)
+    )
     check_names(source_name(data, content), content.class_names)
     print_notices(content.warnings, (), machine=True)
     with _resumable(output), progress_bar(sum(map(len, content.images.values()))) as progress:

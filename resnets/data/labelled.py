@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from resnets.data.storage import (
     DigestsOf,
+    FileStorage,
     JoinedStorage,
     Pixels,
     PixelStorage,
@@ -25,9 +26,6 @@ from resnets.images.memory_budget import IN_USE
 from resnets.images.white import Kind, Values
 
 _T = TypeVar("_T")
-
-REMEDY = "delete it, or pass --skip-unreadable"
-REMEDY_OF_SEVERAL = "delete them, or pass --skip-unreadable"
 
 
 class _Names(Sequence[str]):
@@ -133,7 +131,14 @@ class LabelledImages:
         try:
             return read()
         except ContentError as error:
-            raise UnreadableImage(f"{self.names[index]}: {error} ({REMEDY})") from None
+            raise UnreadableImage(f"{self.names[index]}: {error} ({self.remedy()})") from None
+
+    def remedy(self, number: int = 1) -> str:
+        """What to do about so many of the images that cannot be read."""
+        them = "it" if number == 1 else "them"
+        if isinstance(self.storage, FileStorage):
+            return f"delete {them}, or pass --skip-unreadable"
+        return f"pass --skip-unreadable to leave {them} out"
 
     def pixels(self, index: int, channels: int) -> Pixels:
         """As `image`, but the error does not name it."""

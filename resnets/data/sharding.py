@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from resnets.data.augmentation.draws import epoch_order
 from resnets.data.digests import ImageDigests, digests_of_bytes
 from resnets.data.grouping import group_name
-from resnets.data.labelled import REMEDY, LabelledImages
+from resnets.data.labelled import LabelledImages
 from resnets.data.membership import content_member, known_member
 from resnets.data.places import Folder, LocalFolder
 from resnets.data.processes import become_worker, process_context
@@ -167,7 +167,7 @@ class _Work:
                 except ContentError as error:
                     if not self.skip_unreadable:
                         name = images.names[index]
-                        raise ContentError(f"{name}: {error} ({REMEDY})") from None
+                        raise ContentError(f"{name}: {error} ({images.remedy()})") from None
                     skipped.append((images.names[index], str(error)))
             tar.end()
         shard = Shard(task.file, len(rows), tar.size, tar.digest.hexdigest(), made_from)

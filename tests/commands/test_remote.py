@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shlex
 import shutil
 import threading
@@ -18,8 +19,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from resnets.data.sources import opening
+from resnets.data.sources.opening import read_source
 from resnets.data.splits import SourceContent
+from resnets.errors import ContentError
 from resnets.evaluation.finding_images import matching_images
+from resnets.images import decode
 from resnets.networks import build
 from tests.in_process import call
 from tests.range_server import RangeServer, serving
@@ -202,6 +206,35 @@ def test_shards_without_their_index_are_told_alike_by_training_and_prediction(
         reasons.append(done.stderr.partition(": ")[2])
     assert reasons[0] == reasons[1]
     assert "without their index" in reasons[0]
+
+
+def test_shards_of_shards_at_an_address_are_read_through_the_cache(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    line = "shard ADDRESS --output again --size 16 --cache 1GB --workers 0"
+    fetched = []
+    for _ in range(2):
+        done = call(*words(line, ADDRESS=server.address), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        fetched.append(sum(name.endswith(".tar") for name, *_ in server.asked))
+        server.asked.clear()
+        shutil.rmtree(tmp_path / "again")
+    assert fetched[0] > 0
+    assert fetched[1] == 0
+
+
+def test_of_an_image_in_shards_nobody_is_told_to_delete_it(tmp_path: Path) -> None:
+    for name in ("ant/0.jpg", "bee/0.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True)
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "photos" / name)
+    done = call(*words("shard photos --output shards"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    images = next(iter(read_source(str(tmp_path / "shards")).images.values()))
+    photos = next(iter(read_source(str(tmp_path / "photos")).images.values()))
+    for each, way in ((images, "pass --skip-unreadable"), (photos, "delete it")):
+        with pytest.raises(ContentError, match=re.escape(f"({way}")):
+            each.naming(0, lambda: decode(b"no image"))
 
 
 def test_a_damaged_shard_is_written_again(shards: Path, tmp_path: Path) -> None:

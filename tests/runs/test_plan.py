@@ -148,3 +148,10 @@ def test_wrong_words_are_refused(words: tuple[str, ...], reason: str) -> None:
 
 def test_the_usual_batch_stays_between_what_a_device_and_a_step_want() -> None:
     assert [_usual_batch(n) for n in (1, 8, 16, 64, 512)] == [256, 2048, 4096, 4096, 16384]
+
+
+def test_a_set_smaller_than_a_step_is_told() -> None:
+    for images, batch, is_smaller in ((100, 4096, True), (4096, 4096, False)):
+        words = ("--images", str(images), "--gpus", "8xh100", "--batch-size", str(batch))
+        done = call("plan", "--network", "resnet50", *words)
+        assert (done.returncode, "fewer than a step" in done.stderr) == (0, is_smaller)

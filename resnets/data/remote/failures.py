@@ -13,10 +13,11 @@ from resnets.format import duration, plural
 
 _BUSY = (408, 425, 429)  # besides 500 and above: statuses of HTTP after which one tries again
 _S3_BUSY = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling")
-_CREDENTIALS = (
-    "credentials are taken from the environment only: for s3:// AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for gs:// GOOGLE_APPLICATION_CREDENTIALS"
-)
+_CREDENTIALS = {  # where those of a scheme are taken from
+    "http": "the file .netrc in the home folder, or the one that NETRC names",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS of the environment",
+}
 
 
 class RemoteError(OSError):
@@ -44,12 +45,14 @@ class Failure:
         again: whether another attempt may help.
         pause: seconds that the server asks to wait; None if it does not say.
         missing: whether there is no such file.
+        denied: whether credentials are missing or wrong.
     """
 
     reason: str
     again: bool = True
     pause: float | None = None
     missing: bool = False
+    denied: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,15 @@ class Patience:
 
 ONCE_OPEN = Patience()  # data that could be read before: minutes of trouble are waited for
 AT_FIRST = Patience(attempts=4)  # an address that was just given, and may be wrong
+
+
+def credentials_of(scheme: str) -> str:
+    """Where the credentials for a scheme are taken from.
+
+    >>> credentials_of("gs")
+    'credentials are taken from GOOGLE_APPLICATION_CREDENTIALS of the environment'
+    """
+    return f"credentials are taken from {_CREDENTIALS[scheme]}"
 
 
 def failure_of(error: BaseException, limit: float) -> Failure:
@@ -150,7 +162,7 @@ def _of_s3(answer: dict[str, Any]) -> Failure:
     if code and not code.isdigit() and not missing:
         reason = f"{reason} ({code})"
     again = not missing and (failure.again or code in _S3_BUSY)
-    return Failure(reason, again, failure.pause, missing)
+    return Failure(reason, again, failure.pause, missing, failure.denied)
 
 
 def _of_status(status: int, headers: Any) -> Failure:
@@ -158,7 +170,7 @@ def _of_status(status: int, headers: Any) -> Failure:
     if status in (404, 410):
         return Failure("no such file", again=False, missing=True)
     if status in (401, 403):
-        return Failure(f"access denied (status {status}): {_CREDENTIALS}", again=False)
+        return Failure(f"access denied (status {status})", again=False, denied=True)
     if status == 416:
         return Failure("the file ends before the range (status 416)", again=False)
     again = status in _BUSY or status >= 500
@@ -186,7 +198,7 @@ def _of_connection(error: BaseException) -> Failure:
     """An error without an answer: of the name, the connection or the credentials."""
     kind = type(error).__name__
     if "Credential" in kind or "RefreshError" in kind or isinstance(error, PermissionError):
-        return Failure(f"access denied: {_CREDENTIALS}", again=False)
+        return Failure("access denied", again=False, denied=True)
     if "Certificate" in kind or "SSL" in kind:
         return Failure(f"no secure connection ({kind})", again=False)
     if "Payload" in kind or "Disconnected" in kind or "IncompleteRead" in kind:

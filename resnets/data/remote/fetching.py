@@ -10,6 +10,7 @@ from resnets.data.remote.failures import (
     Patience,
     RemoteError,
     WrongLengthError,
+    credentials_of,
     failure_of,
 )
 from resnets.errors import MissingExtra
@@ -123,7 +124,8 @@ async def persist(
             await asyncio.sleep(patience.pause(failures, failure))
     kind = NoSuchFileError if failure.missing else RemoteError
     after = f" (after {plural(failures, 'attempt')})" if failures > 1 else ""
-    raise kind(f"{subject}: {failure.reason}{after}")
+    hint = f": {credentials_of(scheme)}" if failure.denied else ""
+    raise kind(f"{subject}: {failure.reason}{after}{hint}")
 
 
 async def _act(own: Connections, scheme: str, act: _Act[_T]) -> _T:

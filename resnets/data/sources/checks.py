@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.data.labelled import REMEDY, REMEDY_OF_SEVERAL, LabelledImages, joined
+from resnets.data.labelled import LabelledImages, joined
 from resnets.data.shards import ShardStorage, stored_digests
 from resnets.data.sources.names import alike, listed
 from resnets.data.sources.table_columns import MULTI_LABEL
@@ -163,6 +163,7 @@ def _unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
     """
     problems: list[tuple[str, str]] = []
     end, decoded, total = time.monotonic() + _PATIENCE, 0, 0
+    harmed: LabelledImages | None = None  # the first images of which some cannot be read
     for images in parts:
 
         def look(part: range, images: LabelledImages = images) -> list[tuple[str, str] | None]:
@@ -181,7 +182,11 @@ def _unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
         for results in in_threads(look, len(images)):
             decoded += len(results)
             problems += filter(None, results)
-    return _unreadable_message(problems, decoded, total) if problems else ""
+        harmed = harmed or (images if problems else None)
+    if harmed is None:
+        return ""
+    alone = len(problems) == 1 and decoded == total
+    return f"{_unreadable_message(problems, decoded, total)} ({harmed.remedy(1 if alone else 2)})"
 
 
 def changed_images(checked: Mapping[str, Checked]) -> list[str]:
@@ -199,11 +204,11 @@ def _unreadable_message(problems: Sequence[tuple[str, str]], decoded: int, total
         by_reason.setdefault(reason, []).append(name)
     shown = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
     if len(problems) == 1 and decoded == total:
-        return f"{shown} ({REMEDY})"
+        return shown
     more, count = len(problems) - _SHOWN, plural(len(problems), "image")
     rest = f"; and {more:,} more, which `resnets doctor DATA` lists" if more > 0 else ""
     rest += f"; looked at {decoded:,} of {total:,}" if decoded < total else ""
-    return f"{count} cannot be read: {shown}{rest} ({REMEDY_OF_SEVERAL})"
+    return f"{count} cannot be read: {shown}{rest}"
 
 
 def check_names(source: str, names: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ def test_wrong_bytes_are_fetched_again_and_then_named(folder: Path) -> None:
 
 def test_what_another_attempt_cannot_mend_is_not_tried_again(folder: Path) -> None:
     with serving(folder, faults=["refused"]) as server:
-        with pytest.raises(RemoteError, match=r"access denied.*environment"):
+        with pytest.raises(RemoteError, match=r"access denied.*\.netrc"):
             remote(server.address).read(place(0, 10))
         with pytest.raises(RemoteError, match="no such file"):
             remote(server.address).read(place(0, 10, "b.tar"))
