@@ -175,8 +175,8 @@ def writable(path: Path, inputs: Iterable[str | Path] = (), kind: str = "") -> P
         path: of the output.
         inputs: the files that the command reads; checked only if `path` is an existing file. Those
             that do not exist are ignored.
-        kind: a suffix such as ".parquet"; a file of another kind is not replaced, nor written under
-            a name that is of another kind. Empty: any is.
+        kind: a suffix such as ".parquet"; a file of another kind is not replaced, nor is it written
+            under the name of a text. Empty: any is.
 
     Raises:
         UsageError: it cannot be written, is one of the inputs, or is a file of another kind; says
@@ -235,10 +235,9 @@ def _refuse_input(path: Path, status: os.stat_result, inputs: Iterable[str | Pat
 
 
 def _refuse_other_name(path: Path, kind: str) -> None:
-    """Refuse a name that says something else than what is written. Raises UsageError."""
+    """Refuse the name of a text where something else is written. Raises UsageError."""
     suffix = path.suffix.lower()
-    fits = _WEB_PAGES if kind in _WEB_PAGES else (kind,)
-    if kind and suffix in {*_SIGNATURES, *_WEB_PAGES, *_TEXTS} - {*fits}:
+    if kind and suffix in _TEXTS:
         raise UsageError(f"{path}: a {kind} file is written, not {suffix}; name it {kind}")
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     Steps: TypeAlias = Generator["Request | float", httpx2.Response | None, _T]
 
+_TO_CONNECT = 10.0  # seconds; a host that is not there answers nothing at all
 _SHORTEST_WAIT = 0.05  # seconds until a busy server is asked again
 _UNREADABLE = (413, 415, 422)
 _WRONG = (400, 401, 403, 404, 405, 406, 501)  # whose reason the caller can remove
@@ -213,7 +214,9 @@ class Exchange:
         self.options = {
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
-            "timeout": timeout,
+            "timeout": require("httpx2", "serve").Timeout(
+                timeout, connect=min(timeout, _TO_CONNECT)
+            ),
         }
 
     def models(self) -> "Steps[list[str]]":
@@ -269,9 +272,10 @@ class Exchange:
                 f"{self.url}: its certificate is not trusted here; the variable SSL_CERT_FILE may "
                 f"name a file of certificates to trust: {error}"
             )
-        if isinstance(error, library.ConnectError):
+        if isinstance(error, library.ConnectError | library.ConnectTimeout):
             return NotReachable(
-                f"{self.url}: nothing answers there (is `resnets serve` running?): {error}"
+                f"{self.url}: nothing answers there (is `resnets serve` running?): "
+                f"{error or type(error).__name__}"
             )
         if isinstance(error, library.TimeoutException):
             return ServerFailed(f"{self.url}: no answer within {self.timeout:g} seconds")

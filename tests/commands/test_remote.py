@@ -5,9 +5,12 @@ import io
 import re
 import shlex
 import shutil
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +225,22 @@ def test_shards_of_shards_at_an_address_are_read_through_the_cache(
         shutil.rmtree(tmp_path / "again")
     assert fetched[0] > 0
     assert fetched[1] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
+def test_a_host_that_answers_nothing_at_all_is_told_soon(tmp_path: Path) -> None:
+    """A port whose queue is full is as silent as a host that is not there."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, ExitStack() as stack:
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = call("doctor", f"{address}/shards", cwd=tmp_path)
+        assert (done.returncode, "nothing answers there (after 2" in done.stderr) == (1, True)
+        done = call("predict", "--server", address, __file__, cwd=tmp_path)
+        assert (done.returncode, "nothing answers there" in done.stderr) == (2, True)
 
 
 def test_of_an_image_in_shards_nobody_is_told_to_delete_it(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _T = TypeVar("_T")
+_TO_CONNECT = 5.0  # seconds; a host that is not there answers nothing at all
 _TO_CLOSE = 2.0  # seconds at the end of the program
 
 
@@ -73,7 +74,7 @@ def _open(scheme: str, loop: asyncio.AbstractEventLoop, public: bool) -> Any:
     """A file system for use in a loop. It makes one attempt; who calls it makes more."""
     own: dict[str, Any] = {"asynchronous": True, "loop": loop, "skip_instance_cache": True}
     if scheme == "s3":
-        once = {"retries": {"total_max_attempts": 1}}
+        once = {"retries": {"total_max_attempts": 1}, "connect_timeout": _TO_CONNECT}
         system = require("s3fs", "remote").S3FileSystem(anon=public, config_kwargs=once, **own)
         system.retries = 1
         return system
@@ -89,7 +90,7 @@ def _open(scheme: str, loop: asyncio.AbstractEventLoop, public: bool) -> Any:
     require("aiohttp", "remote")
     http = require("fsspec.implementations.http", "remote")
     headers = {"Accept-Encoding": "identity"}  # ranges of the file, never of a packed form
-    timeout = require("aiohttp", "remote").ClientTimeout(total=None)
+    timeout = require("aiohttp", "remote").ClientTimeout(total=None, sock_connect=_TO_CONNECT)
     client = {"trust_env": _has_web_settings(), "timeout": timeout}
     return http.HTTPFileSystem(client_kwargs=client, headers=headers, **own)
 

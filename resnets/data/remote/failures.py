@@ -46,6 +46,7 @@ class Failure:
         pause: seconds that the server asks to wait; None if it does not say.
         missing: whether there is no such file.
         denied: whether credentials are missing or wrong.
+        silent: whether nothing answered at all: there is no such host, or it is away.
     """
 
     reason: str
@@ -53,6 +54,7 @@ class Failure:
     pause: float | None = None
     missing: bool = False
     denied: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Patience:
 
     Attributes:
         attempts: the first included.
+        silent_attempts: the same where nothing answers at all.
         seconds: for an answer to begin and end, and one more for each `slowest` bytes of it.
         slowest: bytes a second.
         first_pause: seconds before the second attempt; each later one is twice as long.
@@ -68,6 +71,7 @@ class Patience:
     """
 
     attempts: int = 8
+    silent_attempts: int = 8
     seconds: float = 20.0
     slowest: int = 1 << 18
     first_pause: float = 0.5
@@ -100,7 +104,9 @@ class Patience:
 
 
 ONCE_OPEN = Patience()  # data that could be read before: minutes of trouble are waited for
-AT_FIRST = Patience(attempts=4)  # an address that was just given, and may be wrong
+AT_FIRST = Patience(
+    attempts=4, silent_attempts=2
+)  # an address that was just given, and may be wrong
 
 
 def credentials_of(scheme: str) -> str:
@@ -119,6 +125,8 @@ def failure_of(error: BaseException, limit: float) -> Failure:
         error: that an attempt raised.
         limit: seconds after which it is given up.
     """
+    if type(error).__name__ in ("ConnectionTimeoutError", "ConnectTimeoutError"):
+        return Failure("nothing answers there", silent=True)
     if isinstance(error, asyncio.TimeoutError):
         return Failure(f"no whole answer within {duration(limit)}")
     if isinstance(error, WrongLengthError):

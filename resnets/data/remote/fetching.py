@@ -118,7 +118,7 @@ async def persist(
             raise
         except Exception as error:  # three libraries have each their own
             failure = failure_of(error, limit)
-        if not failure.again:
+        if not failure.again or (failure.silent and failures >= patience.silent_attempts):
             break
         if failures < patience.attempts:
             await asyncio.sleep(patience.pause(failures, failure))
