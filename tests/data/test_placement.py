@@ -152,6 +152,14 @@ def test_a_batch_is_copied_beside_the_computation_which_waits_for_it(
     ]
 
 
+def test_batches_that_are_read_anew_are_copied_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = Streams(monkeypatch)
+    settings = {"batch_size": 16, "device": META, "memory_limit": 0, "workers": 0}
+    made = TrainingBatches(ramps(32), SEEN, Augmentation(), **settings)
+    steps = len([*made.epoch(0)])
+    assert steps == streams.order.count("computing waits for copying") == 2
+
+
 def test_on_a_cpu_there_is_nothing_to_copy() -> None:
     values = torch.arange(3)
     assert placement.copied_beside(values, torch.device("cpu")) is values
