@@ -287,6 +287,31 @@ def test_lower_precision_learns_the_same_task_with_weights_in_float32(precision:
     assert {weight.dtype for weight in trainer.network.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_layers_learn_in_the_precision_asked_for_and_losses_and_scores_are_in_float32(
+    precision: Any, dtype: torch.dtype
+) -> None:
+    trainer = trainer_of(replace(PLAIN, precision=precision))
+    loss, layers, losses = trainer.loss, list[torch.dtype](), list[torch.dtype]()
+
+    def noted_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        losses.append(logits.dtype)
+        return loss(logits, targets)
+
+    trainer.loss = noted_loss
+    convolution = next(part for part in trainer.network.modules() if isinstance(part, nn.Conv2d))
+    convolution.register_forward_hook(lambda *words: layers.append(words[2].dtype))
+    trainer.update(next(trainer.batches.epoch(0)), 0.05)
+    assert (layers, losses) == ([dtype], [torch.float32])
+    layers.clear()
+    for _ in trainer.score(trainer.measured.validation):
+        pass
+    assert {*layers} == {torch.float32}
+
+
 def test_processes_see_the_parts_of_the_same_batches() -> None:
     """What torchrun's processes see is tested with real ones in test_parallel.py."""
     whole = TrainingBatches(ramps(64), SEEN, Augmentation(flip="random"), batch_size=16)
