@@ -70,7 +70,7 @@ def bench(
         threads: one or more numbers of threads; by default 1 and all cores.
         rounds: how many times each engine is measured.
         seconds: duration of each measurement.
-        limit: of the whole time, such as 5m or 2h: the largest batches, and then rounds, for which
+        limit: time for all of it, such as 5m or 2h: the largest batches, and then rounds, for which
             there is no time are left out. The smallest batches are measured once in any case.
         against: another project's network of the same name, eager and compiled.
         training: measure steps of training instead, in one process; MODEL is the name of a network
