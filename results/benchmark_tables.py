@@ -123,11 +123,32 @@ def loading(results: dict[str, Any]) -> str:
         ratios = each["ratios"]
         spread_of_ratios = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         cells.append([each["name"], f"{median(each['images_per_second']):,.0f}", spread_of_ratios])
-    head = "Batches of {batch_size} random crops, {workers} workers, {rounds} rounds".format(
-        **results
-    )
+    what = "Each photo {copies} times, batches of {batch_size} random crops, {workers} workers, "
+    head = (what + "{rounds} rounds").format(**results)
     table = rows(("loader", "images/s", "of the folder's (range)"), cells)
     return f"{head}. {where(results['machine'])}.\n\n{table}"
+
+
+def ray_predict(results: dict[str, Any]) -> str:
+    """The table of benchmarks/ray_predict.py."""
+    seconds, images = results["seconds"], results["images"]
+    cells = []
+    for way, values in seconds.items():
+        ratios = [other / one for one, other in zip(values, seconds["processes"], strict=True)]
+        spread = f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+        of_processes = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        cells.append([way, spread, f"{images / median(values):,.0f}", of_processes])
+    what = "{images:,} photos of {side} x {side} pixels, {processes} processes or workers".format(
+        **results
+    )
+    rounds = f"{len(seconds['processes'])} rounds"
+    columns = (
+        "way",
+        "seconds of the whole command (range)",
+        "images/s",
+        "of the processes' (range)",
+    )
+    return f"{what}, {rounds}. {where(results['machine'])}.\n\n{rows(columns, cells)}"
 
 
 def small_sets(results: dict[str, Any]) -> str:
@@ -468,6 +489,7 @@ TABLES: dict[str, Table] = {
     "inference": table_of("inference.json", inference, "inference.py"),
     "promises": table_of("false_promises.json", promises, "false_promises.py"),
     "decoding": table_of("decoding.json", decoding, "decode.py"),
+    "ray_predict": table_of("ray_predict.json", ray_predict, "ray_predict.py"),
     "loading": table_of("loading.json", loading, "loading.py PHOTOS"),
     "worker_batches": table_of("worker_batches.json", worker_batches, "worker_batches.py"),
     "exchange": table_of("exchange.json", exchange, "exchange.py"),
