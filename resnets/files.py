@@ -429,8 +429,9 @@ def _removed_by_signals(temporary: Path) -> Iterator[None]:
 
 def _end(number: int, _: object) -> None:
     """Remove the temporary files of this process, and let a signal end it."""
-    for path in _TEMPORARY:
-        path.unlink(missing_ok=True)
+    for path in tuple(_TEMPORARY):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -514,6 +515,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def has_netrc() -> bool:
+    """Whether there is a .netrc file, with passwords for web servers, in the home folder."""
+    with contextlib.suppress(RuntimeError):  # nobody knows where that is
+        return any((Path.home() / name).exists() for name in (".netrc", "_netrc"))
+    return False
 
 
 def cache_folder(platform: str = sys.platform) -> Path:

@@ -35,4 +35,6 @@ def test_a_door_alone_loads_nothing_heavy() -> None:
 def test_a_name_is_that_of_its_module() -> None:
     import json.decoder
 
-    assert loader("json", decoder="JSONDecoder")("JSONDecoder") is json.decoder.JSONDecoder
+    load_name, list_names = loader("json", decoder="JSONDecoder")
+    assert load_name("JSONDecoder") is json.decoder.JSONDecoder
+    assert list_names() == ["JSONDecoder"]

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnets.data.labelled import LabelledImages
 from resnets.errors import ContentError
 from resnets.images.white import Clipped, Kind, Levels, Values, White, clipped
+
+if TYPE_CHECKING:  # it needs pyarrow, which a slim installation does not have
+    from resnets.data.labelled import LabelledImages
 
 SAMPLE = 256  # images from which the white level is determined
 
@@ -32,7 +35,7 @@ class _WhiteLevel:
             yield f"warning: {self.clipped.in_words()}"
 
 
-def find_white_level(images: LabelledImages) -> _WhiteLevel:
+def find_white_level(images: "LabelledImages") -> _WhiteLevel:
     """Determine the white level from an evenly spaced sample of images.
 
     Images that cannot be read are ignored here; an error names them when they are used.
@@ -48,7 +51,7 @@ def find_white_level(images: LabelledImages) -> _WhiteLevel:
     return _WhiteLevel(white, above)
 
 
-def _deep_images(images: LabelledImages, indices: list[int]) -> Iterator[tuple[Kind, Values]]:
+def _deep_images(images: "LabelledImages", indices: list[int]) -> Iterator[tuple[Kind, Values]]:
     """The type and the values of each image that has 16 or 32 bits a value."""
 
     def look(index: int) -> tuple[Kind, Values] | None:

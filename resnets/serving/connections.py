@@ -5,7 +5,7 @@ again with each part that comes: one client could fill the memory and stop the e
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -76,13 +76,19 @@ class Connection(HttpToolsProtocol):
         """Leave the body out of the count, with as many bytes of the heads of its chunks."""
         self._beside_body = max(0, self._beside_body - 2 * len(body))
         if not self.cycle.body and not self.cycle.response_complete:
-            self.cycle.body, body = body, b""  # type: ignore[assignment]  # else it is copied twice
+            # into a bytearray and out of it again it would be copied twice
+            self.cycle.body, body = body, b""  # type: ignore[assignment]
+        elif body and isinstance(cast("bytes | bytearray", self.cycle.body), bytes):
+            # more parts come, and a bytearray grows without copies
+            self.cycle.body = bytearray(self.cycle.body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Begin to count anew."""
         self._beside_body = 0
         super().on_message_complete()
+        if not self.pipeline:  # else nobody would see that the client goes
+            self.flow.resume_reading()
 
     def _wait_no_more(self) -> None:
         """Stop to wait for headers."""

@@ -86,7 +86,7 @@ def _work_off(calls: "SimpleQueue[_Call | None]") -> None:
         function, arguments = call
         try:
             function(*arguments)
-        except Exception as error:  # the thread has other calls to make
+        except BaseException as error:  # the thread has other calls to make
             log("fault", error=error)
         del call, function, arguments  # they may hold a model that nobody uses any more
 

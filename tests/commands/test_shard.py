@@ -53,7 +53,7 @@ def test_shards_inside_of_the_folder_that_is_read_are_refused(
 def many(tmp_path: Path) -> Path:
     """A folder of images that take seconds to write as shards of one megabyte."""
     pixels = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
-    for number in range(48):
+    for number in range(96):
         file = tmp_path / "many" / f"{number % 2}" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.roll(pixels, number)).save(file, compress_level=0)

@@ -11,11 +11,11 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.request import getproxies
 
 from resnets.errors import MissingExtra, require
+from resnets.files import has_netrc
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -101,11 +101,7 @@ def _has_web_settings() -> bool:
     aiohttp looks for both before each request, in two other threads, which takes longer than the
     request of a small image.
     """
-    if os.environ.get("NETRC") or getproxies():
-        return True
-    with contextlib.suppress(RuntimeError):  # nobody knows the home folder
-        return any((Path.home() / name).exists() for name in (".netrc", "_netrc"))
-    return False
+    return bool(os.environ.get("NETRC") or getproxies()) or has_netrc()
 
 
 _OF_PROCESS: dict[int, Connections] = {}  # by its number: a fork has another
