@@ -63,8 +63,13 @@ def many(tmp_path: Path) -> Path:
 def shard_at_work(images: Path, place: Path) -> "subprocess.Popen[str]":
     """A process that has begun to write shards, two at once, of which none is complete."""
     words = ["shard", images, "--output", place, "--workers", "2", "--size", "700"]
+    program = (
+        "import signal; from resnets import cli; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # the tests may ignore it
+        "raise SystemExit(cli.main())"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "resnets", *map(str, words), "--shard-mb", "20"],
+        [sys.executable, "-c", program, *map(str, words), "--shard-mb", "20"],
         stderr=subprocess.PIPE,
         text=True,
     )
