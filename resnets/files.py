@@ -36,11 +36,13 @@ _CHUNK = 1 << 20  # bytes read at a time where the size is unknown
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk or quota
 _KEPT_IN_MEMORY = 1 << 26  # bytes to be sent to a pipe; above it a temporary file holds them
 _NAME_KEPT = 40  # characters of a file's name in that of its temporary file
-_ABANDONED = 3600.0  # seconds after which nobody writes to a temporary file any more
+_ABANDONED = 86400.0  # seconds without a change after which nobody will write a temporary file on
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _MAX_LINKS = 40  # followed one after another, as in Linux
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows does not have it
 _TEMPORARY: set[Path] = set()  # files that this process is writing
+if hasattr(os, "register_at_fork"):  # a child writes none of them
+    os.register_at_fork(after_in_child=_TEMPORARY.clear)
 _WARNED_OF: set[Path] = set()  # cache folders that cannot be written to
 _BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from resnets.errors import FolderInUse
 
 LOCK = ".lock"  # the file in a folder that is locked
+_ATTEMPTS = 20  # to lock the file that has the name of the lock
 _LONGEST = 200  # bytes of what the owner of a lock has written of itself
 
 
@@ -46,8 +47,10 @@ def locked(folder: Path) -> Iterator[None]:
         FolderInUse: another process is at work.
     """
     descriptor = lock(folder)
-    while not _is_current(folder, descriptor):  # removed by another one that has just ended
-        os.close(descriptor)
+    for _ in range(_ATTEMPTS):  # some mounts number a file anew each time: there none is current
+        if _is_current(folder, descriptor):
+            break
+        os.close(descriptor)  # removed by another one that has just ended
         descriptor = lock(folder)
     try:
         yield

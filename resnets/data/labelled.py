@@ -133,10 +133,12 @@ class LabelledImages:
         except ContentError as error:
             raise UnreadableImage(f"{self.names[index]}: {error} ({self.remedy()})") from None
 
-    def remedy(self, number: int = 1) -> str:
-        """What to do about so many of the images that cannot be read."""
-        them = "it" if number == 1 else "them"
-        if isinstance(self.storage, FileStorage):
+    def remedy(self, several: bool = False) -> str:
+        """What to do about an image that cannot be read, or several."""
+        them = "them" if several else "it"
+        storage = self.storage
+        parts = storage.parts if isinstance(storage, JoinedStorage) else (storage,)
+        if all(isinstance(part, FileStorage) for part in parts):
             return f"delete {them}, or pass --skip-unreadable"
         return f"pass --skip-unreadable to leave {them} out"
 

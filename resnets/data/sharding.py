@@ -489,6 +489,7 @@ def _carry_out(
             done(task, work.carry_out(task))
         return results
     context = process_context(__name__, work)
+    others = {process.pid for process in multiprocessing.active_children()}  # of the whole program
     with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (work,)) as pool:
         waiting = {pool.submit(_carry_out_here, task): task for task in tasks}
         try:
@@ -496,9 +497,10 @@ def _carry_out(
                 done(waiting[future], future.result())
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):  # else the shards at work would be ended first
+            if isinstance(error, KeyboardInterrupt):  # else it waits for the shards at work
                 for worker in multiprocessing.active_children():
-                    worker.terminate()
+                    if worker.pid not in others:
+                        worker.terminate()
             raise
     return results
 

@@ -95,7 +95,8 @@ class Launch:
         No process sees a run that another one has just begun: the first process writes the run's
         folder after all of them have met. Listing the folder first makes NFS look at the server.
         The words are repeated, so that a run of others is refused: see `repeated_words`. What was
-        refused once is not tried again, by whichever of torchrun's attempts: see `refusals`.
+        refused once is not tried again by torchrun, see `refusals`; JobSet starts a failed job as
+        often as before, in new pods.
         """
         folder, train = shlex.quote(str(self.folder)), [python, "-m", "resnets", "train"]
         resume = shlex.join([*train, "--resume", str(self.folder), *self.words])

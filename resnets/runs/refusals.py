@@ -1,7 +1,8 @@
 """Refusals that a new attempt would meet again: a job of `resnets launch` does not try again.
 
 torchrun starts the processes of a job again whatever they have ended with. So a process whose words
-were refused leaves a file, by which the next attempt ends at once: see `Launch.worker`.
+were refused leaves a file, by which the next attempt ends at once: see `Launch.worker`. Kubernetes
+starts a failed job again in new pods, which do not have that file.
 """
 
 import contextlib

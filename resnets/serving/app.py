@@ -84,7 +84,7 @@ def create_app(
 class _Application(Starlette):
     """An application with the gate in the place of Starlette's own middleware for errors.
 
-    These would wrap every message of every request once more, and have nothing left to do.
+    Starlette's would wrap every message of every request once more, and have nothing left to do.
     """
 
     def build_middleware_stack(self) -> ASGIApp:

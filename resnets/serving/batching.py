@@ -152,6 +152,8 @@ class Batcher(Generic[Item, Result]):
             results = self._compute([waiting.item for waiting in batch])
         except Exception as error:  # each caller gets it; the next batch is computed all the same
             results = [error] * len(batch)
+        except BaseException as error:  # as some native libraries raise where they have a fault
+            results = [RuntimeError(f"{type(error).__name__}: {error}")] * len(batch)
         seconds = time.perf_counter() - begin
         loop = batch[0].result.get_loop()
         loop.call_soon_threadsafe(self._hand_out, batch, results, waits, seconds)

@@ -4,6 +4,7 @@ Shapes: B images of a batch, R x R pixels, C channels, K classes, F features.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ _Result = TypeVar("_Result")
 _STRICTEST = min(TOLERANCE.values())
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are measured at the start
 _LONG = 0.015  # seconds of a batch, beyond which no larger one is tried: others would wait for it
-_NEAR = 1.1  # the smallest batch is taken whose time an image is at most so many times the least
+_NEAR = 1.1  # the smallest size is taken that needs at most so many times the least time per image
 _ROUNDS = 5  # in which all sizes take turns, so that what else runs slows none of them alone
 
 
@@ -202,32 +203,35 @@ class ServedModel:
         Larger ones would only keep waiting whoever comes while a batch is computed.
         """
         sizes = [size for size in _SIZES if size <= largest]
-        fastest: dict[int, float] = {}  # seconds an image
+        fastest: dict[int, float] = {}  # cost of an image
         for size in sizes:  # from the smallest, to know where to stop; the first run warms up
             self._seconds(size)
-            fastest[size] = self._seconds(size) / size
-            if size * fastest[size] > _LONG:
+            wait, cost = self._seconds(size)
+            fastest[size] = cost / size
+            if wait > _LONG:
                 break
         for size in [*fastest] * (_ROUNDS - 1) if len(fastest) > 1 else ():
-            fastest[size] = min(fastest[size], self._seconds(size) / size)
+            fastest[size] = min(fastest[size], self._seconds(size)[1] / size)
         near = _NEAR * min(fastest.values())
         return next(size for size, seconds in fastest.items() if seconds <= near)
 
-    def _seconds(self, size: int) -> float:
-        """The time that a batch of black images takes: of the processor, or on a GPU by the wall.
+    def _seconds(self, size: int) -> tuple[float, float]:
+        """How long a batch of black images is waited for, and the time that counts as its cost.
 
-        Under load other cores decode, so that an image is cheap which takes little of any core;
-        and what other programs do meanwhile does not count.
+        That is the processor's, summed over all cores: under load the other cores decode. What
+        other programs do meanwhile counts for neither. On a GPU, and on Windows, whose clock of the
+        processor is too coarse, both are the time by the wall.
         """
         preprocessing = self.description.preprocessing
         side, channels = preprocessing.resize, preprocessing.channels
         frame = np.zeros((side, side, channels), np.uint8)
         items = [_Item(frame, self.familiarity is not None)] * size
-        on_gpu = self.engine.name in ACCELERATORS
-        clock = time.perf_counter if on_gpu else time.process_time
-        begin = clock()
+        begin, begun = time.perf_counter(), time.process_time()
         self._outputs(items)
-        return clock() - begin
+        wall, cost = time.perf_counter() - begin, time.process_time() - begun
+        if self.engine.name in ACCELERATORS or sys.platform == "win32":
+            return wall, wall
+        return min(wall, cost), cost  # other programs lengthen the one, more threads the other
 
 
 def open_served(

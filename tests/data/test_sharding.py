@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import multiprocessing
 import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -304,3 +306,22 @@ def test_a_folder_of_other_files_is_refused(animals: Path, tmp_path: Path) -> No
 def test_settings_without_a_meaning_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
         Settings(**({"size": 256, "quality": 90, "shard_mb": 256} | wrong))
+
+
+def test_an_interruption_ends_no_other_process_of_the_program(
+    animals: Path, few: None, tmp_path: Path
+) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            shard(animals, tmp_path / "shards", workers=2, progress=interrupted)
+        other.join(0.5)
+        assert other.is_alive()
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.kill()
+        other.join()

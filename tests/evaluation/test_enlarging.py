@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from resnets.evaluation.enlarging import much_enlarged
+from resnets.data.sources.shards import read_shards
+from resnets.evaluation.enlarging import much_enlarged, sources_enlarged
+from resnets.evaluation.source import Source, StoredImage
 from tests.in_process import call
+from tests.range_server import serving
 
 NAMES = ("ant", "bee")
 Untrained = Callable[..., Path]
@@ -51,3 +54,20 @@ def test_standard_input_and_shards_are_looked_at_too(untrained: Untrained, photo
     assert call("shard", photos, "--output", shards).returncode == 0
     for words in (("predict", model, shards), ("evaluate", model, shards)):
         assert call(*words).stderr.count("enlarged 6 times") == 1
+
+
+def test_of_a_place_that_is_away_no_second_image_is_asked_for(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each would take minutes of attempts, before the command says what is wrong."""
+    shards = tmp_path_factory.mktemp("shards")
+    assert call("shard", photos, "--output", shards / "here").returncode == 0
+    with serving(shards / "here") as server:
+        (images,) = read_shards(server.address).images.values()
+        sources = [Source(name, StoredImage(images.storage, n)) for n, name in enumerate("abcd")]
+        server.asked.clear()
+        server.faults += ["refused"] * 100
+        assert sources_enlarged(sources, 64) == ""
+        assert len(server.asked) == 1
+        server.faults.clear()
+        assert "enlarged" in sources_enlarged(sources, 64)

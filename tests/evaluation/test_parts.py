@@ -310,7 +310,7 @@ def test_what_a_killed_part_has_left_goes_with_the_next_one(
     output.mkdir()
 
     def leave() -> None:
-        for age, name in ((10_000, "old"), (10, "new")):
+        for age, name in ((100_000, "old"), (10_000, "new")):
             file = output / f".part-00001-of-00001.parquet.{name}"
             file.touch()
             os.utime(file, (time.time() - age,) * 2)

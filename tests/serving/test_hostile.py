@@ -410,18 +410,24 @@ def test_a_slow_client_is_waited_for_while_nobody_needs_the_room(
         assert connection.recv(100).startswith(b"HTTP/1.1 415")
 
 
-def test_the_image_of_a_client_that_has_gone_is_not_computed(app: Any, address: str) -> None:
+@pytest.mark.parametrize("side", [0, 200])
+def test_the_image_of_a_client_that_has_gone_is_not_computed(
+    app: Any, address: str, side: int
+) -> None:
+    """Also where its body was so large that reading from the connection was paused."""
     model = app.state.server.models["tiny"]
     places, computed = app.state.server.answering.places, model.statistics.images
-    body = image_bytes()
-    whole = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    body = image_bytes(side, "BMP") if side else image_bytes()
+    head = POST + b"Content-Length: %d\r\n\r\n" % len(body)
     busy = threading.Event()
     model.threads.submit(busy.wait)  # the thread that computes
     try:
         with connected(address) as stays:
-            stays.sendall(whole)
+            stays.sendall(head + body)
             with connected(address) as goes:
-                goes.sendall(whole)
+                goes.sendall(head)
+                time.sleep(0.2)  # so that the body comes by itself
+                goes.sendall(body)
                 until(lambda: places.taken == 2)
             for _ in range(40):  # two seconds, less than the three until a request is given up
                 if places.taken == 1:

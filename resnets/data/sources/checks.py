@@ -186,7 +186,7 @@ def _unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
     if harmed is None:
         return ""
     alone = len(problems) == 1 and decoded == total
-    return f"{_unreadable_message(problems, decoded, total)} ({harmed.remedy(1 if alone else 2)})"
+    return f"{_unreadable_message(problems, decoded, total)} ({harmed.remedy(several=not alone)})"
 
 
 def changed_images(checked: Mapping[str, Checked]) -> list[str]:

@@ -1,12 +1,15 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from resnets import doctor
+from resnets.data.labelled import LabelledImages, joined
 from resnets.data.sources.checks import all_unreadable
 from resnets.data.sources.opening import open_data, read_source
 from resnets.data.splits import SplitRule
+from resnets.data.storage import PixelStorage
 from resnets.errors import ContentError
 
 Folder = Callable[[Iterable[str]], Path]
@@ -23,6 +26,16 @@ def test_a_broken_file_is_named_with_reason_and_remedy(folder: Folder) -> None:
         ContentError, match=r"^cat/0\.png: 0 bytes.*\(delete it, or pass --skip-unreadable\)$"
     ):
         open_data(root)
+
+
+def test_files_of_several_folders_can_be_deleted_and_other_images_cannot(folder: Folder) -> None:
+    (images,) = read_source(folder(per_class("cat", "dog"))).images.values()
+    both = joined([images, images])
+    assert "delete it," in both.remedy()
+    assert "delete them," in both.remedy(several=True)
+    storage = PixelStorage(np.zeros((1, 8, 8, 3), np.uint8), "image {}".format)
+    pixels = LabelledImages(storage, [0], images.class_names)
+    assert "delete" not in joined([images, pixels]).remedy()
 
 
 def test_of_many_broken_files_the_first_are_named_and_all_are_counted(folder: Folder) -> None:
