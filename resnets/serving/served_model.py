@@ -4,7 +4,7 @@ Shapes: B images of a batch, R x R pixels, C channels, K classes, F features.
 """
 
 import asyncio
-import sys
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -229,7 +229,7 @@ class ServedModel:
         begin, begun = time.perf_counter(), time.process_time()
         self._outputs(items)
         wall, cost = time.perf_counter() - begin, time.process_time() - begun
-        if self.engine.name in ACCELERATORS or sys.platform == "win32":
+        if self.engine.name in ACCELERATORS or os.name == "nt":
             return wall, wall
         return min(wall, cost), cost  # other programs lengthen the one, more threads the other
 
