@@ -9,6 +9,7 @@ from typing import Any
 from resnets.data.membership import TrainedOn
 from resnets.evaluation.history import History
 from resnets.evaluation.metrics import ClassScores, Metrics
+from resnets.evaluation.overfitting import LossRise, ended_by_patience, loss_rise, training_accuracy
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import from_table
 from resnets.format import percent, percent_interval, plural, points
@@ -23,6 +24,7 @@ _WEAK = 0.05  # by how much a class's recall is below the accuracy where it need
 _TRUSTED = 0.9  # accuracy from which its doubts are more often the label's fault than its own
 _LEARNT = 0.97  # accuracy on augmented training images from which more training teaches little
 _GAP = 0.1  # between training and new images, from which the network has learnt by heart
+_LEAST_PATIENCE = 5  # epochs
 _MANY = 10_000  # photos from which a network from scratch may do as well
 _PUBLISHED = "resnet18"  # whose weights are a start where none are published for the network
 _LARGER = {  # the next network of the same family
@@ -50,8 +52,10 @@ class Findings:
         suspects: how many of their labels look wrong.
         recipe: of its training, as the model file holds it; empty if that has none.
         counts: images by split and class, as the model file holds them.
-        training: accuracy in the last epoch on its training images, 0 to 1; None if that is not
-            known.
+        training: accuracy on its augmented training images, 0 to 1; None if that is not known, or
+            not comparable with the accuracy on others.
+        rise: of its validation loss during the training; None where that has not clearly risen.
+        ended_by_patience: whether its training ended because validation no longer improved.
         from_scratch: whether it began without weights.
         calibrated: whether a confidence threshold was fitted.
         again: a command that trains it again, in one line, to which flags can be added; empty where
@@ -66,6 +70,8 @@ class Findings:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     training: float | None = None
+    rise: LossRise | None = None
+    ended_by_patience: bool = False
     from_scratch: bool = True
     calibrated: bool = True
     again: str = ""
@@ -76,6 +82,11 @@ class Findings:
     def command(self, *words: object) -> str:
         """The command that trains again with other flags; empty where there is none."""
         return self.again and " ".join([self.again, *(shlex.quote(str(word)) for word in words)])
+
+    @property
+    def gap(self) -> bool:
+        """Whether it has learnt its training images by heart: it predicts far fewer new ones."""
+        return self.training is not None and self.training - self.metrics.top1.value > _GAP
 
 
 def findings_of(
@@ -96,14 +107,15 @@ def findings_of(
         again: the command that trains it again, in one line; empty if there is none.
         by_default: the command that trains on its data by default settings; empty likewise.
     """
-    epochs = history.epochs if history else []
-    training = epochs[-1].get("training", {}).get("accuracy") if epochs else None
+    epochs, recipe = history.epochs if history else [], description.recipe
     return Findings(
         metrics,
         suspects,
-        description.recipe,
+        recipe,
         _counts(description.data.get("counts")),
-        training,
+        training_accuracy(epochs, recipe),
+        loss_rise(epochs),
+        ended_by_patience(epochs, recipe),
         calibrated=bool(description.calibration),
         from_scratch=not TrainedOn.from_dict(description.trained_on).ancestors,
         again=again,
@@ -157,26 +169,70 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
     yield from _at_chance(findings)
     yield from _calibrate(findings)
     yield from _published_weights(findings)
+    yield from _stop_earlier(findings)
     weakest = _weakest(findings)
     if weakest is not None:
         yield _more_images(findings, weakest)
-    training, accuracy = findings.training, findings.metrics.top1.value
-    if training is not None and training < _LEARNT:
-        yield from _longer(
-            findings, f"only {percent(training)} of the training images are predicted correctly"
-        )
-        yield from _larger(findings, "this one may be too small to learn its training images")
-    if training is not None and training - accuracy > _GAP:
-        yield from _more_augmentation(findings, training)
-    if weakest is None:
-        yield from _fewest(findings)
-    if training is None or training >= _LEARNT:
-        yield from _larger(
-            findings, "this one has learnt its training images, so its size may be the limit"
-        )
-        yield from _longer(findings, "more steps at a falling rate often help a little")
+    if findings.rise is None:
+        yield from _by_training_accuracy(findings, weakest is None)
+    else:
+        yield from _against_overfitting(findings, findings.rise, weakest is None)
     if not trusted:
         yield from _check_labels(findings)
+
+
+def _by_training_accuracy(findings: Findings, all_classes: bool) -> Iterator[NextStep]:
+    """What follows from how well it predicts its training images, where it does not overfit.
+
+    Args:
+        findings: its validation loss has not risen.
+        all_classes: whether more images of every class are among the steps.
+    """
+    training, gap = findings.training, findings.gap
+    unlearnt = training is not None and training < _LEARNT
+    if unlearnt:
+        share = percent(training)
+        why = f"only {share} of the training images, as they are augmented, are predicted correctly"
+        yield from _longer(findings, why)
+        if not gap:
+            yield from _larger(findings, "this one may be too small to learn its training images")
+    if gap:
+        yield from _more_augmentation(findings)
+    if all_classes:
+        yield from _fewest(findings)
+    if not unlearnt and not gap:
+        why = "larger networks often predict better"
+        if training is not None:
+            why = "this one has learnt its training images, so its size may be the limit"
+        yield from _larger(findings, why)
+        yield from _longer(findings, "more steps at a falling rate often help a little")
+
+
+def _stop_earlier(findings: Findings) -> Iterator[NextStep]:
+    """Keep the best epoch, where the network has overfitted since."""
+    rise, recipe = findings.rise, findings.recipe
+    if rise is None or recipe.get("patience"):
+        return
+    between = 3 * int(recipe.get("validation_every") or 1)  # some validations must have a chance
+    patience = max(_LEAST_PATIENCE, between, rise.last_epoch // 5)
+    text = (
+        f"Stop earlier: {rise.in_words}, so the network overfits. This ends the training when the "
+        "validation accuracy no longer improves, and keeps the best epoch:"
+    )
+    yield NextStep(text, findings.command("--patience", patience))
+
+
+def _against_overfitting(
+    findings: Findings, rise: LossRise, all_classes: bool
+) -> Iterator[NextStep]:
+    """What makes learning by heart harder, for a network whose validation loss has risen."""
+    if all_classes:
+        yield from _fewest(findings)
+    yield from _freeze(findings)
+    yield from _more_augmentation(findings)
+    if not findings.recipe.get("label_smoothing"):
+        text = f"Train with label smoothing: {rise.in_words}, as by answers that are too sure."
+        yield NextStep(text, findings.command("--label-smoothing", 0.1))
 
 
 def _at_chance(findings: Findings) -> Iterator[NextStep]:
@@ -271,6 +327,8 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
 
 def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
     """Twice as many epochs, or steps; of these, as many as a small set gets at least."""
+    if findings.ended_by_patience:
+        return
     if findings.recipe.get("freeze") == "all":
         yield from _last_stage(findings)
         return
@@ -315,15 +373,31 @@ def _larger(findings: Findings, why: str) -> Iterator[NextStep]:
         yield NextStep(text, findings.command("--network", larger))
 
 
-def _more_augmentation(findings: Findings, training: float) -> Iterator[NextStep]:
+def _freeze(findings: Findings) -> Iterator[NextStep]:
+    """Train only the last stage of a network that started from weights."""
+    entry = CATALOG.get(str(findings.recipe.get("network")))
+    if findings.from_scratch or entry is None:
+        return
+    stages = len(entry.architecture.depths) - 1
+    frozen = findings.recipe.get("freeze")
+    if frozen is None or (frozen != "all" and int(frozen) < stages):
+        yield NextStep(
+            f"Train the last stage only (--freeze {stages}): fewer weights can be fitted to the "
+            "training images alone.",
+            findings.command("--freeze", stages),
+        )
+
+
+def _more_augmentation(findings: Findings) -> Iterator[NextStep]:
     """Stronger changes of the training images, where these are learnt by heart."""
-    settings = findings.recipe.get("augmentation", {})
-    if findings.recipe.get("freeze") == "all":  # no augmentation but flips goes with that
+    settings, training = findings.recipe.get("augmentation", {}), findings.training
+    if training is None or findings.recipe.get("freeze") == "all":  # which has only flips
         return
     if settings.get("policy") == "none" and not settings.get("mixup"):
+        only = "only " if findings.gap else ""
         yield NextStep(
             f"Train with stronger augmentation: {percent(training)} of the training images are "
-            f"predicted correctly, but only {percent(findings.metrics.top1.value)} of new ones.",
+            f"predicted correctly, and {only}{percent(findings.metrics.top1.value)} of new ones.",
             findings.command("--policy", "trivialaugment", "--mixup", 0.2),
         )
 

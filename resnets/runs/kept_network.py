@@ -30,11 +30,25 @@ def final_network(checkpointer: Checkpointer, notify: Notify) -> nn.Module:
             return _of_state(state, trainer.network).to(trainer.device).eval()
         assert checkpointer.best is not None
         network = checkpointer.best
-    elif network is not trainer.network:
-        notify("Kept: the mean of the weights.")
+    elif trainer.epochs > 1:
+        notify(_last_in_words(trainer))
     network = network.eval()
     share_buffers(network)
     return network
+
+
+def _last_in_words(trainer: Trainer) -> str:
+    """What is kept of a run whose network no validation chose, and whether one was better."""
+    averaged = trainer.evaluation_network is not trainer.network
+    epochs, rest = divmod(trainer.step, trainer.batches.steps_per_epoch)
+    end = f"step {trainer.step}" if rest else f"epoch {epochs}"
+    what = f"the mean of the weights until {end}" if averaged else f"the weights after {end}"
+    if not trainer.best_epoch or trainer.best_epoch == trainer.epoch:
+        return f"Kept: {what}, the last."
+    return (
+        f"Kept: {what}, the last; the validation accuracy was best after epoch "
+        f"{trainer.best_epoch} (--patience keeps the best epoch)."
+    )
 
 
 def _of_state(state: State, network: nn.Module) -> nn.Module:

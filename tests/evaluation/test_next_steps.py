@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+import resnets
 from resnets.commands.train import Arguments, _job_of, _parse, recipe_of
+from resnets.evaluation.history import History
 from resnets.evaluation.metrics import Metrics, measure
-from resnets.evaluation.next_steps import Findings, _steps, next_steps, wide_interval
+from resnets.evaluation.next_steps import Findings, _steps, findings_of, next_steps, wide_interval
+from resnets.evaluation.overfitting import LossRise
 from resnets.evaluation.proportion import Proportion
+from resnets.model_file import Description
+from resnets.runs.callbacks import Notice
 from resnets.runs.job import Job
 from resnets.training.recipe import Recipe
 
 RECIPE = Recipe(network="resnet18", epochs=39).resolved(side=300, count=221)
+# validation losses of a fine-tuning on photos of ants and bees: every fourth epoch of 55
+OVERFITTED = (0.598, 0.596, 0.601, 0.627, 0.642, 0.807, 0.665, 0.762, 0.77, 0.822, 0.819, 0.891)
 SMALL = Recipe(network="resnet18", epochs=39).resolved(side=32, count=221)
 
 
@@ -101,6 +108,101 @@ def test_steps_follow_from_how_well_training_images_are_known(
     assert all(word in text for word in words), text
 
 
+def course(
+    *losses: float, training: float = 0.9, right: list[int] | None = None, **changes: Any
+) -> Findings:
+    """The findings of a training with these validation losses, whose accuracy was best at first."""
+    epochs = [
+        {
+            **{"kind": "epoch", "epoch": number, "best": number == 1},
+            **{"training": {"accuracy": training}, "validation": {"loss": loss}},
+        }
+        for number, loss in enumerate(losses, 1)
+    ]
+    recipe = SMALL.to_dict() | changes
+    example = resnets.load("resnet14_cifar10").description
+    description = Description(
+        example.architecture, ("ants", "bees"), example.preprocessing, recipe=recipe
+    )
+    history = History(None, ({"kind": "start"}, *epochs))
+    plain = "resnets train photos"
+    return findings_of(description, metrics(right or [38, 36]), 0, history, plain, plain)
+
+
+def all_told(run_findings: Findings) -> str:
+    return "\n".join(f"{step.text} {step.command}" for step in _steps(run_findings))
+
+
+@pytest.mark.parametrize("right", [[38, 36], [46, 45], [30, 12]])
+@pytest.mark.parametrize("training", [0.85, 1.0])
+def test_a_network_that_overfits_is_never_to_be_trained_longer_or_made_larger(
+    right: list[int], training: float
+) -> None:
+    overfitted = course(*OVERFITTED, training=training, right=right)
+    text = all_told(overfitted)
+    assert "--patience" in "".join(step.command for step in next_steps(overfitted))
+    assert "Train longer" not in text
+    assert "larger network" not in text
+    falling = course(*sorted(OVERFITTED, reverse=True), training=training, right=right)
+    assert "--patience" not in all_told(falling)
+
+
+def test_a_spike_of_the_validation_loss_is_no_overfitting() -> None:
+    for losses in (
+        (0.6, 0.56, 0.55, 0.9),  # at the end
+        (0.6, 0.5, 1.4, 0.9, 0.52, 0.5),  # where the learning rate is highest
+        (0.011, 0.010, 0.02, 0.02),  # twice almost nothing
+        (0.6, 0.9),
+    ):
+        assert "Train longer" in all_told(course(*losses))
+
+
+def test_who_stopped_at_the_best_epoch_hears_of_other_means_than_stopping_there() -> None:
+    text = all_told(course(*OVERFITTED, patience=11))
+    assert "--patience" not in text
+    assert "Train longer" not in text
+    assert "trivialaugment" in text
+
+
+def test_what_patience_ended_is_not_to_be_trained_longer() -> None:
+    flat = (0.6,) * 6
+    assert "Train longer" not in all_told(course(*flat, patience=5))
+    assert "Train longer" in all_told(course(*flat, patience=6))
+
+
+def test_patience_is_long_enough_for_validations_that_are_seldom() -> None:
+    assert "--patience 30" in all_told(course(*OVERFITTED, validation_every=10))
+
+
+def test_the_training_accuracy_on_mixed_images_says_nothing_of_the_size() -> None:
+    mixed = SMALL.to_dict()["augmentation"] | {"cutmix": 1.0}
+    assert "too small" in all_told(course(0.6, 0.6, 0.6, training=0.8))
+    assert "too small" not in all_told(course(0.6, 0.6, 0.6, training=0.8, augmentation=mixed))
+
+
+def test_a_network_that_has_learnt_by_heart_is_not_said_to_be_too_small() -> None:
+    assert "larger network" not in all_told(course(0.6, 0.6, 0.6, training=0.95, right=[30, 40]))
+
+
+def test_overfitting_is_told_after_a_training(tmp_path: Path) -> None:
+    """Noise with labels at random: what is learnt is learnt by heart."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (80, 8, 8, 3), np.uint8)
+    data, lines = (images, random.integers(0, 2, 80)), []
+    run = resnets.train(
+        data,
+        **{"network": "resnet14", "image_size": 8, "epochs": 20, "batch_size": 16, "flip": "none"},
+        output=tmp_path / "run",
+        report=False,
+        progress=False,
+        callbacks=[lambda record: isinstance(record, Notice) and lines.append(record.text)],
+    )
+    losses = [epoch["validation"]["loss"] for epoch in run.history.epochs]
+    assert losses[-1] > 1.15 * min(losses)  # so the case is one
+    assert "Stop earlier" in "".join(lines)
+    assert "Train longer" not in "".join(lines)
+
+
 @pytest.mark.parametrize(("limit", "words"), [("epochs", "50 epochs"), ("steps", "550 steps")])
 def test_longer_is_longer_than_a_budget_has_left_of_the_plan(limit: str, words: str) -> None:
     limits = {"epochs": 0, "steps": 0} | {limit: 40 * (11 if limit == "steps" else 1)}
@@ -129,16 +231,25 @@ def test_few_photos_from_scratch_ask_for_published_weights() -> None:
 
 @pytest.mark.parametrize("right", [[48, 31], [30, 30], [50, 50], [0, 50]])
 @pytest.mark.parametrize("training", [None, 0.6, 1.0])
+@pytest.mark.parametrize("rise", [None, LossRise(7, 0.559, 55, 0.868)])
+@pytest.mark.parametrize("start", [None, "timm/resnet18.a1_in1k"])
 def test_there_are_three_steps_whose_commands_are_taken(
-    right: list[int], training: float | None, tmp_path: Path
+    right: list[int],
+    training: float | None,
+    rise: LossRise | None,
+    start: str | None,
+    tmp_path: Path,
 ) -> None:
     config = tmp_path / "config.toml"
     config.write_text(Job(data="my photos", recipe=RECIPE).to_toml(), encoding="utf-8")
     again = shlex.join(["resnets", "train", "my photos", "--recipe", str(config)])
-    recipe = RECIPE.to_dict()
-    steps = next_steps(findings(right, again, training=training, recipe=recipe))
-    assert len(steps) == 3
-    for step in steps:
+    if start is not None:
+        again += f" --from {start}"
+    rest = {"training": training, "rise": rise, "recipe": RECIPE.to_dict()}
+    known = findings(right, again, from_scratch=start is None, **rest)
+    few = start is not None and rise is None  # neither other weights nor a larger network
+    assert len(next_steps(known)) >= (2 if few else 3)
+    for step in _steps(known):
         if step.text.startswith("Look at"):
             continue  # nothing to run
         program, command, *words = shlex.split(step.command)

@@ -108,6 +108,33 @@ def test_patience_without_output_keeps_the_best_network_not_the_last(quick: Any)
     assert not same(weights(run), epochs[-1][1])
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "the weights after epoch 6, the last"),
+        ({"average_decay": 0.9}, "the mean of the weights until epoch 6, the last"),
+        ({"epochs": 0, "steps": 8}, "the weights after step 8, the last"),
+        ({"patience": 6}, "epoch {best}, the best"),
+    ],
+)
+def test_the_end_says_which_epoch_is_kept_and_which_was_best(
+    changes: dict[str, Any], words: str, quick: Any
+) -> None:
+    best, lines = [], []
+
+    def look(record: Any) -> None:
+        if isinstance(record, resnets.Epoch) and record.best:
+            best.append(record.epoch)
+        elif isinstance(record, resnets.Notice) and record.text.startswith("Kept:"):
+            lines.append(record.text)
+
+    quick(output=False, callbacks=[look], **({"epochs": 6} | changes))
+    (line,) = lines
+    assert words.format(best=best[-1]) in line
+    assert best[-1] < 6  # so the case is one
+    assert f"epoch {best[-1]}" in line
+
+
 def test_the_command_gives_the_same_weights(tmp_path: Path) -> None:
     words = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
     words += ["--epochs", "1", "--seed", "3", "--no-report", "--output", str(tmp_path / "a")]
