@@ -176,10 +176,12 @@ class Batcher(Generic[Item, Result]):
         self._observe(waits, seconds)
 
     def _fail_all(self, error: Exception) -> None:
-        """Let everything that waits fail."""
-        while self._queue:
-            waiting = self._queue.popleft()
-            waiting.result.get_loop().call_soon_threadsafe(fail, waiting.result, error)
+        """Let everything that waits fail, and what comes later try the thread again."""
+        with self._lock:
+            self._at_work = False
+            while self._queue:
+                waiting = self._queue.popleft()
+                waiting.result.get_loop().call_soon_threadsafe(fail, waiting.result, error)
 
 
 def fail(result: "Future[Result]", error: Exception) -> None:

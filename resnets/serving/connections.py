@@ -2,26 +2,28 @@
 
 httptools keeps all headers in memory, however many there are, and joins the parts of a long one
 again with each part that comes: one client could fill the memory and stop the event loop.
+
+What is wrong with a request itself is answered by the application like any other, so that the log
+and the metrics have the status that the client gets.
 """
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from starlette.types import Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 GONE = "resnets.gone"  # key of a scope: a future that is done once the client has gone
+REFUSAL = "resnets.refusal"  # key of a scope: status and reason of what is wrong with the request
 _PATIENCE = 30.0  # seconds for the headers of a request
 _LARGEST = 64 << 10  # bytes of a request's first line, headers and trailers
-_REASON = b'{"error": "the headers are larger than the 64 KiB that are allowed"}'
-_HEADERS = [
-    (b"content-type", b"application/json"),
-    (b"content-length", str(len(_REASON)).encode()),
-    (b"connection", b"close"),
-]
-_REFUSAL = b"".join(
-    [STATUS_LINE[431], *(b"%s: %s\r\n" % row for row in _HEADERS), b"\r\n", _REASON]
-)
+_CHUNK_HEAD = 16  # bytes of a chunk's head that do not count, with the line breaks around it
+_ALLOWED = "larger than the 64 KiB that are allowed"
+_UNKNOWN = "-"  # the method of what cannot be read, in the log
+
+
+class _Refusal(Exception):  # noqa: N818  (what happened, not a fault)
+    """A request that is not read on; its arguments are the status and the reason."""
 
 
 class Connection(HttpToolsProtocol):
@@ -31,6 +33,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.ws_protocol_class = None  # there are no WebSockets here
         self._beside_body = 0  # bytes of this request that are not of its body
+        self._part: Literal["", "head", "body"] = ""  # of the request that is arriving
+        self._refused = False  # whether nothing more is read
         self._patience: asyncio.TimerHandle | None = None  # until its headers are here
         self._gone: asyncio.Future[None] = self.loop.create_future()
 
@@ -47,30 +51,107 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read; answer 431 where there is more beside the body than is allowed."""
+        """Read; refuse what is not HTTP, and more beside the body than is allowed."""
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
         self._beside_body += len(data)
-        super().data_received(data)
-        if self._beside_body > _LARGEST and not self.transport.is_closing():
-            self.transport.write(_REFUSAL)
-            self.transport.close()
+        try:
+            self._parse(data)
+            if self._beside_body > _LARGEST:
+                raise _Refusal(431, f"{_BESIDE_BODY[self._part]} are {_ALLOWED}")
+        except _Refusal as refusal:
+            self._refuse(*refusal.args)
+        except httptools.HttpParserError as error:
+            if isinstance(cause := error.__context__, _Refusal):
+                self._refuse(*cause.args)
+            elif cause is not None:  # of `on_headers_complete`, where it reads the URL
+                self._refuse(400, "the path of the request cannot be read")
+            else:
+                self._refuse(400, f"the request is not HTTP: {error}")
+
+    def _parse(self, data: bytes) -> None:
+        """Read; a wish for another protocol, such as HTTP/2, is as if it were not there.
+
+        The parser takes what follows for that protocol, and none is spoken here. Clients such as
+        Java's wish so with their first request, and take an answer by HTTP/1.1 (RFC 9110, 7.8).
+
+        Raises:
+            HttpParserError: it is not HTTP, or a request is refused.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as end_of_head:
+                rest = rest[end_of_head.args[0] :]
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(head)
+
+    def _head_without_upgrade(self) -> bytes:
+        """The first line and the headers of this request without Upgrade."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % row for row in self.headers if row[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Have the request answered with a reason, whatever it asks; read nothing more."""
+        self._refused = True
+        if self._part == "body":
+            if self.cycle.response_complete:
+                self.transport.close()
+                return
+            self.cycle.more_body = False  # the application reads to this end
+        else:
+            self._begin_unread()
+        self.scope[REFUSAL] = status, reason  # type: ignore[literal-required]
+        self.cycle.keep_alive = False
+        self.cycle.message_event.set()
+
+    def _begin_unread(self) -> None:
+        """Have a request answered whose head cannot be read, as one without headers."""
+        self._wait_no_more()
+        url = self.url
+        super().on_message_begin()
+        self.url = _path_of(url)
+        super().on_headers_complete()
+        if not url:  # its method was not read either
+            self.scope["method"] = _UNKNOWN
 
     def on_message_begin(self) -> None:
         """Wait for the headers of a request."""
         super().on_message_begin()
+        self._part = "head"
         if self._patience is None:
             self._patience = self.loop.call_later(_PATIENCE, self.transport.close)
 
     def on_headers_complete(self) -> None:
         """Wait no more; refuse what came at once, and is more than is allowed."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _Refusal(405, "CONNECT is for proxies, and this is no proxy")
+            return  # it is read again: see `_parse`
+        if self._beside_body > _LARGEST and self._head() > _LARGEST:
+            raise _Refusal(431, f"{_BESIDE_BODY['head']} are {_ALLOWED}")
         self._wait_no_more()
         self.scope[GONE] = self._gone  # type: ignore[literal-required]
-        if self._beside_body > _LARGEST and self._head() > _LARGEST:
-            self.app = _refuse  # of this connection, which it closes
+        if not self.url.startswith(b"/"):  # as proxies send it: http://HOST/PATH (RFC 9112, 3.2.2)
+            url = httptools.parse_url(self.url)
+            self.url = (url.path or b"/") + (b"?" + url.query if url.query else b"")
         super().on_headers_complete()
+        self._part = "body"
+        self.headers = []  # for trailers, which are no headers (RFC 9110, 6.5.1)
 
     def _head(self) -> int:
         """Bytes of the first line and the headers, without what separates them."""
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def on_chunk_header(self) -> None:
+        """Leave the head of a chunk out of the count: a body may come in a great many."""
+        self._beside_body = max(0, self._beside_body - _CHUNK_HEAD)
 
     def on_body(self, body: bytes) -> None:
         """Leave the body out of the count, with as many bytes of the heads of its chunks."""
@@ -85,7 +166,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Begin to count anew."""
-        self._beside_body = 0
+        if self._part == "head":  # it is read again: see `_parse`
+            return
+        self._beside_body, self._part = 0, ""
         super().on_message_complete()
         if not self.pipeline:  # else nobody would see that the client goes
             self.flow.resume_reading()
@@ -97,7 +180,17 @@ class Connection(HttpToolsProtocol):
             self._patience = None
 
 
-async def _refuse(_scope: object, _receive: object, send: Send) -> None:
-    """Answer a request with 431; an ASGI application."""
-    await send({"type": "http.response.start", "status": 431, "headers": _HEADERS})
-    await send({"type": "http.response.body", "body": _REASON})
+_BESIDE_BODY = {
+    "": "the headers",
+    "head": "the headers",
+    "body": "the extensions of the body's chunks, or its trailers,",
+}
+
+
+def _path_of(url: bytes) -> bytes:
+    """The path of a URL; / where it has none that can be read."""
+    try:
+        path = httptools.parse_url(url).path or b"/"
+    except httptools.HttpParserInvalidURLError:
+        return b"/"
+    return path if path.isascii() else b"/"

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnets.serving.access import Refused
+from resnets.serving.connections import REFUSAL
 from resnets.serving.logs import log, request_id, traceparent
 from resnets.serving.requests import BODY_BYTES
 from resnets.serving.responses import JSON
@@ -56,6 +57,8 @@ class Gate:
             await send(message)
 
         try:
+            if refusal := scope.get(REFUSAL):
+                raise Refused(*refusal)
             caller = self._check(scope, headers, client)
             await self.app(scope, receive, answer)
         except Refused as refused:

@@ -17,7 +17,7 @@ from resnets.format import byte_size
 from resnets.images.opening import format_of
 from resnets.serving.answers import Upload
 from resnets.serving.batching import DeadlinePassed, Places
-from resnets.serving.connections import GONE
+from resnets.serving.connections import GONE, REFUSAL
 from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
@@ -61,7 +61,8 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
 
     Raises:
         HTTPException: 413, it is larger; 408, it did not arrive in time, or came slowly while the
-            room for bodies was short; 400, Content-Length is not a number.
+            room for bodies was short; 400, Content-Length is not a number; what the connection
+            says, where it reads no further.
         QueueFull: the bodies of all requests together are larger than allowed.
         ClientDisconnect: the client has gone.
     """
@@ -90,6 +91,8 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
         raise HTTPException(408, _TOO_SLOW if patience.ended else _TOO_LATE) from None
     finally:
         patience.end()
+    if refusal := request.scope.get(REFUSAL):
+        raise HTTPException(*refusal)
     return b"".join(parts)
 
 

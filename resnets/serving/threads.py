@@ -28,7 +28,8 @@ class Threads(Executor):
 
     def __init__(self, count: int, name: str = "") -> None:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
-        self._end = finalize(self, _end, self._calls, count)
+        self._lock = threading.Lock()  # so that no call comes after the end, where none is made
+        self._end = finalize(self, _end, self._calls, count, self._lock)
         self._threads = [
             threading.Thread(target=_work_off, args=(self._calls,), name=name, daemon=True)
             for _ in range(count)
@@ -42,9 +43,10 @@ class Threads(Executor):
         Raises:
             RuntimeError: the threads were told to end.
         """
-        if not self._end.alive:
-            raise RuntimeError("the threads have ended")
-        self._calls.put((function, arguments))
+        with self._lock:
+            if not self._end.alive:
+                raise RuntimeError("the threads have ended")
+            self._calls.put((function, arguments))
 
     def submit(
         self, function: Callable[_P, _T], /, *arguments: _P.args, **keywords: _P.kwargs
@@ -74,10 +76,11 @@ class Threads(Executor):
                 call[1][0].cancel()
 
 
-def _end(calls: "SimpleQueue[_Call | None]", count: int) -> None:
+def _end(calls: "SimpleQueue[_Call | None]", count: int, lock: threading.Lock) -> None:
     """Tell threads to end."""
-    for _ in range(count):
-        calls.put(None)
+    with lock:
+        for _ in range(count):
+            calls.put(None)
 
 
 def _work_off(calls: "SimpleQueue[_Call | None]") -> None:

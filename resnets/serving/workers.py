@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
-from io import StringIO
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from socket import socket
 from types import FrameType
 from typing import Any
@@ -221,7 +221,9 @@ def _work(work: Work, listener: socket, news: Any, speaks: bool) -> None:
     serves = False
     silence = ExitStack()
     if not speaks:
-        silence.enter_context(redirect_stderr(StringIO()))
+        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (closed below)
+        silence.enter_context(nowhere)
+        silence.enter_context(redirect_stderr(nowhere))
 
     def begun() -> None:
         nonlocal serves

@@ -149,8 +149,9 @@ def test_nothing_waits_for_a_thread_that_was_shut_down() -> None:
         executor = Threads(1)
         executor.shutdown()
         batcher: Batcher[int, int] = Batcher(Gate(), executor, 3)
-        with pytest.raises(RuntimeError):
-            await computed(batcher, 1)
+        for item in (1, 2):
+            with pytest.raises(RuntimeError):
+                await asyncio.wait_for(computed(batcher, item), 5)
 
     asyncio.run(main())
 

@@ -189,8 +189,9 @@ def test_on_one_core_the_thread_that_computes_decodes_all_that_waits_before_a_ba
     waiting: list[int] = []
 
     def stand_still() -> None:
-        end = time.monotonic() + 1.5
-        while model.batcher.waiting < 4 and time.monotonic() < end:
+        end = time.monotonic() + 60
+        while model.batcher.waiting < 4 and model.threads._calls.qsize() < 4:
+            assert time.monotonic() < end
             time.sleep(0.01)
         waiting.append(model.batcher.waiting)
 

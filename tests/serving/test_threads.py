@@ -4,6 +4,9 @@ import gc
 import threading
 import time
 from concurrent.futures import CancelledError
+from queue import SimpleQueue
+from typing import Any
+from unittest.mock import patch
 from weakref import ref
 
 import pytest
@@ -50,6 +53,28 @@ def test_what_waits_is_dropped_where_the_threads_shall_end_at_once() -> None:
         waits.result(10)
     threads.shutdown()
     assert not done
+
+
+class Late(SimpleQueue[Any]):
+    """A queue into which each call comes late: somebody ends the threads just before."""
+
+    threads: Threads
+
+    def put(self, item: Any, *arguments: Any) -> None:
+        if item is not None:
+            end = threading.Thread(target=self.threads.shutdown)
+            end.start()
+            end.join(0.1)  # it waits for this call where it must
+        super().put(item, *arguments)
+
+
+def test_a_call_that_was_taken_is_made_also_where_the_threads_are_ending() -> None:
+    late = Late()
+    with patch("resnets.serving.threads.SimpleQueue", lambda: late):
+        late.threads = Threads(2)
+    assert late.threads.submit(divmod, 7, 2).result(5) == (3, 1)
+    with pytest.raises(RuntimeError):
+        late.threads.submit(divmod, 7, 2)
 
 
 def test_threads_end_when_nobody_uses_them_and_keep_nothing_alive() -> None:

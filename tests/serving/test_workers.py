@@ -29,6 +29,7 @@ from tests.serving.conftest import image_bytes
 from tests.serving.test_server import status_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no port can be shared there")
+_LIMIT = 180.0  # seconds until a server is killed, and a test that waits for its lines fails
 EARLIER = Path(__file__).parents[1] / "fixtures" / "before_trust"
 
 
@@ -43,10 +44,13 @@ def two_workers(*options: str) -> Iterator[tuple["subprocess.Popen[str]", Iterat
     with subprocess.Popen(
         [*command, *options], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
+        limit = threading.Timer(_LIMIT, process.kill)  # whose workers end with it, and their lines
+        limit.start()
         try:
             assert process.stderr is not None
             yield process, iter(process.stderr.readline, "")
         finally:
+            limit.cancel()
             process.terminate()
             process.wait(60)
             process.kill()
@@ -54,7 +58,10 @@ def two_workers(*options: str) -> Iterator[tuple["subprocess.Popen[str]", Iterat
 
 def started(lines: Iterator[str]) -> int:
     """The number of the process that is started next."""
-    return next(int(json.loads(line)["pid"]) for line in lines if "worker started" in line)
+    for line in lines:
+        if "worker started" in line:
+            return int(json.loads(line)["pid"])
+    raise AssertionError("no worker is started")
 
 
 def address_after(lines: Iterator[str]) -> tuple[str, list[str]]:
