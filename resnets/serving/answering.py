@@ -20,6 +20,7 @@ from resnets.serving.threads import Threads
 
 _T = TypeVar("_T")
 
+_LARGE = 2_100_000  # pixels, as of a screen; decoding more may take much longer than computing
 _HTTP_STATUS: tuple[tuple[type[ContentError], int], ...] = (  # of one unreadable image
     (TooLarge, 413),
     (OtherFormat, 415),
@@ -60,6 +61,7 @@ class Answering:
         decoders = settings.decoding_threads
         self._on_one_core = decoders == 1
         self._decoders = Threads(decoders, "decode")
+        self._decoders_of_large = Threads(decoders, "decode large")
 
     async def answers(
         self, model: ServedModel, uploads: Sequence[Upload], top: int, features: bool = False
@@ -114,14 +116,25 @@ class Answering:
     def close(self) -> None:
         """Let go of the threads."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders_of_large.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, model: ServedModel, job: _Job) -> None:
-        """Decode an image, and have it computed. In a thread of the pool."""
+    def _decode(self, model: ServedModel, job: _Job, large: bool = False) -> None:
+        """Decode an image, and have it computed. In a thread of the pool.
+
+        A large image goes to threads of its own: the system shares the cores among them and those
+        of the others, which would wait for seconds.
+        """
         if job.result.done():  # nobody waits for it any more
             return
+        limit = self.settings.max_pixels if large else min(_LARGE, self.settings.max_pixels)
         try:
-            preprocessing = model.description.preprocessing
-            frame = _frame(job.upload.content, preprocessing, self.settings.max_pixels)
+            try:
+                frame = _frame(job.upload.content, model.description.preprocessing, limit)
+            except TooLarge:
+                if large:
+                    raise
+                self._decoders_of_large.put(self._decode, model, job, True)
+                return
         except Exception as error:
             job.result.get_loop().call_soon_threadsafe(fail, job.result, error)
             return

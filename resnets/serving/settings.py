@@ -25,6 +25,7 @@ class Settings:
         max_body: bytes of a request's body.
         max_pixels: pixels of an image, width times height.
         decoders: threads that decode images; 1: the one that computes decodes, too.
+            Large images have as many threads of their own.
         grace: seconds to finish what is in flight when the server is asked to stop.
         workers: processes that share the port, each of which has these limits.
         control: whether clients may load and unload models.

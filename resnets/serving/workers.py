@@ -221,8 +221,8 @@ def _work(work: Work, listener: socket, news: Any, speaks: bool) -> None:
     serves = False
     silence = ExitStack()
     if not speaks:
-        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (closed below)
-        silence.enter_context(nowhere)
+        # it stays open, as libraries keep what is standard error while they are imported
+        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         silence.enter_context(redirect_stderr(nowhere))
 
     def begun() -> None:

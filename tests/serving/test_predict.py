@@ -1,7 +1,9 @@
 """POST /predict gives what `resnets.predict` gives, and refuses what it must with a reason."""
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +191,7 @@ def test_on_one_core_the_thread_that_computes_decodes_all_that_waits_before_a_ba
     waiting: list[int] = []
 
     def stand_still() -> None:
-        end = time.monotonic() + 60
-        while model.batcher.waiting < 4 and model.threads._calls.qsize() < 4:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: model.batcher.waiting >= 4 or model.threads._calls.qsize() >= 4)
         waiting.append(model.batcher.waiting)
 
     model.threads.put(stand_still)
@@ -201,3 +200,31 @@ def test_on_one_core_the_thread_that_computes_decodes_all_that_waits_before_a_ba
     assert [each["image"] for each in answers] == [f"{n}.png" for n in range(4)]
     assert waiting == [decoded_meanwhile]
     assert set(model.statistics.batches) == {4}
+
+
+@pytest.mark.parametrize("decoders", [1, 2])
+def test_a_large_image_keeps_no_small_one_waiting(serving: Serving, decoders: int) -> None:
+    client = serving(decoders=decoders)
+    large = image_bytes(1500, compress_level=0)
+    busy = threading.Event()
+    for _ in range(decoders):
+        client.app.state.server.answering._decoders_of_large.put(busy.wait, 60)
+    with ThreadPoolExecutor(3) as clients:
+        try:
+            slow = [clients.submit(client.post, "/predict", content=large) for _ in range(2)]
+            until(lambda: client.app.state.server.answering.places.taken == 2)
+            for seed in range(3):
+                quick = clients.submit(client.post, "/predict", content=image_bytes(seed=seed))
+                assert quick.result(60).status_code == 200
+            assert not any(each.done() for each in slow)
+        finally:
+            busy.set()
+        assert [each.result(60).status_code for each in slow] == [200, 200]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
