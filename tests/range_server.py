@@ -4,6 +4,7 @@ python tests/range_server.py FOLDER [--delay 0.05]    # prints its address; ends
 """
 
 import argparse
+import ssl
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ class RangeServer(ThreadingHTTPServer):
         delay: seconds before each answer.
         asked: path, first byte and byte behind the last of each request.
         times: when each of them came, by a clock.
+        most: answers by each connection, which then is closed without a word; 0: any number.
         heads: the request line and the headers of each request for content.
     """
 
@@ -33,18 +35,39 @@ class RangeServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, folder: Path, faults: Sequence[str] = (), ranges: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        faults: Sequence[str] = (),
+        ranges: bool = True,
+        certificate: Path | None = None,
+    ) -> None:
+        """Listen on the loopback address; with a file of a certificate and its key, by https."""
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+            self.scheme = "https"
         self.folder, self.faults, self.ranges, self.delay = folder, [*faults], ranges, 0.0
         self.asked: list[tuple[str, int, int]] = []
         self.times: list[float] = []
         self.heads: list[str] = []
+        self.most = 0
         self.stopping = threading.Event()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing of connections that a client closes."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
     @property
     def address(self) -> str:
         """Its address, without a slash at the end."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
     def next_fault(self) -> str:
         """The fault of the answer that is to be sent."""
@@ -54,6 +77,7 @@ class RangeServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: RangeServer
     protocol_version = "HTTP/1.1"
+    answers = 0
     wbufsize = -1  # headers and content in one packet
 
     def log_message(self, *_: Any) -> None:
@@ -107,7 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
             body = bytes(255 - byte for byte in body)
         self.start(206 if self.server.ranges else 200, len(body))
         self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
-        self.close_connection |= fault == "cut"
+        self.answers += 1
+        self.close_connection |= fault == "cut" or self.answers == self.server.most
 
     def start(self, status: int, length: int, headers: dict[str, str] | None = None) -> None:
         """Send the status and the headers."""

@@ -56,6 +56,8 @@ class Connections:
 
     async def close(self) -> None:
         """End all work, and close all connections."""
+        for reader in self.states.values():
+            reader.close()
         work = asyncio.all_tasks() - {asyncio.current_task()}
         for task in work:
             task.cancel()
@@ -91,11 +93,11 @@ def _open(scheme: str, loop: asyncio.AbstractEventLoop, public: bool) -> Any:
     http = require("fsspec.implementations.http", "remote")
     headers = {"Accept-Encoding": "identity"}  # ranges of the file, never of a packed form
     timeout = require("aiohttp", "remote").ClientTimeout(total=None, sock_connect=_TO_CONNECT)
-    client = {"trust_env": _has_web_settings(), "timeout": timeout}
+    client = {"trust_env": has_web_settings(), "timeout": timeout}
     return http.HTTPFileSystem(client_kwargs=client, headers=headers, **own)
 
 
-def _has_web_settings() -> bool:
+def has_web_settings() -> bool:
     """Whether this system has proxies or a .netrc file.
 
     aiohttp looks for both before each request, in two other threads, which takes longer than the

@@ -207,6 +207,13 @@ def _of_connection(error: BaseException) -> Failure:
     kind = type(error).__name__
     if "Credential" in kind or "RefreshError" in kind or isinstance(error, PermissionError):
         return Failure("access denied", again=False, denied=True)
+    problem = getattr(getattr(error, "certificate_error", None), "verify_message", None)
+    if problem:
+        return Failure(
+            f"its certificate is not trusted ({problem}); give the file of who signed it by "
+            "SSL_CERT_FILE",
+            again=False,
+        )
     if "Certificate" in kind or "SSL" in kind:
         return Failure(f"no secure connection ({kind})", again=False)
     if "Payload" in kind or "Disconnected" in kind or "IncompleteRead" in kind:

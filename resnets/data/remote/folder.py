@@ -1,6 +1,7 @@
 """A folder in a remote place: ranges of its files, read ahead and cached, and whole files."""
 
 import contextlib
+import functools
 import io
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from resnets.data.digests import content_digest
 from resnets.data.remote.cache import Cache
 from resnets.data.remote.connections import connections
+from resnets.data.remote.direct import DirectReader
 from resnets.data.remote.failures import AT_FIRST, ONCE_OPEN, Patience, WrongBytesError
 from resnets.data.remote.fetching import (
     NoSuchFileError,
@@ -58,27 +60,32 @@ class RemoteFolder:
         cache = self._cache
         if (data := cache.get(place)) is not None:
             return data
-        data = self._reader.taken(place) or _wait(self._reader.take(place))
-        for _ in range(_WRONG_BYTES - 1):
+        reader = self._reader
+        data = reader.taken(place)
+        if data is None:
+            data = _wait(reader.take(place))
+            if reader.direct is not None:
+                reader.direct.allow()
+        for attempts in range(1, _WRONG_BYTES + 1):
             if _right(place, data):
-                break
-            data = _wait(self._reader.fetch(place))
-        if not _right(place, data):
-            raise WrongBytesError(
-                f"{joined(self.address, place.file)}, bytes {place.offset:,} to "
-                f"{place.stop - 1:,}: other bytes than the digest in the index says, "
-                f"{_WRONG_BYTES} times (was the file replaced?)"
-            )
-        cache.put(place, data)
-        return data
+                cache.put(place, data)
+                return data
+            if attempts < _WRONG_BYTES:
+                data = _wait(reader.fetch(place))
+        raise WrongBytesError(
+            f"{joined(self.address, place.file)}, bytes {place.offset:,} to {place.stop - 1:,}: "
+            f"other bytes than the digest in the index says, {_WRONG_BYTES} times (was the file "
+            "replaced?)"
+        )
 
     def expect(self, places: Sequence[Place]) -> None:
         """Begin to fetch places that will be read soon, in this order, unless they are cached."""
-        missing = [place for place in places if not self._cache.has(place)]
-        reader = self._reader
-        reader.own.loop.call_soon_threadsafe(reader.expect, missing)
+        cache = self._cache
+        missing = [place for place in places if not cache.has(place)]
+        if missing:
+            self._reader.announce(missing)
 
-    @property
+    @functools.cached_property
     def _cache(self) -> Cache:
         """The cache on the local disk."""
         return Cache(cache_folder() / "remote", self.cache_bytes)
@@ -89,7 +96,8 @@ class RemoteFolder:
         own = connections()
         reader: ReadAhead | None = own.states.get(self)
         if reader is None:
-            new = ReadAhead(own, self.address, self.patience)
+            direct = DirectReader.of(self.address, self.patience.seconds)
+            new = ReadAhead(own, self.address, self.patience, direct=direct)
             reader = own.states.setdefault(self, new)
         return reader
 

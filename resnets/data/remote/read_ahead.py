@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from resnets.data.remote.connections import Connections
+from resnets.data.remote.direct import DirectReader
 from resnets.data.remote.failures import Patience
 from resnets.data.remote.fetching import fetch, joined
 from resnets.data.remote.ranges import Place, Request, planned
@@ -51,6 +52,7 @@ class ReadAhead:
         expected: the request that fetches each place.
         queue: requests that were not started yet.
         held: bytes of the requests that were started and are not read yet.
+        direct: reads single places that are small; None where there is no such way.
     """
 
     own: Connections
@@ -60,6 +62,20 @@ class ReadAhead:
     expected: dict[Place, _Order] = field(default_factory=dict)
     queue: deque[_Order] = field(default_factory=deque)
     held: int = 0
+    direct: DirectReader | None = None
+
+    def announce(self, places: Sequence[Place]) -> None:
+        """Say that places will be read in this order. For any thread."""
+        if self.direct is not None:
+            alone = {
+                request.places[0]
+                for request in planned(places, _LARGEST, _GAP)
+                if len(request.places) == 1 and request.places[0] not in self.expected
+            }
+            others = {*self.direct.expect([place for place in places if place in alone])}
+            places = [place for place in places if place in others or place not in alone]
+        if places:
+            self.own.loop.call_soon_threadsafe(self.expect, places)
 
     def expect(self, places: Sequence[Place]) -> None:
         """Plan requests for places that will be read in this order, and start some."""
@@ -92,12 +108,19 @@ class ReadAhead:
         finally:
             self.dismiss(place)
 
+    def close(self) -> None:
+        """Close what is not the event loop's."""
+        if self.direct is not None:
+            self.direct.close()
+
     def taken(self, place: Place) -> bytes | None:
         """The bytes of a place if they are here already; else None. For any thread.
 
         It spares the loop and the thread that reads a hand-over each, which together take about as
         long as a request (see docs/decisions.md).
         """
+        if self.direct is not None and (data := self.direct.take(place)) is not None:
+            return data
         order = self.expected.get(place)
         task = order.task if order is not None else None
         if task is None or not task.done() or task.cancelled() or task.exception() is not None:

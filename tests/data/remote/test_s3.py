@@ -1,9 +1,14 @@
 """An S3-compatible server: ranges, whole files, and credentials from the environment only."""
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -13,7 +18,14 @@ from resnets.data.remote import RemoteFolder
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import RemoteError
 from resnets.errors import MissingExtra
-from tests.data.remote.conftest import CONTENT, QUICK, check_files_and_ranges, check_shards, place
+from tests.data.remote.conftest import (
+    CONTENT,
+    QUICK,
+    bytes_at,
+    check_files_and_ranges,
+    check_shards,
+    place,
+)
 
 SECRET = "neverToBePrinted"
 
@@ -74,3 +86,83 @@ def test_google_storage_says_what_to_install() -> None:
     except ImportError:
         with pytest.raises(MissingExtra, match="pip install gcsfs"):
             RemoteFolder("gs://bucket").size("a")
+
+
+class _FaultyProxy(ThreadingHTTPServer):
+    """Stands before an S3 server; the next requests for an object are answered with a fault.
+
+    Attributes:
+        behind: host and port of the server.
+        faults: the next first; "" for a right answer.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(("127.0.0.1", 0), _ThroughProxy)
+        self.behind, self.faults = urlsplit(endpoint).netloc, list[str]()
+
+
+class _ThroughProxy(BaseHTTPRequestHandler):
+    server: _FaultyProxy
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+    def do_GET(self) -> None:
+        there = HTTPConnection(self.server.behind)
+        there.request("GET", self.path, headers=dict(self.headers))
+        answer = there.getresponse()
+        body, headers = answer.read(), dict(answer.getheaders())
+        fault = self.server.faults.pop(0) if self.server.faults else ""
+        if fault == "SlowDown":
+            body = b"<Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
+            headers = {"Content-Type": "application/xml"}
+        elif fault == "short":
+            body = body[:-1]
+        elif fault == "wrong":
+            body = bytes(255 - byte for byte in body)
+        self.send_response_only(503 if fault == "SlowDown" else answer.status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+        self.close_connection |= fault == "cut"
+
+
+@pytest.fixture
+def proxy(
+    endpoint: str, bucket: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[_FaultyProxy]:
+    bucket.write_bytes("a.tar", CONTENT)
+    _disconnect()
+    with _FaultyProxy(endpoint) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("fault", ["SlowDown", "cut", "short", "wrong"])
+def test_what_an_s3_server_does_wrong_is_asked_for_again(
+    bucket: RemoteFolder, proxy: _FaultyProxy, fault: str
+) -> None:
+    places = [place(start, 900) for start in (5, 100_000, 200_000)]
+    proxy.faults = [fault, fault]
+    bucket.expect(places)
+    assert [bucket.read(each) for each in places] == [bytes_at(each) for each in places]
+    assert not proxy.faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("SlowDown", "status 503.*SlowDown"), ("cut", "cut"), ("short", "899 bytes instead of 900")],
+)
+def test_an_s3_server_that_stays_wrong_is_told_with_the_reason(
+    bucket: RemoteFolder, proxy: _FaultyProxy, fault: str, reason: str
+) -> None:
+    proxy.faults = [fault] * 9
+    with pytest.raises(RemoteError, match=f"a.tar, bytes 5 to 904: .*{reason}.*3 attempts"):
+        bucket.read(place(5, 900))
+    assert len(proxy.faults) == 6
