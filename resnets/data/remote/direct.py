@@ -101,8 +101,8 @@ def _checked(head: bytes, length: int) -> bool:
     if not head.startswith(b"HTTP/1.1 ") or status != b"206":
         raise _UnusualAnswerError(int(status) if status.isdigit() else 0)
     head = head.lower()
-    told = _LENGTH.search(head)
-    if told is None or int(told[1]) != length or _OTHERWISE.search(head):
+    stated = _LENGTH.search(head)
+    if stated is None or int(stated[1]) != length or _OTHERWISE.search(head):
         raise _UnusualAnswerError(206)
     return _LAST.search(head) is not None
 
