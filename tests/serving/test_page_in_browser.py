@@ -1,16 +1,20 @@
 """The page in Debian's Chromium: whoever uses it by mouse, keyboard or screen reader is served."""
 
 import csv
+import io
 import json
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image, ImageEnhance
 
+import resnets
 from tests.serving.conftest import image_bytes
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ new PerformanceObserver((list) => {
 WIDTHS = (320, 768, 1024, 1440)
 WAIT = 20_000  # milliseconds, on the slowest machine
 ENGINES: Mapping[str, Any] = {".safetensors": "torch", ".onnx": "onnxruntime"}
+PACKAGED = Path(resnets.__file__).with_name("shipped") / "resnet20_cifar10.safetensors"
 EXPORTED = Path(__file__).parents[1] / "fixtures" / "before_trust" / "digits.onnx"
 
 pytestmark = pytest.mark.slow
@@ -94,6 +99,15 @@ def browser() -> "Iterator[Browser]":
 def server(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     live = LiveServer(tmp_path_factory.mktemp("collected"), tiny=model_file)
+    yield live
+    live.stop()
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server of a network that was trained, calibrated and evaluated."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    live = LiveServer(tmp_path_factory.mktemp("collected"), cifar10=PACKAGED)
     yield live
     live.stop()
 
@@ -274,6 +288,11 @@ def test_the_keyboard_is_enough(visit: Open, server: LiveServer) -> None:
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Home")
     assert page.locator("[aria-current=true]").inner_text().endswith("0.png")
+    page.keyboard.press("End")
+    assert page.locator("[aria-current=true]").inner_text().endswith("2.png")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("[aria-current=true]").inner_text().endswith("1.png")
+    page.keyboard.press("ArrowLeft")
     page.set_viewport_size({"width": 360, "height": 740})  # two images in a row
     page.keyboard.press("ArrowDown")
     assert page.locator("[aria-current=true]").inner_text().endswith("2.png")
@@ -305,6 +324,33 @@ def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer
     page.click("#detail .wrong button")
     page.wait_for_selector("#detail .wrong p:text('Stored as a new class')")
     assert len(list(folder.glob("a new class/*.png"))) == 1
+
+
+def test_every_key_of_the_labelling_does_what_the_page_says(
+    visit: Open, untrained: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = tuple(f"class {number}" for number in range(12))
+    live = LiveServer(tmp_path / "collected", tiny=untrained(names))
+    try:
+        page = visit(live.url)
+        page.set_input_files("#choose", images(4))
+        wait_for_answers(page, 4)
+        page.click("#tab-labels")
+        page.wait_for_selector("#labels .hint:text('1 of 4')")
+        for key, place in (("ArrowRight", 2), ("ArrowRight", 3), ("ArrowLeft", 2)):
+            page.keyboard.press(key)
+            page.wait_for_selector(f"#labels .hint:text('{place} of 4')")
+        guess = page.locator("#labels .guess span").inner_text()
+        assert page.inner_text("#labels .guess-line").startswith(f"Predicted: {guess}, ")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"#labels .note:text('Stored as {guess}.')")
+        page.keyboard.press("b")  # after the ten digits and a
+        page.wait_for_selector("#labels .note:text('Stored as class 11.')")
+        stored = {file.parent.name for file in (tmp_path / "collected").glob("*/*.png")}
+        assert stored == {guess, "class 11"}
+        assert page.inner_text("#announcer") == "Stored as class 11."
+    finally:
+        live.stop()
 
 
 def test_the_frame_shows_and_takes_images_before_the_model_is_known(
@@ -351,6 +397,84 @@ def test_nothing_is_drawn_for_an_image_that_cannot_be_read(visit: Open) -> None:
     wait_for_answers(page, 1)
     page.wait_for_selector("#detail .unreadable")
     assert page.locator("#detail .bars").count() + page.locator("#detail .wrong").count() == 0
+
+
+@pytest.mark.parametrize("width", [320, 768, 1280])
+def test_each_status_is_shown_as_what_it_is_and_nothing_moves(
+    visit: Open, packaged: LiveServer, width: int
+) -> None:
+    from resnets.serving.example_images import example_images
+
+    clock = Image.open(io.BytesIO(example_images()["clock.png"])).convert("RGB")
+    pictures = {}
+    for contrast in (100, 70, 35):
+        file = io.BytesIO()
+        ImageEnhance.Contrast(clock).enhance(contrast / 100).save(file, "PNG")
+        pictures[f"{contrast}.png"] = file.getvalue()
+    expected = {name: asked(f"{packaged.url}predict", data) for name, data in pictures.items()}
+    statuses = [answer["predictions"][0]["status"] for answer in expected.values()]
+    assert statuses == ["ok", "unsure", "unfamiliar"]
+    page = visit(packaged.url, viewport={"width": width, "height": 900})
+    page.set_input_files(
+        "#choose",
+        [
+            {"name": name, "mimeType": "image/png", "buffer": data}
+            for name, data in pictures.items()
+        ],
+    )
+    wait_for_answers(page, len(pictures))
+    assert sum(page.evaluate("window.shifts")) < 0.01
+    (facts,) = asked(f"{packaged.url}model")["models"]
+    for name, answer in expected.items():
+        (prediction,) = answer["predictions"]
+        tile = page.locator("#gallery .tile", has_text=name)
+        tile.click()
+        for place in (tile, page.locator("#detail .says")):
+            assert place.locator(".status").inner_text() == prediction["status"]
+        if prediction["status"] in ("ok", "unsure"):
+            means = page.locator("#detail .says p").inner_text()
+            assert f"{100 * facts['threshold']:.1f}\u00a0%" in means
+        bars = page.locator("#detail .bars li")
+        for place, share in zip(bars.all(), prediction["top"], strict=True):
+            width_of_bar = place.locator("i").evaluate("node => parseFloat(node.style.width)")
+            assert width_of_bar == pytest.approx(100 * share["probability"], abs=0.01)
+        mark = bars.first.locator("b").evaluate("node => node.style.left")
+        assert f"{100 * facts['threshold']:g}%" in mark
+
+
+def asked(url: str, body: bytes | None = None) -> Any:
+    """The JSON that a server answers."""
+    with urllib.request.urlopen(url, body, timeout=60) as response:
+        return json.load(response)
+
+
+def test_the_model_tab_tells_what_is_known_and_how_it_does_now(visit: Open, tmp_path: Path) -> None:
+    live = LiveServer(tmp_path / "collected", cifar10=PACKAGED)
+    try:
+        page = visit(live.url)
+        page.click("#tab-model")
+        page.wait_for_selector("#drift:text('first image')")
+        (facts,) = asked(f"{live.url}model")["models"]
+        text = page.inner_text("#model").replace("\xa0", " ")
+        for part in ("calibration", "trained_on", "licences"):
+            assert facts[part]
+            assert all(sentence in text for sentence in facts[part])
+        assert facts["unfamiliar"] in text
+        assert facts["digest"] in text
+        assert all(each["name"] in text for each in facts["classes"])
+        for row in facts["accuracy"]:
+            low, high = row["interval"]
+            assert f"{100 * row['value']:.2f} %" in text
+            assert f"{row['count']:,} of {row['total']:,} right" in text
+            assert f"interval {100 * low:.2f} to {100 * high:.2f}" in text
+        asked(f"{live.url}predict", image_bytes(40))
+        page.wait_for_selector("#latency p:text('1') + p:text('request')")  # by itself
+        (now,) = asked(f"{live.url}model")["models"]
+        assert page.inner_text("#drift").replace("\xa0", " ") == now["drift"]["text"]
+        seconds = now["latency"]["p50"]
+        assert page.inner_text("#latency .figure").endswith(" s" if seconds >= 1 else " ms")
+    finally:
+        live.stop()
 
 
 def test_a_busy_server_is_asked_again(visit: Open) -> None:
@@ -413,6 +537,8 @@ def test_images_wait_while_the_server_is_gone(visit: Open, server: LiveServer) -
 def test_axe_finds_nothing_and_nothing_moves_or_overflows(visit: Open, scheme: str) -> None:
     page = visit(color_scheme=scheme, viewport={"width": 320, "height": 640})
     refuse_faults(page)
+    shades = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")
+    assert all((int(shade) < 128) == (scheme == "dark") for shade in shades)
     page.set_input_files("#choose", images(3))
     wait_for_answers(page, 3)
     for tab in ("images", "labels", "model"):

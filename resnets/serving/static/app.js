@@ -1,7 +1,7 @@
 // The page: tabs, the choice of the model, and how images come in.
 
 import { filesOf } from "./dropped.js";
-import { announce, byId, element, possible, statusBadge, STATUSES } from "./elements.js";
+import { announce, byId, element, meaning, possible, statusBadge } from "./elements.js";
 import { addImages, onAnotherFile, setModel } from "./gallery.js";
 import { openLabelling, showLabelling } from "./labelling.js";
 import { showModel } from "./model.js";
@@ -165,7 +165,7 @@ function offerExamples(names) {
 
 function explainStatuses(model) {
   byId("legend").replaceChildren(
-    ...possible(model).map((name) => element("li", {}, statusBadge(name), element("p", {}, STATUSES[name].means))),
+    ...possible(model).map((name) => element("li", {}, statusBadge(name), element("p", {}, meaning(name, model)))),
   );
 }
 

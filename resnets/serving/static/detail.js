@@ -1,6 +1,6 @@
 // The selected image: large, with where the network looked, the top five, and the status.
 
-import { bar, byId, element, percent, statusBadge, STATUSES } from "./elements.js";
+import { bar, byId, element, meaning, percent, statusBadge } from "./elements.js";
 import { collect } from "./labelling.js";
 
 const ROWS = 5; // places kept for classes, so that nothing moves when they come
@@ -105,15 +105,15 @@ function slider(item) {
   return element(
     "div",
     { class: "opacity" },
-    element("label", { htmlFor: "opacity" }, "Grad-CAM"),
+    element("label", { htmlFor: "opacity" }, "Where it looked (Grad-CAM)"),
     input,
     shownOpacity,
   );
 }
 
-function status({ answer }) {
+function status({ answer, answeredBy }) {
   if (!answer) return element("div", { class: "says" }, statusBadge("waiting"));
-  const means = answer.error ?? STATUSES[answer.status]?.means ?? "";
+  const means = answer.error ?? meaning(answer.status, answeredBy);
   return element("div", { class: "says" }, statusBadge(answer.status), element("p", {}, means));
 }
 

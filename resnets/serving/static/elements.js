@@ -16,33 +16,40 @@ export function element(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** The statuses of an image: what they mean, and the shape that shows each of them. */
+/** The statuses of an image: what they mean, see `meaning`, and the shape that shows each of them. */
 export const STATUSES = {
   ok: {
-    means: "The probability reaches the threshold, which was fitted for a target error rate.",
+    means: (threshold) => `The probability reaches the threshold${threshold}, which was fitted for a target error rate.`,
     shape: [["circle", { cx: 8, cy: 8, r: 7.5 }], ["path", { class: "sign", d: "m4.6 8.3 2.3 2.3 4.5-4.8" }]],
   },
   unsure: {
-    means: "The probability is below the threshold: somebody should look at the image.",
+    means: (threshold) => `The probability is below the threshold${threshold}: somebody should look at the image.`,
     shape: [["path", { d: "M8 .8 15.8 15H.2Z" }], ["path", { class: "sign", d: "M8 6v4M8 12.6v.1" }]],
   },
   unfamiliar: {
-    means: "The image is unlike those that the network was trained on: the class may mean nothing.",
+    means: () => "The image is unlike those that the network was trained on: the class may mean nothing.",
     shape: [["path", { d: "M4.6 .8h6.8L15.2 8l-3.8 7.2H4.6L.8 8Z" }], ["path", { class: "sign", d: "M6.2 6.4a1.9 1.9 0 1 1 2.6 1.7c-.6.3-.8.6-.8 1.2M8 11.6v.1" }]],
   },
   "not calibrated": {
-    means: "The model file has no threshold, so nothing is promised.",
+    means: () => "The model file has no threshold, so nothing is promised.",
     shape: [["circle", { class: "hollow", cx: 8, cy: 8, r: 6.5 }]],
   },
   unreadable: {
-    means: "The file is no image that can be read.",
+    means: () => "The file is no image that can be read.",
     shape: [["rect", { width: 16, height: 16, rx: 3 }], ["path", { class: "sign", d: "m5 5 6 6m0-6-6 6" }]],
   },
   unanswered: {
-    means: "The server did not answer this image.",
+    means: () => "The server did not answer this image.",
     shape: [["rect", { width: 16, height: 16, rx: 3 }], ["path", { class: "sign", d: "M4.5 8h7" }]],
   },
 };
+
+/** What a status means of images that a model has answered. */
+export function meaning(status, model) {
+  const threshold = model?.threshold ?? null;
+  const words = threshold === null ? "" : ` of ${percent(threshold).replace(" ", "\u00a0")}`;
+  return STATUSES[status]?.means(words) ?? "";
+}
 
 /** The statuses that a model can give an image, or that it has before a model sees it. */
 export function possible(model) {
