@@ -3,6 +3,8 @@
 import time
 from dataclasses import replace
 
+import torch
+
 from resnets.errors import UsageError
 from resnets.evaluation.fit_familiarity import most_for_familiarity
 from resnets.format import duration, milliseconds, parse_duration, plural
@@ -47,6 +49,7 @@ def _planned(
     setup: Setup, limit: float, notify: Notify, may_choose_size: bool, began: float
 ) -> tuple[Setup, budget.Budget]:
     """A recipe whose length fits the time limit, by the speed of its first steps."""
+    _import_compiler()
     prepared = budget.preparing(limit, time.monotonic() - began)
     setup, speed, per_epoch, spent = _speed_at_sizes(
         setup, limit, prepared, notify, may_choose_size
@@ -73,6 +76,14 @@ def _planned(
     in_folds = bool(job.folds)  # the outer run waits for them
     rest = 0.0 if in_folds else budget.preparing(limit, limit) - prepared
     return setup, budget.Budget(limit, speed, spent=spent, preparing=rest)
+
+
+def _import_compiler() -> None:
+    """Have torch import its compiler, as it does with the first optimizer of a process.
+
+    That takes seconds, once. They are not the speed of this run, and are not to be measured as it.
+    """
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
 
 
 def _speed_at_sizes(

@@ -1,5 +1,7 @@
 import copy
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -382,6 +384,40 @@ def test_most_of_a_budget_of_20_seconds_goes_into_training() -> None:
     resnets.train("digits", budget="20s", callbacks=[note], **options)
     assert sum(seconds) >= 10
     assert time.monotonic() - began <= 25
+
+
+SLOW_IMPORT = """
+import sys, time, types
+clock, late = time.monotonic, 0.0
+time.monotonic = lambda: clock() + late
+class Slow:  # the import of torch's compiler takes two minutes more by the clock
+    def find_spec(self, name, *_):
+        global late
+        late += 120 * (name == "torch._dynamo")
+sys.meta_path.insert(0, Slow())
+import resnets
+assert "torch._dynamo" not in sys.modules
+def stop(record):
+    if isinstance(record, resnets.Step):
+        raise resnets.StopTraining("it trains")
+    if isinstance(record, resnets.Notice):
+        print(record.text)
+run = resnets.train("digits", network="resnet14", image_size=8, budget="60s", output=False,
+                    report=False, progress=False, callbacks=[stop])
+assert late, "torch no longer imports it: this test has no object"
+print(run.stopped)
+"""
+
+
+@pytest.mark.slow
+def test_what_torch_imports_with_the_first_optimizer_is_not_the_speed_of_the_run() -> None:
+    """A busy machine: importing the compiler takes twice as long as the run may."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_IMPORT], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("it trains\n")
+    assert "time for" in done.stdout
 
 
 def test_a_long_run_of_short_epochs_validates_seldom() -> None:
