@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from resnets.deployment.bench import Bench, Row
     from resnets.deployment.bench.processes import Note
 
+_EXPORTING = 0.5  # of the time, that exports may take: the files are worth nothing unmeasured
+
 _Runtime = Literal["eager", "compiled", EngineChoice]
 
 
@@ -70,8 +72,9 @@ def bench(
         threads: one or more numbers of threads; by default 1 and all cores.
         rounds: how many times each engine is measured.
         seconds: duration of each measurement.
-        limit: time for all of it, such as 5m or 2h: the largest batches, and then rounds, for which
-            there is no time are left out. The smallest batches are measured once in any case.
+        limit: time for all of it, such as 5m or 2h: engines whose export or start, the largest
+            batches and then rounds for which there is no time are left out. The smallest batches
+            are measured once in any case, with the first engine at least.
         against: another project's network of the same name, eager and compiled.
         training: measure steps of training instead, in one process; MODEL is the name of a network
             such as resnet50, and the images are random. `resnets plan --rate` takes the result.
@@ -91,7 +94,14 @@ def bench(
         check_ending(plot, [file for model in models for file in files_of(model)])
     with tempfile.TemporaryDirectory() as folder, _progress() as note:
         note("preparing the files of each engine")
-        measured, multiply_adds = candidates(models, engines, threads, against, Path(folder))
+        measured, multiply_adds = candidates(
+            models,
+            engines,
+            threads,
+            against,
+            Path(folder),
+            limit=_EXPORTING * (end - time.monotonic()),
+        )
         measurements = figures.bench(
             measured,
             multiply_adds,

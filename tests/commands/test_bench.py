@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from resnets.deployment.bench import candidates
+from resnets.deployment.bench.exporting import Exports
+from resnets.errors import ContentError
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build
@@ -83,6 +85,28 @@ def test_what_the_limit_leaves_out_is_told(model: Path) -> None:
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("eager"))
     assert line.split()[1:3] == ["1", "1"]
     assert "batches of 4" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_export_that_does_not_fit_into_the_limit_is_told(model: Path) -> None:
+    """Half of the time is less than Python needs to start the export; what it wrote is gone."""
+    pytest.importorskip("onnxruntime")
+    words = ("--engines", "eager", "onnxruntime", "--batch-sizes", "1", "--limit", "0.2s")
+    done = bench(model, *words, *SHORT, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [row["name"] for row in result["rows"]] == ["eager"]
+    (why,) = result["failed"].values()
+    assert "export to onnx" in why
+    assert "--limit" in why
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_exported_is_told_as_by_export(model: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(ContentError, match="damaged"):
+        Exports(tmp_path, limit=600).exported(damaged, "onnx")
 
 
 @pytest.mark.parametrize(

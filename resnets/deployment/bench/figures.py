@@ -116,7 +116,8 @@ def bench(
     shape = candidates[0].shape
     threads = sorted({candidate.threads for candidate in candidates})
     peak_candidates = [Candidate("peak", PEAK, "", number, shape) for number in threads]
-    all_candidates = [*candidates, *peak_candidates]
+    # the peak is measured first: a start for which there is no time would not leave any for it
+    all_candidates = [*peak_candidates, *candidates]
     sizes = sorted(set(batch_sizes))
     records, failed = measure_in_turns(
         all_candidates, sizes, rounds, seconds, limit=limit, note=note

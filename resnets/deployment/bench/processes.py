@@ -12,14 +12,15 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from resnets.deployment.bench.runtimes import PEAK, Candidate, turn_seconds
-from resnets.format import plural
+from resnets.format import duration, plural
 from resnets.json_text import to_json
 
 Note = Callable[[str], object]  # takes what is done next, for whoever waits
@@ -32,6 +33,10 @@ _EXIT_TIMEOUT = 10.0  # seconds that a killed process has to end
 
 class _Failure(RuntimeError):  # noqa: N818  (what failed is a candidate, not this program)
     """A candidate cannot run; the message is its error."""
+
+
+class _Late(_Failure):
+    """A candidate was not ready in time."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,21 @@ class _Process:
     Attributes:
         candidate: what runs in it.
         cold_start: seconds from the start of its process to its first prediction.
+        call: seconds of the second one, of one image.
     """
 
-    def __init__(self, candidate: Candidate, program: Sequence[str] = _PROGRAM) -> None:
-        """Start it and wait for its first prediction; afterwards it is stopped.
+    def __init__(
+        self, candidate: Candidate, program: Sequence[str] = _PROGRAM, limit: float = math.inf
+    ) -> None:
+        """Start it and wait for its first predictions; afterwards it is stopped.
+
+        Args:
+            candidate: what runs in it.
+            program: arguments of Python.
+            limit: seconds that it may take.
 
         Raises:
+            _Late: it took longer.
             _Failure: it cannot run.
         """
         self.candidate = candidate
@@ -75,11 +89,13 @@ class _Process:
             process_group=0 if _CAN_STOP else None,
         )
         try:
-            self.request(asdict(candidate))
+            with self._ended_after(limit):
+                self.request(asdict(candidate))
+                self.cold_start = time.perf_counter() - start
+                self.call = float(self.response()["call"])
         except BaseException:
             self.end()
             raise
-        self.cold_start = time.perf_counter() - start
         self.pause()
 
     def __enter__(self) -> Self:
@@ -101,21 +117,43 @@ class _Process:
 
     def request(self, message: Mapping[str, Any]) -> Any:
         """The response to a message, both one line of JSON."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write(to_json(message) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the response tells that it has ended
+            self.process.stdin.write(to_json(message) + "\n")
+            self.process.stdin.flush()
+        return self.response()
+
+    def response(self) -> Any:
+        """The next response."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
         if not line:
             raise _Failure(f"its process ended with exit code {self.process.wait()}")
         response = json.loads(line)
         if "error" in response:
             raise _Failure(response["error"])
         return response
+
+    @contextlib.contextmanager
+    def _ended_after(self, seconds: float) -> Iterator[None]:
+        """Kill the process where the context takes longer, which then raises `_Late`."""
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            self.process.kill()
+
+        timer = threading.Timer(min(max(seconds, 0), threading.TIMEOUT_MAX), end)
+        timer.start()
+        try:
+            yield
+        except _Failure:
+            if not is_late.is_set():
+                raise
+        finally:
+            timer.cancel()
+        if is_late.is_set():
+            raise _Late
 
     def pause(self) -> None:
         """Stop the process, so that others have the cores."""
@@ -163,17 +201,34 @@ class _Rounds:
         self.running: list[_Process] = []
         self.records: dict[Candidate, Record] = {}
         self.failed: dict[Candidate, str] = {}
+        self.starts: dict[Candidate, float] = {}  # seconds, by candidate with no threads
 
     def start(self, candidate: Candidate, program: Sequence[str], stack: ExitStack) -> None:
-        """Start the process of a candidate, which ends with the stack."""
+        """Start the process of a candidate, which ends with the stack, if there is time for it.
+
+        The first one, and the one that measures the machine, are started in any case.
+        """
+        in_any_case = candidate.runtime == PEAK or all(one.runtime == PEAK for one in self.starts)
+        left = math.inf if in_any_case else self.deadline - time.monotonic() - self._first_round()
+        usual = self.starts.get(replace(candidate, threads=0), 0.0)  # with other threads
+        if candidate.unavailable or left <= usual:
+            self.failed[candidate] = candidate.unavailable or _no_time(left, usual)
+            return
         self.note(f"starting {_in_words(candidate)}")
         try:
-            process = stack.enter_context(_Process(candidate, program))
+            process = stack.enter_context(_Process(candidate, program, left))
+        except _Late:
+            self.failed[candidate] = _no_time(left, left)
         except _Failure as failure:
             self.failed[candidate] = str(failure)
         else:
             self.running.append(process)
             self.records[candidate] = Record(process.cold_start, {})
+            self.starts[replace(candidate, threads=0)] = process.cold_start
+
+    def _first_round(self) -> float:
+        """Seconds that the first turns of the running candidates will take."""
+        return sum(turn_seconds(process.call, self.seconds) for process in self.running)
 
     def first(self, batch_sizes: Sequence[int]) -> list[int]:
         """Make the first round; the batch sizes that it had time for, at least the smallest."""
@@ -224,6 +279,14 @@ class _Rounds:
         return expected
 
 
+def _no_time(left: float, needed: float) -> str:
+    """Why a candidate was not started, or not to its end. Both in seconds."""
+    if left <= 0:
+        return "no time was left to start it (--limit)"
+    with_others = f"; with other threads it took {duration(needed)}" if needed > left else ""
+    return f"its start takes longer than the {duration(left)} that were left (--limit){with_others}"
+
+
 def _in_words(candidate: Candidate) -> str:
     """A candidate for progress: its name and threads."""
     return f"{candidate.name}, {plural(candidate.threads, 'thread')}"
@@ -247,9 +310,10 @@ def measure_in_turns(
         rounds: at least 1.
         seconds: per turn.
         program: arguments of Python in each process: the runtimes of this package, or more.
-        limit: seconds after which no more is begun: batch sizes that would not be done by then
-            in the first round are left out, the largest first, and then rounds. One round of the
-            smallest is made in any case.
+        limit: seconds after which no more is begun: candidates that would not have started by
+            then are left out, then batch sizes that would not be done in the first round, the
+            largest first, and then rounds. One round of the smallest is made in any case with what
+            has started, the first candidate at least.
         note: takes what is done next, a few words.
 
     Returns:

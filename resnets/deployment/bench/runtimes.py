@@ -2,11 +2,13 @@
 
 `python -m resnets.deployment.bench.runtimes` is the process of one candidate. It reads requests
 from standard input, one line of JSON each: first the `Candidate`, then batch sizes with the seconds
-to run each. It writes one line of JSON in response to each. `processes` is the other side.
+to run each. It writes one line of JSON in response to each; to the first one two, after the first
+call and with the seconds of another. `processes` is the other side.
 """
 
 import importlib
 import json
+import math
 import os
 import sys
 import time
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets import model_file, model_path
+from resnets.deployment.bench.exporting import Exports
 from resnets.deployment.engines.accelerators import runtime_of
 from resnets.deployment.engines.opening import RUNS, EngineName, open_engine
 from resnets.deployment.engines.selection import installed
@@ -53,6 +56,7 @@ class Candidate:
         threads: number of threads that compute.
         shape: (H, W, C) of the images.
         network: the name of the network in another project, where that project's network runs.
+        unavailable: why it cannot be measured; empty if it can.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Candidate:
     threads: int
     shape: tuple[int, int, int]
     network: str = ""
+    unavailable: str = ""
 
 
 def _eager(candidate: Candidate) -> Callable[[Images], Call]:
@@ -303,6 +308,10 @@ def _serve(requests: IO[str], responses: IO[str]) -> None:
         if hasattr(output, "shape"):  # the output of the bare runtimes is a list
             finite(np.asarray(output))
         respond({})
+        again = prepare(_random_images(1, candidate.shape))
+        start = time.perf_counter()
+        again()
+        respond({"call": time.perf_counter() - start})
         calls: dict[int, Call] = {}
         for line in requests:
             request = json.loads(line)
@@ -327,7 +336,6 @@ def main() -> None:
 
 _PLAIN = ("eager", "compiled", "torch")  # run a model file as it is
 _FORMATS: dict[str, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
-_CHECKED_ON = 4  # images on which an export for this benchmark is checked
 
 
 def candidates(
@@ -336,6 +344,7 @@ def candidates(
     threads: Sequence[int],
     against: str | None,
     folder: Path,
+    limit: float = math.inf,
 ) -> tuple[list[Candidate], int]:
     """The candidates, and the multiply-adds of one image.
 
@@ -345,6 +354,8 @@ def candidates(
         threads: numbers of threads; empty: 1 and all cores.
         against: "torchvision" or "timm", whose network of the same name is measured, too.
         folder: where model files are exported to, for the engines that need it.
+        limit: seconds for these exports; the engines of those for which there is no time get
+            candidates that are unavailable.
 
     Raises:
         UsageError: the models take images of different sizes, or an engine can run none of them.
@@ -357,12 +368,15 @@ def candidates(
     for name in (*exported, *filter(None, [against])):
         _require_installed(name)
     single_threaded: list[Candidate] = []
+    exports = Exports(folder, limit)
     descriptions: list[Description] = []
     for path in models:
         prefix = f"{path.stem if path.is_file() else path.name} " if len(models) > 1 else ""
-        files, description = _files_of(path, engines, folder / str(len(descriptions)))
+        files, description = _files_of(path, engines, exports)
         descriptions.append(description)
-        single_threaded += [_candidate(prefix, name, file, description) for name, file in files]
+        for name, file in files:
+            candidate = _candidate(prefix, name, file, description)
+            single_threaded.append(replace(candidate, unavailable=exports.why_missing(file)))
         if against:
             single_threaded += _peers(against, path, description)
     _refuse_unused(engines, {candidate.runtime for candidate in single_threaded}, models)
@@ -408,7 +422,7 @@ def _refuse_unused(engines: Sequence[str], used: Collection[str], models: Sequen
 
 
 def _files_of(
-    path: Path, engines: Sequence[str], folder: Path
+    path: Path, engines: Sequence[str], exports: Exports
 ) -> tuple[list[tuple[str, Path]], Description]:
     """Runtimes with the file that each runs, and the model's description."""
     file = model_path.find_model(path)
@@ -416,8 +430,6 @@ def _files_of(
         supported = [name for name in RUNS.get(file.suffix.lower(), ()) if installed(name)]
         chosen = [name for name in engines or supported if runtime_of(name) in supported]
         return [(name, file) for name in chosen], describe(file)
-    from resnets.deployment.export.files import ENDINGS, export, images_for
-
     model = model_file.load(file)
     names = engines or ["eager", *(name for name in _FORMATS if installed(name))]
     files = []
@@ -425,11 +437,7 @@ def _files_of(
         if name in _PLAIN:
             files.append((name, file))
             continue
-        kind = _FORMATS[runtime_of(name)]
-        folder.mkdir(exist_ok=True)
-        target = folder / f"model{ENDINGS[kind]}"  # type: ignore[index]
-        export(model, target, kind, *images_for(model, None, _CHECKED_ON))  # type: ignore[arg-type]
-        files.append((name, target))
+        files.append((name, exports.exported(file, _FORMATS[runtime_of(name)])))
     return files, model.description
 
 

@@ -62,8 +62,9 @@ SLEEPER = """
 import sys, time
 from resnets.deployment.bench import runtimes
 runtimes.RUNTIMES["sleeper"] = lambda _: lambda images: lambda: time.sleep(0.01 * len(images))
+runtimes.RUNTIMES["slow start"] = lambda _: time.sleep(1000)
 runtimes.main()
-"""  # a network that takes 10 ms for each image
+"""  # a network that takes 10 ms for each image, and one that takes long to start
 
 
 def test_what_does_not_fit_into_the_limit_is_left_out_the_largest_batches_first() -> None:
@@ -87,6 +88,26 @@ def test_one_round_of_the_smallest_batches_is_made_whatever_the_limit(
     sizes = {2: rounds} if limit == 0 else {2: rounds, 4: rounds}
     turns = measurements[PEAK].turns
     assert {size: len(turns[size]) for size in turns} == sizes
+
+
+def test_a_start_that_does_not_fit_into_the_limit_is_cut_and_the_next_not_begun() -> None:
+    sleeper, slow = (Candidate(name, name, "", 1, (8, 8, 3)) for name in ("sleeper", "slow start"))
+    other, notes = replace(sleeper, name="third"), list[str]()
+    began = time.monotonic()
+    measurements, failed = measure_in_turns(
+        [sleeper, slow, other], [1], 1, 0.001, ("-c", SLEEPER), limit=3, note=notes.append
+    )
+    assert time.monotonic() - began < 300
+    assert list(measurements) == [sleeper]
+    assert len(measurements[sleeper].turns[1]) == 1
+    assert all("--limit" in failed[candidate] for candidate in (slow, other))
+    assert not any(note.startswith("starting third") for note in notes)
+
+
+def test_what_cannot_be_measured_is_not_started() -> None:
+    absent = replace(PEAK, name="absent", runtime="sleeper", unavailable="its file is not there")
+    _, failed = measure_in_turns([PEAK, absent], [1], 1, 0.001, ("-c", SLEEPER))
+    assert failed == {absent: "its file is not there"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
