@@ -85,7 +85,7 @@ def _export(model: Path, kind: str, target: Path, seconds: float) -> bool:
         raise RuntimeError(f"the export to {kind} failed: {done.stderr[-2000:]}") from None
 
 
-def main() -> int:
+def _main() -> int:
     """Export as the arguments say; the exit code."""
     from resnets.deployment.export.files import export, images_for
 
@@ -103,4 +103,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())
