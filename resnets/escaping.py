@@ -57,8 +57,13 @@ def _guarded(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def write_csv(stream: TextIO, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write a table as CSV with its header; texts that look like formulas are guarded.
+def write_csv(
+    stream: TextIO,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    header: bool = True,
+) -> None:
+    """Write a table as CSV; texts that look like formulas are guarded.
 
     A row is one line: control characters and line breaks in names are written as escapes, in a
     terminal also what it would obey besides. JSON and parquet hold such names as they are.
@@ -67,8 +72,10 @@ def write_csv(stream: TextIO, rows: Sequence[Mapping[str, Any]], columns: Sequen
         stream: where to; with newline="" if it is a file.
         rows: values by column; a missing column is empty, and other keys are ignored.
         columns: in their order.
+        header: whether their names come first.
     """
-    for row in (dict(zip(columns, columns, strict=True)), *rows):
+    names = [dict(zip(columns, columns, strict=True))] if header else []
+    for row in (*names, *rows):
         line = _csv_line([_in_one_line(_guarded(row.get(column))) for column in columns])
         stream.write((escaped(line) if stream.isatty() else line) + "\n")
 

@@ -16,14 +16,19 @@ from resnets.commands.notices import tell_enlarged
 from resnets.commands.predict_on_ray import predict_on_ray
 from resnets.commands.predict_on_server import predict_on_server
 from resnets.commands.predict_parts import Cluster, Parts, parts_of, predict_part
-from resnets.commands.prediction_output import Form, sort_copies, write_output, write_parquet
-from resnets.commands.progress import SEVERAL, with_progress
+from resnets.commands.prediction_output import (
+    Form,
+    collect,
+    sort_copies,
+    write_output,
+    write_parquet,
+)
+from resnets.commands.progress import SEVERAL
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import writable
 from resnets.format import plural
-from resnets.images.stderr import silent_decoders
 
 if TYPE_CHECKING:
     from resnets.model_file import Description
@@ -151,8 +156,7 @@ def _predict_here(
         unreadable = write_parquet(predictor, sources, form, flags.batch_size, form.parquet)
         return 1 if unreadable else 0
     pending = predict_images(predictor, sources, top=form.top, batch_size=flags.batch_size)
-    with silent_decoders() as stream:
-        predictions = list(with_progress(pending, len(sources), stream))
+    predictions = collect(pending, len(sources), form)
     if form.sort is not None:
         names = predictor.description.class_names
         predictions = sort_copies(predictions, sources, form.sort, names)

@@ -1,17 +1,15 @@
 """``resnets predict --server``: a running ``resnets serve`` predicts."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.commands.image_words import paths_of
-from resnets.commands.prediction_output import Form, sort_copies, write_output
-from resnets.commands.progress import with_progress
+from resnets.commands.prediction_output import Form, collect, sort_copies, write_output
 from resnets.errors import UsageError
 from resnets.files import writable
 from resnets.format import plural
-from resnets.images.stderr import silent_decoders
 
 if TYPE_CHECKING:
     from resnets.evaluation.predict import Prediction
@@ -35,8 +33,8 @@ def predict_on_server(
         if form.parquet is not None:
             writable(form.parquet, paths_of(sources))
         pending = client.predict_sources(sources, top=form.top, model=model)
-        with silent_decoders() as stream:
-            predictions, failure = _answered(with_progress(pending, len(sources), stream))
+        answers = _Answers(pending)
+        predictions, failure = collect(answers, len(sources), form), answers.failure
     answered = len(predictions)
     if form.sort is not None:
         predictions = sort_copies(predictions, sources[:answered], form.sort, names)
@@ -47,22 +45,34 @@ def predict_on_server(
     raise type(failure)(f"{failure}; {missing}")
 
 
-def _answered(pending: "Iterable[Prediction]") -> "tuple[list[Prediction], Exception | None]":
-    """The predictions of a server until it failed, and how it did; at once if it is at the first.
+class _Answers:
+    """The predictions of a server until it fails.
 
-    Raises:
-        ServerFailed, NotReachable: there is no prediction.
+    Attributes:
+        failure: how it failed; None while it has not.
     """
-    from resnets.serving.exchange import NotReachable, ServerFailed
 
-    predictions: list[Prediction] = []
-    try:
-        predictions.extend(pending)  # one after the other: what came before a failure stays
-    except (ServerFailed, NotReachable) as failure:
-        if not predictions:
-            raise
-        return predictions, failure
-    return predictions, None
+    def __init__(self, pending: "Iterable[Prediction]") -> None:
+        self.pending = pending
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> "Iterator[Prediction]":
+        """One after the other: what came before a failure stays.
+
+        Raises:
+            ServerFailed, NotReachable: there is no prediction.
+        """
+        from resnets.serving.exchange import NotReachable, ServerFailed
+
+        answered = 0
+        try:
+            for prediction in self.pending:
+                yield prediction
+                answered += 1
+        except (ServerFailed, NotReachable) as failure:
+            if not answered:
+                raise
+            self.failure = failure
 
 
 def _model_and_images(served: Sequence[str], words: Sequence[str]) -> tuple[str, Sequence[str]]:

@@ -1,7 +1,8 @@
 """Where predictions go: a table, JSON, CSV, a parquet file, or folders of sorted images."""
 
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say, write_csv
 from resnets.files import writable
-from resnets.format import percent, plural
+from resnets.format import fraction, percent, plural
 from resnets.images.stderr import silent_decoders
 from resnets.json_text import to_json
 
@@ -56,6 +57,15 @@ class Form:
         elif not in_parts and self.sort is None:
             refuse_closed_output("open it, or give --parquet FILE")
 
+    @property
+    def as_computed(self) -> bool:
+        """Whether each row is written as soon as its image is predicted: into a file or a pipe.
+
+        At a terminal rows would go through the progress bar.
+        """
+        as_rows = self.as_json or self.as_csv
+        return as_rows and self.sort is None and not sys.stdout.isatty()
+
     def sources(self, images: Sequence[str], verbose: bool, cache: str | None) -> "list[Source]":
         """The images for words of the command line, which can be sorted if they shall be.
 
@@ -74,16 +84,98 @@ class Form:
         return sources if self.sort is None else sortable(sources, self.sort)
 
 
+class _Rows:
+    """CSV or a JSON array on standard output, row by row."""
+
+    def __init__(self, form: Form) -> None:
+        self.form, self.stream = form, sys.stdout  # in whose place a progress bar puts its own
+        self.written = 0
+
+    def write(self, prediction: "Prediction") -> None:
+        """Write a row, which the system has when this returns."""
+        from resnets.evaluation.prediction_table import columns
+
+        row, first = prediction.row(), self.written == 0
+        if self.form.as_csv:
+            write_csv(self.stream, [row], list(columns(self.form.top, False)), header=first)
+        else:
+            text = textwrap.indent(to_json(row, indent=2), "  ")
+            self.stream.write(f"{'[' if first else ','}\n{text}")
+        self.written += 1
+        self.stream.flush()
+
+    def end(self, *, complete: bool) -> None:
+        """Write what follows the last row.
+
+        Args:
+            complete: whether these are all; nothing is written of what fails before its first row.
+        """
+        if self.form.as_json and self.written:
+            self.stream.write("\n]\n")
+        elif complete and self.form.as_json:
+            self.stream.write("[]\n")
+        elif complete and not self.written:
+            _write_csv([], self.form.top, False)
+
+
+def collect(pending: "Iterable[Prediction]", total: int, form: Form) -> "list[Prediction]":
+    """Compute predictions, with a progress bar; see `Form.as_computed`.
+
+    Where it is interrupted, what was predicted by then is written before KeyboardInterrupt is
+    raised again.
+
+    Args:
+        pending: computes them.
+        total: how many there will be.
+        form: where they go.
+    """
+    predictions: list[Prediction] = []
+    rows = _Rows(form) if form.as_computed else None
+    complete = False
+    try:
+        with silent_decoders() as stream:
+            for prediction in with_progress(iter(pending), total, stream):
+                predictions.append(prediction)
+                if rows is not None:
+                    rows.write(prediction)
+        complete = True
+    except KeyboardInterrupt:
+        if rows is not None:
+            for prediction in predictions[rows.written :]:
+                rows.write(prediction)
+        elif predictions and form.sort is None and form.parquet is None:
+            _write(predictions, form)
+        say(f"{fraction(len(predictions), total)} images were predicted", file=sys.stderr)
+        raise
+    finally:
+        if rows is not None:
+            rows.end(complete=complete)
+    return predictions
+
+
 def write_output(
     predictions: "Sequence[Prediction]", form: Form, caption: str, computed: object
 ) -> int:
-    """Write predictions, and at a terminal what computed them; the exit code."""
+    """Write predictions that `collect` has not written, and at a terminal what computed them.
+
+    Returns:
+        The exit code.
+    """
     if form.parquet is not None:
         from resnets.evaluation.prediction_table import schema_of, write_predictions
 
         schema = schema_of(form.top, sorts=True)
         tell_written(write_predictions(predictions, form.parquet, schema), form.parquet)
-    elif form.as_json:
+    elif not form.as_computed:
+        _write(predictions, form, caption)
+    if not (form.parquet or form.as_json or form.as_csv):
+        say(str(computed), file=sys.stderr)
+    return 1 if any(prediction.error for prediction in predictions) else 0
+
+
+def _write(predictions: "Sequence[Prediction]", form: Form, caption: str = "") -> None:
+    """Write predictions to standard output."""
+    if form.as_json:
         sorts = form.sort is not None
         rows = _rows(predictions) if sorts else [prediction.row() for prediction in predictions]
         print(to_json(rows, indent=2))
@@ -91,8 +183,6 @@ def write_output(
         _write_csv(predictions, form.top, form.sort is not None)
     else:
         _show(predictions, caption)
-        say(str(computed), file=sys.stderr)
-    return 1 if any(prediction.error for prediction in predictions) else 0
 
 
 def write_parquet(

@@ -1,4 +1,5 @@
 import json
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,9 +20,11 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "inference.py"
 class InThisProcess(nullcontext[None]):
     """A candidate without a process of its own, whose start takes longer than all that it does."""
 
-    cold_start = 0.0
+    cold_start = call = 0.0
 
-    def __init__(self, candidate: Candidate, program: Sequence[str]) -> None:
+    def __init__(
+        self, candidate: Candidate, program: Sequence[str], limit: float = math.inf
+    ) -> None:
         super().__init__(self)
         self.candidate, self.program = candidate, program
 

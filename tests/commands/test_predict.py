@@ -1,11 +1,17 @@
+import contextlib
 import csv
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -151,6 +157,84 @@ def test_a_first_word_that_is_neither_model_nor_image_is_named(
     for done in (predict(word, photos), predict(word)):
         assert done.returncode == 2
         assert message in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a.png", "broken.jpg", "."])
+def test_json_is_laid_out_as_by_the_standard_library(model: Path, photos: Path, name: str) -> None:
+    text = predict(model, photos / name, "--json").stdout
+    assert text == json.dumps(json.loads(text), indent=2) + "\n"
+
+
+PREDICT = (
+    "import signal; from resnets import cli; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "  # the tests may ignore it
+    "raise SystemExit(cli.main())"
+)
+
+
+def predicting(rows: Path, *words: object, **streams: Any) -> "subprocess.Popen[str]":
+    """A process that predicts into a file."""
+    command = [sys.executable, "-c", PREDICT, "predict", *map(str, words)]
+    with rows.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, text=True, **streams)
+
+
+def read(form: str, text: str) -> list[dict[str, Any]]:
+    return json.loads(text) if form == "--json" else list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
+@pytest.mark.parametrize("form", ["--csv", "--json"])
+def test_ctrl_c_leaves_the_rows_of_what_was_predicted(
+    model: Path, photos: Path, form: str, tmp_path: Path
+) -> None:
+    images, rows = tmp_path / "images", tmp_path / "rows"
+    images.mkdir()
+    for number in range(20_000):
+        (images / f"{number:05}.png").hardlink_to(photos / "a.png")
+    words = (model, images, form, "--batch-size", "4", "--engine", "torch")
+    with predicting(rows, *words, stderr=subprocess.PIPE) as process:
+        while rows.stat().st_size < 1000:  # a few rows, which are there long before the end
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr is not None
+        message = process.stderr.read()
+    written = read(form, rows.read_text(encoding="utf-8"))
+    assert f"{len(written):,}/20,000 images were predicted" in message
+    assert all(row["prediction"] in SIX for row in written)
+    assert [Path(row["image"]).name for row in written] == [
+        f"{number:05}.png" for number in range(len(written))
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+@pytest.mark.parametrize("form", ["--csv", "--json"])
+def test_a_bar_at_the_terminal_and_rows_in_a_file_do_not_mix(
+    model: Path, photos: Path, form: str, tmp_path: Path
+) -> None:
+    import pty
+
+    for number in range(30):
+        (tmp_path / f"{number:05}.png").hardlink_to(photos / "a.png")
+    terminal, inside = pty.openpty()
+    rows = tmp_path / "rows"
+    with (
+        os.fdopen(terminal, "rb", buffering=0) as screen,
+        predicting(rows, model, tmp_path, form, stderr=inside) as process,
+    ):
+        os.close(inside)
+        shown = b""
+        with contextlib.suppress(OSError):  # of a terminal that nobody writes to any more
+            while part := screen.read(1000):
+                shown += part
+        assert process.wait() == 0
+    assert b"100%" in shown
+    assert b"prediction" not in shown
+    assert len(read(form, rows.read_text(encoding="utf-8"))) == 30
 
 
 @pytest.mark.parametrize("name", ["a.png", "broken.jpg", "."])
