@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -440,6 +441,38 @@ def test_the_image_of_a_client_that_has_gone_is_not_computed(
         busy.set()
     until(lambda: places.taken == 0)
     assert model.statistics.images == computed + 1
+
+
+def test_beyond_its_queue_a_server_refuses_at_once_and_loses_nothing(
+    app: Any, address: str
+) -> None:
+    """Twice as many requests as it takes come while it cannot compute."""
+    server = app.state.server
+    total = server.answering.places.total
+    busy, answers = threading.Event(), list[tuple[int, str | None]]()
+
+    def ask() -> None:
+        request = urllib.request.Request(f"http://{address}/predict", image_bytes())
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                answers.append((response.status, None))
+        except urllib.error.HTTPError as error:
+            with error:
+                answers.append((error.code, error.headers["Retry-After"]))
+
+    clients = [threading.Thread(target=ask) for _ in range(2 * total)]
+    server.models["tiny"].threads.put(busy.wait, 20)
+    try:
+        for client in clients:
+            client.start()
+        until(lambda: len(answers) == total)
+        assert answers == [(503, "1")] * total
+    finally:
+        busy.set()
+        for client in clients:
+            client.join()
+    assert answers[total:] == [(200, None)] * total
+    assert server.in_flight == 0
 
 
 def test_bodies_together_are_limited(serving: Serving) -> None:

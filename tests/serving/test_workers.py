@@ -1,17 +1,20 @@
 """Several processes share a port; where one dies, the others go on and it is started again."""
 
+import hashlib
 import http.client
 import json
 import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 
+import resnets
 from resnets.commands.serve import _warn_of_rates
 from resnets.errors import ContentError, UsageError
 from resnets.serving.workers import _sendable, _Worker, _Workers
@@ -34,11 +38,13 @@ EARLIER = Path(__file__).parents[1] / "fixtures" / "before_trust"
 
 
 @contextmanager
-def two_workers(*options: str) -> Iterator[tuple["subprocess.Popen[str]", Iterator[str]]]:
+def two_workers(
+    *options: str, model: Path = EARLIER / "digits.onnx"
+) -> Iterator[tuple["subprocess.Popen[str]", Iterator[str]]]:
     """A server of two processes, which need no torch, and its lines."""
     pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    command = [sys.executable, "-m", "resnets", "serve", str(EARLIER / "digits.onnx")]
+    command = [sys.executable, "-m", "resnets", "serve", str(model)]
     command += ["--port", "0", "--workers", "2", "--max-batch", "1", "--engine", "onnxruntime"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -154,6 +160,46 @@ def test_a_worker_that_is_killed_is_started_again_and_all_end_in_order() -> None
         for pid in (second, third):
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+
+@pytest.mark.slow
+def test_all_workers_serve_a_changed_file_and_no_request_fails(tmp_path: Path) -> None:
+    shipped = Path(resnets.__file__).with_name("shipped")
+    file, new = tmp_path / "net.onnx", tmp_path / "new"
+    shutil.copy(shipped / "resnet14_cifar10.onnx", file)
+    shutil.copy(shipped / "resnet20_cifar10.onnx", new)
+    expected = hashlib.sha256(new.read_bytes()).hexdigest()
+    with two_workers(model=file) as (process, lines):
+        address, _ = address_after(lines)
+        threading.Thread(target=lambda: list(lines), daemon=True).start()  # lest its pipe be full
+        clients = [Asking("127.0.0.1", int(address.rpartition(":")[2])) for _ in range(4)]
+        for client in clients:
+            client.start()
+        assert len(served_by_each(address)) == 2
+        assert expected not in served_by_each(address).values()
+        new.replace(file)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: set(served_by_each(address).values()) == {expected})
+        answered = [client.answered for client in clients]
+        until(lambda: all(c.answered > n + 2 for c, n in zip(clients, answered, strict=True)))
+        for client in clients:
+            client.stopping = True
+            client.join()
+            client.connection.close()
+        assert [client.failed for client in clients] == [0] * 4
+        assert process.poll() is None
+
+
+def served_by_each(address: str) -> dict[int, str]:
+    """The digest of the file that each of two processes serves, by the process's number."""
+    digests: dict[int, str] = {}
+    for _ in range(200):  # either process may take a connection
+        with urllib.request.urlopen(f"{address}/model", timeout=60) as response:
+            (facts,) = json.load(response)["models"]
+        digests[facts["process"]["id"]] = facts["digest"]
+        if len(digests) == 2:
+            break
+    return digests
 
 
 @pytest.mark.slow
