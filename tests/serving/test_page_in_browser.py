@@ -152,6 +152,15 @@ def wait_for_answers(page: "Page", count: int) -> None:
     expect(page.locator("#gallery .waiting")).to_have_count(0, timeout=WAIT)
 
 
+def wait_until(page: "Page", condition: Callable[[], bool]) -> None:
+    """Wait until something holds, while the page goes on."""
+    for _ in range(WAIT // 50):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it does not come to hold")
+
+
 def refuse_faults(page: "Page", parts: Any = None, **options: Any) -> None:
     """Nothing that axe finds, and no scrolling from side to side."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -415,6 +424,8 @@ def test_each_status_is_shown_as_what_it_is_and_nothing_moves(
     statuses = [answer["predictions"][0]["status"] for answer in expected.values()]
     assert statuses == ["ok", "unsure", "unfamiliar"]
     page = visit(packaged.url, viewport={"width": width, "height": 900})
+    held: list[Any] = []
+    page.route("**/predict*", lambda route: held.append(route))
     page.set_input_files(
         "#choose",
         [
@@ -422,7 +433,14 @@ def test_each_status_is_shown_as_what_it_is_and_nothing_moves(
             for name, data in pictures.items()
         ],
     )
+    bars = page.locator("#detail .bars")
+    before = bars.evaluate("node => node.offsetTop")
+    wait_until(page, lambda: len(held) == len(pictures))
+    for route in held:
+        route.continue_()
     wait_for_answers(page, len(pictures))
+    assert page.inner_text("#detail .says .status") == "ok"  # of which most is said
+    assert bars.evaluate("node => node.offsetTop") == before
     assert sum(page.evaluate("window.shifts")) < 0.01
     (facts,) = asked(f"{packaged.url}model")["models"]
     for name, answer in expected.items():
@@ -434,11 +452,11 @@ def test_each_status_is_shown_as_what_it_is_and_nothing_moves(
         if prediction["status"] in ("ok", "unsure"):
             means = page.locator("#detail .says p").inner_text()
             assert f"{100 * facts['threshold']:.1f}\u00a0%" in means
-        bars = page.locator("#detail .bars li")
-        for place, share in zip(bars.all(), prediction["top"], strict=True):
+        rows = bars.locator("li")
+        for place, share in zip(rows.all(), prediction["top"], strict=True):
             width_of_bar = place.locator("i").evaluate("node => parseFloat(node.style.width)")
             assert width_of_bar == pytest.approx(100 * share["probability"], abs=0.01)
-        mark = bars.first.locator("b").evaluate("node => node.style.left")
+        mark = rows.first.locator("b").evaluate("node => node.style.left")
         assert f"{100 * facts['threshold']:g}%" in mark
 
 
