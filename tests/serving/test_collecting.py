@@ -10,7 +10,7 @@ import pytest
 
 from resnets import cli
 from resnets.data.sources.folders import read_folder
-from resnets.evaluation.predict import Prediction
+from resnets.evaluation.predict import Prediction, Status
 from resnets.serving.answers import Outputs
 from resnets.serving.worth_labelling import Candidate, Queue, digest_of
 from tests.serving.conftest import image_bytes
@@ -35,6 +35,7 @@ def test_labelled_images_are_a_data_set(
         assert (tmp_path / "new/labels" / response.json()["image"]).read_bytes() == content
     (first, *_) = labels_in(tmp_path / "new/labels")
     assert (first["label"], first["model"]) == ("cat", "tiny")
+    assert first["digest"] == client.get("/model").json()["models"][0]["digest"] != ""
     assert first["prediction"] in ("cat", "dog", "owl")
     assert cli.main(["doctor", str(tmp_path / "new/labels"), "--json"]) == 0
     counts = json.loads(capsys.readouterr().out)
@@ -149,9 +150,14 @@ def test_images_wait_until_they_are_labelled(serving: Serving, tmp_path: Path) -
     assert len(client.get("/queue").json()["images"]) == 2
 
 
-def candidate(name: str, probability: float, features: list[float] | None = None) -> Candidate:
+def candidate(
+    name: str,
+    probability: float,
+    features: list[float] | None = None,
+    status: Status = "unsure",
+) -> Candidate:
     row = None if features is None else np.array(features, np.float32)
-    prediction = Prediction(name, "cat", probability, "unsure")
+    prediction = Prediction(name, "cat", probability, status)
     return Candidate(
         name.encode(),
         digest_of(name.encode()),
@@ -174,7 +180,8 @@ def test_the_order_is_by_doubt_but_nearly_equal_images_do_not_follow_each_other(
     plain = Queue()
     for probability in (0.5, 0.3, 0.9):
         plain.add(candidate(str(probability), probability))
-    assert [each.name for each in plain.ordered()] == ["0.3", "0.5", "0.9"]
+    plain.add(candidate("strange", 0.99, status="unfamiliar"))
+    assert [each.name for each in plain.ordered()] == ["strange", "0.3", "0.5", "0.9"]
 
 
 def test_of_too_many_images_the_surest_leave() -> None:

@@ -3,15 +3,22 @@
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import resnets
+from resnets.serving.example_images import example_images
 from tests.serving.conftest import NAMES, image_bytes
 from tests.serving.running import running
 
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
 Serving = Callable[..., Any]
 
 STATIC = Path(__file__).parents[2] / "resnets/serving/static"
@@ -66,6 +73,49 @@ def test_the_model_is_described_with_its_classes_and_latency(serving: Serving) -
     (after,) = client.get("/model").json()["models"]
     assert after["latency"]["requests"] == 3
     assert 0 < after["latency"]["p50"] <= after["latency"]["p99"]
+
+
+def test_accuracy_is_told_with_its_interval_and_of_each_class(
+    untrained: Callable[..., Path],
+) -> None:
+    """The interval of 8 of 10 is Wilson's, as R's prop.test(8, 10, correct=FALSE) prints it."""
+    metrics = {"test": {"top1": {"count": 8, "total": 10}, "classes": [[3, 4], [5, 6]]}}
+    with client_of(untrained(NAMES, metrics=metrics)) as client:
+        (facts,) = client.get("/model").json()["models"]
+    (row,) = facts["accuracy"]
+    assert (row["split"], row["count"], row["total"], row["value"]) == ("test", 8, 10, 0.8)
+    assert row["interval"] == pytest.approx([0.4901625, 0.9433178], abs=1e-6)
+    recalls = [each["recall"] and each["recall"]["value"] for each in facts["classes"]]
+    assert recalls == [3 / 4, 5 / 6, None]
+
+
+def test_drift_is_told_once_many_images_are_unlike_the_validation_images() -> None:
+    packaged = Path(resnets.__file__).with_name("shipped") / "resnet20_cifar10.safetensors"
+    with client_of(packaged) as client:
+        drift = []
+        for name, count in (("ship.png", 3), ("stripes.png", 12)):
+            for _ in range(count):
+                client.post("/predict", content=example_images()[name])
+            drift.append(client.get("/model").json()["models"][0]["drift"])
+    before, after = drift
+    assert (before["count"], before["total"], before["drifted"]) == (0, 3, False)
+    assert (after["count"], after["total"], after["drifted"]) == (12, 15, True)
+    assert "No drift" in before["text"]
+    assert "No drift" not in after["text"]
+
+
+@contextmanager
+def client_of(file: Path) -> "Iterator[TestClient]":
+    """A client of the application in this process, which serves a model file."""
+    from starlette.testclient import TestClient
+
+    from resnets.serving.app import create_app
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    model = open_served(file, name="tiny", engine="torch", max_batch=1)
+    with TestClient(create_app({"tiny": model}, Settings()), "http://127.0.0.1") as client:
+        yield client
 
 
 def test_the_demo_alone_offers_drawings_that_can_be_read(serving: Serving) -> None:

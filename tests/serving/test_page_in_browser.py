@@ -200,6 +200,11 @@ def test_images_are_answered_filtered_and_saved(visit: Open, tmp_path: Path) -> 
         page.click("#json")
     download.value.save_as(tmp_path / "shown.json")
     assert len(json.loads((tmp_path / "shown.json").read_text(encoding="utf-8"))) == 5
+    page.click("#clear")
+    assert page.locator("#welcome").is_visible()
+    page.set_input_files("#choose", images(1))
+    wait_for_answers(page, 1)
+    assert page.inner_text("#progress-text") == "1 of 1 answered"
 
 
 def test_pasted_and_dropped_images_are_answered(visit: Open) -> None:

@@ -176,6 +176,17 @@ def test_a_deadline_of_the_client_is_kept(serving: Serving) -> None:
     assert client.app.state.server.answering.places.taken == 0
 
 
+def test_no_client_can_ask_for_more_time_than_the_server_gives(serving: Serving) -> None:
+    client, busy = serving(timeout=0.3), threading.Event()
+    client.app.state.server.models["tiny"].threads.put(busy.wait, 10)
+    try:
+        patient = {"X-Request-Timeout": "60"}
+        late = client.post("/predict", content=image_bytes(), headers=patient)
+    finally:
+        busy.set()
+    assert late.status_code == 504
+
+
 def test_readiness_is_told(serving: Serving) -> None:
     client = serving()
     assert client.get("/v2/health/live").status_code == 200

@@ -203,6 +203,23 @@ def served_by_each(address: str) -> dict[int, str]:
 
 
 @pytest.mark.slow
+def test_workers_end_with_their_parent() -> None:
+    with two_workers() as (process, lines):
+        address, _ = address_after(lines)
+        process.kill()
+        until(lambda: is_closed(address))
+
+
+def is_closed(address: str) -> bool:
+    """Whether nobody listens any more."""
+    try:
+        socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 20).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.slow
 def test_a_file_that_no_worker_can_open_is_an_error_at_the_start(tmp_path: Path) -> None:
     damaged = tmp_path / "digits.onnx"
     damaged.write_bytes((EARLIER / "digits.onnx").read_bytes()[:-50])
