@@ -32,11 +32,12 @@ _UNREADABLE = (413, 415, 422)
 _WRONG = (400, 401, 403, 404, 405, 406, 501)  # whose reason the caller can remove
 _BUSY = (429, 503)
 _NO_KEY = 401
+_FAILED = 500  # and above: of a proxy, too, whose server is away
 _HOW_TO_SEND_A_KEY = "Client(..., key=KEY), or the variable RESNETS_API_KEY of `resnets predict`"
 
 
-class NotReachable(UsageError, ConnectionError):  # noqa: N818  (what happened, not a fault)
-    """Nothing answers at the address of the server. A command ends with exit code 2."""
+class NotReachable(ContentError, ConnectionError):  # noqa: N818
+    """Nothing answers at the address of the server. A command ends with exit code 1."""
 
 
 class ServerFailed(ContentError):  # noqa: N818
@@ -322,6 +323,8 @@ def _error(response: "httpx2.Response", url: str) -> Exception:
     try:
         reason = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
+        if response.status_code >= _FAILED:
+            return ServerFailed(f"{url}: an error answers there (status {response.status_code})")
         return _no_server(url, f" (status {response.status_code})")
     kind = UsageError if response.status_code in _WRONG else ServerFailed
     if response.status_code == _NO_KEY:

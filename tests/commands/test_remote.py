@@ -1,6 +1,7 @@
 """Commands on the address of shards: the same as on the local folder, from a real web server."""
 
 import csv
+import http.server
 import io
 import re
 import shlex
@@ -240,7 +241,7 @@ def test_a_host_that_answers_nothing_at_all_is_told_soon(tmp_path: Path) -> None
         done = call("doctor", f"{address}/shards", cwd=tmp_path)
         assert (done.returncode, "nothing answers there (after 2" in done.stderr) == (1, True)
         done = call("predict", "--server", address, __file__, cwd=tmp_path)
-        assert (done.returncode, "nothing answers there" in done.stderr) == (2, True)
+        assert (done.returncode, "nothing answers there" in done.stderr) == (1, True)
 
 
 def test_of_an_image_in_shards_nobody_is_told_to_delete_it(tmp_path: Path) -> None:
@@ -271,8 +272,8 @@ def test_a_place_without_shards_or_out_of_reach_is_one_clear_line(
     server: RangeServer, tmp_path: Path
 ) -> None:
     done = call("doctor", server.address + "/none", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "index.parquet: no such file" in done.stdout
+    assert done.returncode == 2
+    assert "index.parquet: no such file" in done.stderr
     for line in ("evaluate MODEL DATA", "predict MODEL DATA"):
         server.faults = ["refused"]
         done = call(*words(line, MODEL=MODEL, DATA=server.address), cwd=tmp_path)
@@ -366,3 +367,54 @@ def test_a_second_export_reads_its_images_from_the_cache(
         asked.append(sum(path.endswith(".tar") for path, _, _ in server.asked))
         server.asked.clear()
     assert asked[0] > asked[1] == 0
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Answers every request with the status of its server."""
+
+    status = 404
+
+    def respond(self) -> None:
+        self.send_error(self.status)
+
+    do_GET = do_HEAD = do_POST = respond  # noqa: N815  (names of the standard library)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.mark.slow  # attempts are made again before an address is given up
+@pytest.mark.parametrize(("status", "code"), [(None, 1), (500, 1), (404, 2)])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "predict --server ADDRESS photo.png",
+        "predict MODEL ADDRESS",
+        "evaluate MODEL ADDRESS/a.tar",
+        "train ADDRESS/a.parquet --output run",
+        "fetch timm/resnet18.a1_in1k",
+        "predict hf-hub:some/network photo.png",
+    ],
+)
+def test_what_does_not_answer_is_a_fault_and_what_is_not_there_a_missing_input(
+    line: str, status: int | None, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address is of a server that answers with a status; None: of one that has just ended."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    handler = type("Handler", (Answers,), {"status": status})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        if status is None:
+            server.shutdown()
+            server.server_close()
+        for name in ("HF_HOME", "HF_HUB_CACHE", "RESNETS_CACHE"):
+            monkeypatch.setenv(name, str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        try:
+            done = call(*words(line, MODEL=MODEL, ADDRESS=address), cwd=tmp_path)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert done.returncode == code, done.stderr

@@ -123,7 +123,7 @@ def test_where_nothing_listens_it_is_said(capsys: pytest.CaptureFixture[str]) ->
         url = "http://{}:{}".format(*listener.getsockname())
     with Client(url) as client, pytest.raises(NotReachable, match=url):
         client.models()
-    assert main(["predict", "--server", url, "x.png"]) == 2
+    assert main(["predict", "--server", url, "x.png"]) == 1
     assert "resnets serve" in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from resnets.data.remote import RemoteFolder
 from resnets.data.remote.copies import copied
-from resnets.data.remote.fetching import scheme_of
+from resnets.data.remote.fetching import NoSuchFileError, scheme_of
 from resnets.data.shards import INDEX
 from resnets.data.sources.parquet import IN_MEMORY, read_parquet
 from resnets.data.sources.shards import read_shards
@@ -34,10 +34,19 @@ def read_address(address: str, cache_bytes: int) -> SourceContent:
             the copies of all parquet files, for which 0 is no limit.
 
     Raises:
-        UsageError: the range means nothing, or the copies would take more than the cache.
-        ContentError: a file is missing or damaged.
+        UsageError: the range means nothing, there is no such file, or the copies would take more
+            than the cache.
+        ContentError: a file is damaged.
         OSError: the address cannot be reached.
     """
+    try:
+        return _read(address, cache_bytes)
+    except NoSuchFileError as error:  # as for a path: what is missing later is a fault
+        raise UsageError(str(error)) from None
+
+
+def _read(address: str, cache_bytes: int) -> SourceContent:
+    """The same; NoSuchFileError where something is missing."""
     place, _, name = address.rstrip("/").rpartition("/")
     if name == INDEX:
         return read_shards(place, cache_bytes)

@@ -39,7 +39,7 @@ def read_shards(source: str | Path, cache_bytes: int = 0) -> SourceContent:
 
     Raises:
         ContentError: the index or a shard is missing or damaged.
-        OSError: an address cannot be reached.
+        OSError: an address cannot be reached, or nothing is there.
     """
     folder = folder_at(source, cache_bytes)
     index = _read_index(folder)
@@ -78,6 +78,7 @@ def _read_index(folder: Folder) -> ShardIndex:
     """The index of a folder.
 
     Raises:
+        NoSuchFileError: there is none at an address.
         ContentError: it is missing or damaged.
     """
     where = f"{folder.address.rstrip('/')}/{INDEX}"
@@ -89,7 +90,7 @@ def _read_index(folder: Folder) -> ShardIndex:
             "it was written; run it again, and it goes on from there"
         ) from None
     except NoSuchFileError:
-        raise ContentError(
+        raise NoSuchFileError(
             f"{where}: no such file; give the address of a folder that `resnets shard` has "
             "written, or of a .tar or .parquet file"
         ) from None
