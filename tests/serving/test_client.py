@@ -199,7 +199,7 @@ def test_after_a_failure_no_other_image_is_asked_for() -> None:
         (httpx2.Response(200, text="<html>"), UsageError),
         (httpx2.Response(200, json={"predictions": [{}]}), UsageError),
         (httpx2.Response(200, json=[1]), UsageError),
-        (httpx2.Response(502, text="bad gateway"), UsageError),
+        (httpx2.Response(502, text="bad gateway"), ServerFailed),
         (httpx2.Response(401, json={"error": "a key is needed"}), UsageError),
         (httpx2.Response(500, json={"error": "a fault"}), ServerFailed),
         (httpx2.Response(504, json={"error": "late"}), ServerFailed),
