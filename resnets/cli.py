@@ -17,6 +17,7 @@ from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageErro
 from resnets.escaping import escaped
 from resnets.files import NO_ROOM
 from resnets.machine import limit_threads
+from resnets.torchrun import leave_reason, let_first_say_it
 
 COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "list": "print the networks that have a name",
@@ -167,11 +168,15 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
         _drop_output()
         if _reader_has_gone(error):  # as with `| head`
             return 128 + _SIGPIPE
+        line = escaped(f"{name}: {_describe(error)}")
+        leave_reason(line)
+        if isinstance(error, UsageError):
+            let_first_say_it()
         with contextlib.suppress(OSError):  # the code tells, where nothing can be printed
             if debug:
                 traceback.print_exc()
             else:
-                print(escaped(f"{name}: {_describe(error)}"), file=sys.stderr, flush=True)
+                print(line, file=sys.stderr, flush=True)
         return 2 if isinstance(error, UsageError) else 1
 
 

@@ -321,6 +321,28 @@ def test_two_processes_exchange_values_of_any_size(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+ONE_REFUSES = """
+import os, sys
+from resnets.cli import main
+
+sys.exit(main(["train", "digits", "--epochs", "0"]) if os.environ["RANK"] == "1" else 0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of_all", [True, False])
+def test_torchrun_ends_with_the_reason_that_was_printed_once(tmp_path: Path, of_all: bool) -> None:
+    """Its own traceback stays; the reason is the last that it prints, as of any first failure."""
+    (tmp_path / "one.py").write_text(ONE_REFUSES, encoding="utf-8")
+    words = ("train", "digits", "--epochs", "0")
+    done = by_torchrun(*words) if of_all else by_torchrun(script=tmp_path / "one.py")
+    lines = done.stderr.splitlines()
+    (reason,) = [line for line in lines if line.startswith("resnets train: ")]
+    last = [line for line in lines if line.lstrip().startswith("traceback :")][-1]
+    assert last.split(" : ")[1] == reason
+    assert done.returncode == 1  # that of torchrun
+
+
 READS = """
 import os, sys
 from pathlib import Path

@@ -1,0 +1,34 @@
+"""What torchrun learns of a process that ends with an error; see `cli`.
+
+torchrun ends with a traceback of its own whenever a process ends with another code than 0, and
+tells at its end which process was the first, and why, if that has left the reason in a file.
+"""
+
+import contextlib
+import os
+import time
+
+from resnets.files import write_atomically
+from resnets.json_text import to_json
+
+_FILE = "TORCHELASTIC_ERROR_FILE"  # variable by which torchrun gives each process its file
+_FIRST_SAYS_IT = 3.0  # seconds; meanwhile torchrun ends all others, if the first process has ended
+
+
+def leave_reason(text: str) -> None:
+    """Leave the reason of an error for torchrun, if it has started this process."""
+    path = os.environ.get(_FILE)
+    if not path:
+        return
+    reason = {"message": text, "extraInfo": {"py_callstack": text, "timestamp": int(time.time())}}
+    with contextlib.suppress(OSError):
+        write_atomically(path, to_json({"message": reason}).encode(), sync=False)
+
+
+def let_first_say_it() -> None:
+    """Wait until the first process of this machine has said why it ends, which ends this one.
+
+    All processes have the same words, so most of what one refuses, all refuse at the same time.
+    """
+    if os.environ.get(_FILE) and os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(_FIRST_SAYS_IT)
