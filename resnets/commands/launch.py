@@ -17,7 +17,13 @@ from resnets.errors import UsageError
 from resnets.escaping import say, say_text
 from resnets.format import parse_duration
 from resnets.runs.job import Job
-from resnets.runs.launch import Launch, System, launch_file
+from resnets.runs.launch import (
+    Launch,
+    System,
+    launch_file,
+    outside_volume,
+    refuse_outside_volume,
+)
 
 _PROGRAM = "resnets launch"
 _CONFIG = (tyro.conf.FlagCreatePairsOff,)
@@ -119,6 +125,13 @@ def _refuse(asked: Job, job: Launch, on: System | None) -> None:
 
     refuse_settings(asked)
     if on == "kubernetes":
+        refuse_outside_volume(job.folder)
+        for path in outside_volume(job.words):
+            say(
+                f"{path}: not on the volume, which a pod has as /data: it must be in the image; or "
+                "copy it to the volume, and give its path from there",
+                file=sys.stderr,
+            )
         return
     if on is None or job.folder.exists():
         refuse_folder(asked, job.folder, "--overwrite" in job.words)

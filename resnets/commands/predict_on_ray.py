@@ -1,9 +1,11 @@
 """``resnets predict --on ray``: a Ray cluster predicts the parts that are missing."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from resnets.commands.engine_flags import EngineFlags
 from resnets.commands.notices import tell_enlarged
@@ -48,6 +50,7 @@ def predict_on_ray(
         predicted_on_ray(
             task, sources, missing, address=cluster.address, workers=cluster.workers
         ) as tables,
+        _telling_of_the_end(stream),
     ):
         written = write_parts(tables, record, output, task.schema)
         errors = (error for table in written for error in table["error"])
@@ -58,6 +61,18 @@ def predict_on_ray(
     merge = shell_line("resnets", "merge", output, "--output", "FILE")
     say(f"`{merge}` joins the parts", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def _telling_of_the_end(stream: TextIO) -> Iterator[None]:
+    """Say at once that Ctrl-C was heard, since Ray takes seconds to end what it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(
+            "Interrupted; ending the work of Ray, which takes some seconds", file=stream, flush=True
+        )
+        raise
 
 
 def _worker_task(

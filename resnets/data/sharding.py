@@ -24,6 +24,7 @@ from resnets.data.membership import content_member, known_member
 from resnets.data.places import Folder, LocalFolder
 from resnets.data.processes import become_worker, process_context
 from resnets.data.remote import RemoteFolder
+from resnets.data.remote.lock import locked_remotely
 from resnets.data.shards import (
     COLUMN,
     INDEX,
@@ -295,8 +296,7 @@ def write_shards(
         progress: called with the number of images done since the last call.
 
     Raises:
-        FolderInUse: another process writes shards into the folder; known of one on this machine's
-            file systems only.
+        FolderInUse: another process writes shards into the folder.
         UsageError: the folder holds something else.
         ContentError: an image cannot be read; or none can.
         OSError: a file cannot be written.
@@ -308,10 +308,12 @@ def write_shards(
 
 @contextlib.contextmanager
 def _alone_in(folder: Folder) -> Iterator[None]:
-    """Be the only process that writes into a folder; storages elsewhere have no locks."""
-    if not isinstance(folder, LocalFolder):
-        yield
+    """Be the only process that writes into a folder."""
+    if isinstance(folder, RemoteFolder):
+        with locked_remotely(folder):
+            yield
         return
+    assert isinstance(folder, LocalFolder)
     folder.path.mkdir(parents=True, exist_ok=True)
     with locked(folder.path):
         try:

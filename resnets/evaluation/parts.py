@@ -306,12 +306,28 @@ def _checked(folder: Path) -> list[Path]:
         _check_rows(path, record)
     missing = sorted(set(_numbers(first)) - {each.part for each in records.values()})
     if missing:
-        place = shell_line("--output", folder)
         raise ContentError(
-            f"{folder}: missing of {plural(first.parts, 'part')}: {_ranges(missing)}; `resnets "
-            f"predict ... --part {missing[0]}/{first.parts} {place}` writes part {missing[0]}"
+            f"{folder}: missing of {plural(first.parts, 'part')}: {_ranges(missing)}; "
+            f"{_command_for(missing, first.parts, folder)}"
         )
     return files
+
+
+def _command_for(missing: Sequence[int], parts: int, folder: Path) -> str:
+    """The command that predicts missing parts, for a shell.
+
+    >>> _command_for([3, 5, 6, 7], 9, Path("all"))
+    '`for n in 3 $(seq 5 7); do resnets predict ... --part $n/9 --output all; done` writes them'
+    """
+    one = len(missing) == 1
+    number = str(missing[0]) if one else "$n"
+    predict = f"resnets predict ... --part {number}/{parts} {shell_line('--output', folder)}"
+    if one:
+        return f"`{predict}` writes it"
+    runs = [
+        str(start) if start == end else f"$(seq {start} {end})" for start, end in _runs(missing)
+    ]
+    return f"`for n in {' '.join(runs)}; do {predict}; done` writes them"
 
 
 def _refuse_others(actual: Record, expected: Record, path: Path) -> None:
@@ -400,10 +416,21 @@ def _ranges(numbers: Sequence[int]) -> str:
     >>> _ranges([3, 5, 6, 7, 9])
     '3, 5 to 7, 9'
     """
-    texts: list[str] = []
+    return ", ".join(
+        str(start) if start == end else f"{start} to {end}" for start, end in _runs(numbers)
+    )
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and the last of each run of consecutive numbers, which ascend.
+
+    >>> _runs([3, 5, 6, 7, 9])
+    [(3, 3), (5, 7), (9, 9)]
+    """
+    runs: list[tuple[int, int]] = []
     start = numbers[0]
     for number, after in zip(numbers, [*numbers[1:], None], strict=True):
         if after != number + 1:
-            texts.append(str(start) if start == number else f"{start} to {number}")
+            runs.append((start, number))
             start = after or 0
-    return ", ".join(texts)
+    return runs

@@ -4,12 +4,13 @@ On each machine torchrun starts one process for each GPU. Whatever starts the tr
 torchrun, SLURM or Kubernetes, runs the same words: a run that has begun is resumed.
 """
 
+import posixpath
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from resnets.errors import UsageError
@@ -119,6 +120,35 @@ class Launch:
         torchrun = [sys.executable, "-m", "resnets.runs.rehearsal", "--standalone"]
         flags = [f"--nproc-per-node={processes}", f"--max-restarts={self.max_restarts}"]
         return [*torchrun, *flags, "--no-python", "bash", "-c", self.worker(sys.executable)]
+
+
+def refuse_outside_volume(folder: Path) -> None:
+    """Refuse a run's folder that a pod could not write to, or not keep.
+
+    Raises:
+        UsageError: it is not on the volume.
+    """
+    if _is_outside(str(folder)):
+        raise UsageError(
+            f"--output {folder}: not on the volume, which a pod has as {_DATA}, and nothing else "
+            f"is kept; give a path that leads from its root, such as {folder.name or 'run'}"
+        )
+
+
+def outside_volume(words: Sequence[str]) -> list[str]:
+    """The paths among words that do not lead to the volume of a pod, where its image may be meant.
+
+    >>> outside_volume(["photos", "--from", "/home/me/a.safetensors", "--other=../b", "/data/c"])
+    ['/home/me/a.safetensors', '../b']
+    """
+    values = (word.partition("=")[2] if word.startswith("--") else word for word in words)
+    return [value for value in values if _is_outside(value)]
+
+
+def _is_outside(path: str) -> bool:
+    """Whether a path leads out of the volume, as seen from a pod, whose paths are POSIX's."""
+    target = PurePosixPath(posixpath.normpath(posixpath.join(_DATA, path.replace("\\", "/"))))
+    return not target.is_relative_to(_DATA)
 
 
 def repeated_words(argv: Sequence[str]) -> list[str] | None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,11 @@ def test_merging_names_the_parts_that_are_missing(
     done = call("merge", tmp_path / "parts", "--output", tmp_path / "all.parquet")
     assert done.returncode == 1  # as for shards without their index: not all of it is there yet
     assert "missing of 7 parts: 1, 3, 5 to 7" in done.stderr
+    _, command, _ = done.stderr.split("`")
+    shown = command.replace("resnets predict", "echo")  # what a shell makes of it
+    if shutil.which("bash"):
+        lines = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
+        assert re.findall(r"--part (\S+)", lines.stdout) == ["1/7", "3/7", "5/7", "6/7", "7/7"]
     assert not (tmp_path / "all.parquet").exists()
 
 

@@ -192,6 +192,26 @@ def test_wrong_words_are_refused_before_anything_is_printed(
     assert reason in done.stderr
 
 
+POD = ("--on", "kubernetes", "--print")
+
+
+@pytest.mark.parametrize("output", ["/scratch/run", "../run", "/data/../run", "/tmp/run"])
+def test_a_pod_needs_a_folder_on_its_volume(output: str) -> None:
+    done = call("launch", "photos", "--output", output, *POD)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--output {output}: not on the volume" in done.stderr
+
+
+def test_paths_of_this_machine_that_a_pod_does_not_have_are_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("batch_size = 64\n", encoding="utf-8")
+    words = ("photos", "--output", "/data/runs/a", "--other", "../others", *POD)
+    done = call("launch", *words, "--recipe", tmp_path / "mine.toml", f"--from={tmp_path}/a.pt")
+    assert done.returncode == 0, done.stderr
+    paths = [line.split(": not on the volume")[0] for line in done.stderr.splitlines()]
+    assert paths == ["../others", f"{tmp_path}/mine.toml", f"{tmp_path}/a.pt"]
+    assert not call("launch", "/data/photos", "--output", "run", *POD).stderr
+
+
 def test_a_job_is_refused_for_what_this_machine_can_tell(tmp_path: Path) -> None:
     """A folder without images, and one of other files; data elsewhere are only mentioned."""
     for name in ("junk", "mine"):

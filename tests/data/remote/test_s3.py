@@ -1,8 +1,13 @@
 """An S3-compatible server: ranges, whole files, and credentials from the environment only."""
 
 import os
+import platform
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,10 +19,15 @@ import boto3
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from resnets.data.remote import RemoteFolder
+from resnets.data.remote import RemoteFolder, lock
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import RemoteError
-from resnets.errors import MissingExtra
+from resnets.data.remote.lock import locked_remotely
+from resnets.data.sharding import Settings, write_shards
+from resnets.data.sources.opening import read_source
+from resnets.data.splits import SourceContent
+from resnets.errors import FolderInUse, MissingExtra
+from resnets.locks import LOCK
 from tests.data.remote.conftest import (
     CONTENT,
     QUICK,
@@ -86,6 +96,57 @@ def test_google_storage_says_what_to_install() -> None:
     except ImportError:
         with pytest.raises(MissingExtra, match="pip install gcsfs"):
             RemoteFolder("gs://bucket").size("a")
+
+
+@pytest.fixture
+def _quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"_LIFE": 0.1, "_DEAD": 0.6, "_LOOK": 0.05}.items():
+        monkeypatch.setattr(lock, name, seconds)
+
+
+@pytest.mark.usefixtures("_quick_locks")
+def test_one_process_at_a_time_writes_shards_into_a_bucket(bucket: RemoteFolder) -> None:
+    """Also where both begin at the same time; what holds it lives longer than a sign of life."""
+    bucket = replace(bucket, address="s3://photos/one at a time")
+    few = read_source("digits").images["all"].subset(range(5))
+    content = SourceContent("python", {"train": few})
+    with locked_remotely(bucket):
+        time.sleep(0.3)
+        with pytest.raises(FolderInUse, match=rf"in use by another process \({os.getpid()} on "):
+            write_shards(content, bucket, Settings(8, 90, 1), workers=0)
+        assert bucket.names() == [LOCK]
+    assert write_shards(content, bucket, Settings(8, 90, 1), workers=0).kept == 0
+    assert LOCK not in bucket.names()
+    together = threading.Barrier(2)
+
+    def work(_: int) -> bool:
+        together.wait()
+        try:
+            with locked_remotely(bucket):
+                time.sleep(2 * lock._BOTH)
+        except FolderInUse:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(work, range(2))) == [False, True]
+
+
+@pytest.mark.usefixtures("_quick_locks")
+@pytest.mark.parametrize("host", ["elsewhere", platform.node()])
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(
+    bucket: RemoteFolder, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once where its end can be seen; else after it gave no sign of life for some time."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    bucket = replace(bucket, address=f"s3://photos/killed on {host}")
+    bucket.write_bytes(LOCK, f"{ended.pid} on {host}\nabc\n".encode())
+    if host != "elsewhere" and sys.platform != "win32":
+        monkeypatch.setattr(lock, "_DEAD", 1e9)
+    with locked_remotely(bucket):
+        assert f"{os.getpid()} on " in bucket.read_file(LOCK, 1000).decode()
+    assert bucket.names() == []
 
 
 class _FaultyProxy(ThreadingHTTPServer):
