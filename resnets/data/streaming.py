@@ -8,7 +8,7 @@ import itertools
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -55,19 +55,21 @@ class Reader:
         size = self.preprocessing.size
         return size, size, self.preprocessing.channels
 
-    def read(self, draws: Draws, into: Pixels | None = None) -> Pixels:
+    def read(self, draws: Draws, into: Pixels | None = None, *, announced: bool = False) -> Pixels:
         """The images of some samples, (B, size, size, C) uint8.
 
         Args:
             draws: of B samples.
             into: the array to write to, of the same shape; a new array by default.
+            announced: whether `expect` was called for them.
 
         Raises:
             ContentError: an image cannot be decoded; the message names it.
         """
         channels = self.preprocessing.channels
         batch = np.empty((len(draws), *self.shape), dtype=np.uint8) if into is None else into
-        self.expect(draws)
+        if not announced:
+            self.expect(draws)
         for row, index in enumerate(draws.indices):
             with IN_USE:
                 if self.crop is None:
@@ -162,7 +164,7 @@ class Workers:
 
     Of a storage in a remote place, each worker is told early what it will read, so that it fetches
     the next images while it decodes others. For that each worker has a queue of its own, and the
-    parts of the batches go to them by turns.
+    parts of the batches go to them by turns, each with what the same worker will read later.
     """
 
     def __init__(self, reader: Reader, count: int) -> None:
@@ -171,6 +173,7 @@ class Workers:
         self.pools: list[ProcessPoolExecutor] = []
         self.slots = Slots.of(0, 0, reader.shape)
         self.turns = itertools.count()  # of the parts of a plan
+        self.coming: list[list[Draws]] = []  # for each pool, what was announced and not yet sent
 
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """The images for each element of a plan, (B, size, size, C) uint8.
@@ -181,10 +184,12 @@ class Workers:
         """
         if self.count == 0:
             for draws in self.announced(plan):
-                yield torch.from_numpy(self.reader.read(draws))
+                pixels = self.reader.read(draws, announced=self.reader.images.reads_ahead)
+                yield torch.from_numpy(pixels)
             return
         waiting: deque[_Pending] = deque()
         self.turns = itertools.count()
+        self.coming = [[] for _ in self.coming]
         try:
             for draws in self.announced(plan):
                 waiting.append(self.submit(draws))
@@ -228,18 +233,18 @@ class Workers:
             return
         pools = self.pools or self.start(len(draws))
         for start, turn in zip(range(0, len(draws), _PART), turns, strict=False):
-            pools[turn % len(pools)].submit(_expect_part, draws.part(start, start + _PART))
+            self.coming[turn % len(pools)].append(draws.part(start, start + _PART))
 
     def submit(self, draws: Draws) -> _Pending:
         """Start reading a batch, in parts."""
         pools = self.pools or self.start(len(draws))
         slot, pixels = self.slots.lend(len(draws)) or (None, None)
-        parts = [
-            pools[next(self.turns) % len(pools)].submit(
-                _read_part, draws.part(start, start + _PART), slot, start
-            )
-            for start in range(0, len(draws), _PART)
-        ]
+        parts = []
+        for start in range(0, len(draws), _PART):
+            number = next(self.turns) % len(pools)
+            later, self.coming[number] = self.coming[number], []
+            part = draws.part(start, start + _PART)
+            parts.append(pools[number].submit(_read_part, part, slot, start, later))
         return _Pending(parts, pixels)
 
     def start(self, images: int) -> list[ProcessPoolExecutor]:
@@ -250,6 +255,7 @@ class Workers:
         initial = _start_worker, (self.reader, self.slots.memory)
         apart = self.reader.images.reads_ahead
         sizes = [1] * self.count if apart else [self.count]
+        self.coming = [[] for _ in sizes]
         self.pools = [ProcessPoolExecutor(size, context, *initial) for size in sizes]
         for pool in self.pools:
             weakref.finalize(self, pool.shutdown, cancel_futures=True)
@@ -276,15 +282,20 @@ def _start_worker(reader: Reader, memory: Tensor) -> None:
     torch.set_num_threads(1)
 
 
-def _expect_part(draws: Draws) -> None:
-    """Say in a worker what it will read soon."""
-    _WORK[0][0].expect(draws)
+def _read_part(draws: Draws, slot: int | None, start: int, later: Sequence[Draws]) -> Pixels | None:
+    """The work of a worker: write images into a slot from row ``start`` on, or return them.
 
-
-def _read_part(draws: Draws, slot: int | None, start: int) -> Pixels | None:
-    """The work of a worker: write images into a slot from row ``start`` on, or return them."""
+    Args:
+        draws: of the images, which were announced to this worker if its storage reads ahead.
+        slot: of the memory; None: the images are returned.
+        start: the first row in the slot.
+        later: what this worker will read after these; perhaps these, too.
+    """
     reader, memory = _WORK[0]
+    for part in later:
+        reader.expect(part)
+    announced = reader.images.reads_ahead
     if slot is None:
-        return reader.read(draws)
-    reader.read(draws, memory[slot, start : start + len(draws)])
+        return reader.read(draws, announced=announced)
+    reader.read(draws, memory[slot, start : start + len(draws)], announced=announced)
     return None

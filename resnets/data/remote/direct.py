@@ -119,6 +119,7 @@ class DirectReader:
         asked: places whose answers are on their way, in order, and when they were asked for.
         free: connections without a request.
         most: connections that the server takes, as far as is known.
+        heads: the first lines of the requests for each file.
         opening: threads that open connections.
         ended: whether the server does not answer as it must for this; or the program ends.
     """
@@ -132,6 +133,7 @@ class DirectReader:
     most: int = _MOST
     opening: int = 0
     ended: bool = False
+    heads: dict[str, bytes] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -231,7 +233,9 @@ class DirectReader:
 
     def _request(self, place: Place) -> bytes:
         """The request for a place."""
-        head = _head(joined(self.address, place.file))
+        head = self.heads.get(place.file)
+        if head is None:
+            head = self.heads[place.file] = _head(joined(self.address, place.file))
         return b"%bRange: bytes=%d-%d\r\n\r\n" % (head, place.offset, place.stop - 1)
 
     def _open_more(self, needed: int) -> None:
@@ -263,7 +267,6 @@ class DirectReader:
                 self.opening -= 1
 
 
-@functools.lru_cache(maxsize=4096)
 def _head(address: str) -> bytes:
     """The first lines of a request for a file."""
     url = _url(address)

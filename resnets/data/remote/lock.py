@@ -97,12 +97,11 @@ def _in_use(folder: RemoteFolder, content: str) -> FolderInUse:
 def _has_ended_here(content: str) -> bool:
     """Whether a file is of a process of this machine that is no more."""
     number, _, host = content.splitlines()[0].partition(" on ")
-    if host != platform.node() or not number.isdecimal() or sys.platform == "win32":
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
+    if sys.platform != "win32" and host == platform.node() and number.isdecimal():
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # of another user
+            pass
     return False
