@@ -20,6 +20,7 @@ FLOORS = (
     "templates",
     "fields",
     "machine",
+    "torchrun",
     "matrices",
     "notebook",
     "keywords",
