@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from resnets.errors import ContentError, OtherFormat, TooLarge
-from resnets.evaluation.predict import Prediction
+from resnets.evaluation.predict import Prediction, prediction_of
 from resnets.images import UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import refuse_bomb
@@ -34,6 +34,7 @@ class _Job:
 
     Attributes:
         upload: the image.
+        top: how many of the most probable classes to list.
         features: whether the outputs shall hold the features.
         result: gets the outputs.
         since: when it arrived, by `time.perf_counter`.
@@ -41,6 +42,7 @@ class _Job:
     """
 
     upload: Upload
+    top: int
     features: bool
     result: "asyncio.Future[Outputs]"
     since: float = field(default_factory=time.perf_counter)
@@ -78,19 +80,19 @@ class Answering:
             features: whether the outputs shall hold the features.
         """
         loop, begin = asyncio.get_running_loop(), time.perf_counter()
-        jobs = [_Job(upload, features, loop.create_future()) for upload in uploads]
+        jobs = [_Job(upload, top, features, loop.create_future()) for upload in uploads]
         answers: list[Answer] = []
         try:
             for job in jobs:
                 self._decoders_for(model).put(self._decode, model, job)
-            answers = [await self._answer(model, job, top) for job in jobs]
+            answers = [await self._answer(model, job) for job in jobs]
             return answers
         finally:
             for job in jobs:
                 _give_up(job.result)
                 if job.decoding is not None:
-                    model.tell(Decoded(model.name, job.decoding))
-            model.tell(Answered(model.name, time.perf_counter() - begin, answers))
+                    model.events.tell(Decoded(model.name, job.decoding))
+            model.events.tell(Answered(model.name, time.perf_counter() - begin, answers))
 
     def _decoders_for(self, model: ServedModel) -> Threads:
         """The threads that decode for a model: on one core, the one that computes.
@@ -139,9 +141,9 @@ class Answering:
             job.result.get_loop().call_soon_threadsafe(fail, job.result, error)
             return
         job.decoding = time.perf_counter() - job.since
-        model.compute(frame, job.features, job.result)
+        model.compute(frame, job.features, job.top, job.result)
 
-    async def _answer(self, model: ServedModel, job: _Job, top: int) -> Answer:
+    async def _answer(self, model: ServedModel, job: _Job) -> Answer:
         """The answer for one image."""
         name = job.upload.name
         try:
@@ -150,7 +152,7 @@ class Answering:
             status = next(code for kind, code in _HTTP_STATUS if isinstance(error, kind))
             return Answer(Prediction(name, error=str(error)), http_status=status)
         self.answered(model, job.upload, outputs)
-        return Answer(model.prediction(name, outputs, top), outputs)
+        return Answer(prediction_of(name, outputs.status, outputs.top), outputs)
 
 
 def _give_up(result: "asyncio.Future[Outputs]") -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.evaluation.predict import Prediction
+from resnets.evaluation.predict import Prediction, Ranking, Status
 from resnets.images import Pixels
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -34,13 +34,15 @@ class Outputs:
 
     Attributes:
         probabilities: (K,), calibrated.
+        status: whether to trust them.
+        top: the most probable classes.
         features: (F,); None where neither the status nor anybody needs them.
-        familiar: whether the image is like the training images; None where it is not known.
     """
 
     probabilities: Floats
+    status: Status
+    top: Ranking
     features: Floats | None = None
-    familiar: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,6 @@ async def _image(request: Request) -> Response:
     kind = f"image/{(format_of(candidate.content) or 'x-portable-anymap').lower()}"
     headers = {
         "Content-Security-Policy": "default-src 'none'; sandbox",
-        "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
         "Cross-Origin-Resource-Policy": "same-origin",
     }

@@ -1,10 +1,16 @@
-"""What happens to images in a server. Each event is told once, to everything that counts it."""
+"""What happens in a server. Each event is told once, to everything that counts it."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from resnets.serving.answers import Answer
+from resnets.serving.logs import log
+
+_Event = TypeVar("_Event")
+
+_TOGETHER = 0.1  # seconds in which events come together before they are counted
 
 
 @dataclass(frozen=True)
@@ -55,5 +61,57 @@ class Answered:
     answers: Sequence[Answer]
 
 
+@dataclass(frozen=True)
+class Responded:
+    """A request was answered, or given up.
+
+    Attributes:
+        path: of its route, or other.
+        status: of the response.
+        seconds: that it took.
+        moment: when it ended, in seconds since 1970.
+        line: of the log, beside these.
+        fault: of this program; None: there was none.
+    """
+
+    path: str
+    status: int
+    seconds: float
+    moment: float
+    line: Mapping[str, str | None]
+    fault: Exception | None = None
+
+
 Event: TypeAlias = Decoded | Computed | Answered
-Observer: TypeAlias = Callable[[Event], None]
+Observer: TypeAlias = Callable[[_Event], None]
+
+
+class Events(Generic[_Event]):
+    """Events that wait to be counted, several together.
+
+    Between two images, what counts them is in no cache of the processor any more, and counting one
+    by one takes several times as long: see docs/decisions.md.
+
+    Args:
+        observers: that count; a fault of one, such as of a full disk, is logged.
+    """
+
+    def __init__(self, *observers: Observer[_Event]) -> None:
+        self.observers = list(observers)
+        self._waiting: list[_Event] = []
+
+    def tell(self, event: _Event) -> None:
+        """Have an event counted soon. In the event loop."""
+        self._waiting.append(event)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(_TOGETHER, self.count)
+
+    def count(self) -> None:
+        """Have everything counted that waits."""
+        events, self._waiting = self._waiting, []
+        for event in events:
+            for observe in self.observers:
+                try:
+                    observe(event)
+                except Exception as error:
+                    log("fault", error=error)

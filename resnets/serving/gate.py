@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnets.serving.access import Refused
 from resnets.serving.connections import REFUSAL
+from resnets.serving.events import Responded
 from resnets.serving.logs import log, request_id, traceparent
 from resnets.serving.requests import BODY_BYTES
 from resnets.serving.responses import JSON
@@ -37,6 +38,7 @@ class Gate:
         self.app = app
         self.server = server
         self.refuse = refuse
+        server.responses.observers.append(self._log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -46,6 +48,7 @@ class Gate:
         _take_root_away(scope)
         headers = Headers(scope=scope)
         begin, ids = time.perf_counter(), _ids(headers)
+        more = [_FOR_BROWSERS, *((name.encode(), text.encode()) for name, text in ids.items())]
         client = (scope.get("client") or ("", 0))[0]
         status, caller, fault = 0, client, None
 
@@ -53,7 +56,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(ids | _FOR_BROWSERS)
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
         try:
@@ -87,24 +90,23 @@ class Gate:
         caller: str,
         fault: Exception | None,
     ) -> None:
-        """Count a request, and log it: without its query, which may hold anything."""
+        """Have a request counted and logged: without its query, which may hold anything."""
         seconds = time.perf_counter() - begin
         route = scope.get("route")
         path = getattr(route, "path", None) or "other"
-        self.server.metrics.request(path, status, seconds)
-        if fault is None and not self.server.settings.access_log:
+        about = {"method": scope["method"], "path": scope["path"][:200], "caller": caller}
+        line = about | {"id": ids["x-request-id"], "traceparent": ids.get("traceparent")}
+        responses = self.server.responses
+        responses.tell(Responded(path, status, seconds, time.time(), line, fault))
+        if fault is not None:  # it may be the last thing that this process tells
+            responses.count()
+
+    def _log(self, event: Responded) -> None:
+        """Log a request."""
+        if event.fault is None and not self.server.settings.access_log:
             return
-        log(
-            "request",
-            error=fault,
-            method=scope["method"],
-            path=scope["path"][:200],
-            status=status,
-            seconds=round(seconds, 6),
-            caller=caller,
-            id=ids["x-request-id"],
-            traceparent=ids.get("traceparent"),
-        )
+        values = {"status": event.status, "seconds": round(event.seconds, 6), **event.line}
+        log("request", error=event.fault, moment=event.moment, **values)
 
 
 def _of_fault(error: Exception) -> Response:
@@ -125,7 +127,7 @@ def _take_root_away(scope: Scope) -> None:
             scope["path"] += "/"
 
 
-_FOR_BROWSERS = {"x-content-type-options": "nosniff"}
+_FOR_BROWSERS = (b"x-content-type-options", b"nosniff")
 
 
 def _ids(headers: Headers) -> dict[str, str]:

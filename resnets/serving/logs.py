@@ -93,18 +93,21 @@ def logging_to_stderr(level: int = logging.INFO) -> Iterator[None]:
         writer.join(_PATIENCE)
 
 
-def log(event: str, *, error: BaseException | None = None, **values: Any) -> None:
+def log(
+    event: str, *, error: BaseException | None = None, moment: float | None = None, **values: Any
+) -> None:
     """Write a line of JSON.
 
     Args:
         event: what happened.
         error: whose traceback follows the line.
+        moment: when it happened, in seconds since 1970; None: now.
         values: of JSON, such as texts and numbers; None is left out.
     """
     level = logging.INFO if error is None else logging.ERROR
     if _LOGGER.isEnabledFor(level):  # not by `_LOGGER.log`, which looks for the calling line
         cause = None if error is None else (type(error), error, error.__traceback__)
-        line = _Line(time.time(), event, values)
+        line = _Line(time.time() if moment is None else moment, event, values)
         _LOGGER.handle(logging.LogRecord(_LOGGER.name, level, "", 0, line, None, cause))
 
 

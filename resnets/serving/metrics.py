@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from resnets.files import read_text
 from resnets.serving.answers import Answer
-from resnets.serving.events import Answered, Computed, Decoded, Event
+from resnets.serving.events import Answered, Computed, Decoded, Event, Responded
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -49,10 +49,10 @@ class Metrics:
         }
         self._labelled = lru_cache(_CHILDREN)(_labelled)
 
-    def request(self, path: str, status: int, seconds: float) -> None:
+    def request(self, response: Responded) -> None:
         """Count a request that was answered."""
-        self._labelled(self._requests, path, status).inc()
-        self._labelled(self._request_seconds, path).observe(seconds)
+        self._labelled(self._requests, response.path, response.status).inc()
+        self._labelled(self._request_seconds, response.path).observe(response.seconds)
 
     def observe(self, event: Event) -> None:
         """Count what happened to images."""

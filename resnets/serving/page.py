@@ -46,7 +46,6 @@ _SECURITY_HEADERS: Mapping[str, str] = {
             "require-trusted-types-for 'script'",  # no text is ever parsed as HTML
         )
     ),
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from resnets.deployment.engines.selection import digest, sha256_of
 from resnets.errors import ContentError
 from resnets.evaluation.engine import Engine, NotFiniteError, batch_size_of, computation_of
 from resnets.evaluation.familiarity import familiarity_of
-from resnets.evaluation.predict import Prediction, prediction_of, rankings, stacked
+from resnets.evaluation.predict import rankings, stacked
 from resnets.golden import TOLERANCE, difference, golden_from, golden_image, seed_of
 from resnets.images import Pixels
 from resnets.model_file import Description
@@ -28,11 +28,13 @@ from resnets.model_path import find_model
 from resnets.serving.answers import Outputs
 from resnets.serving.batching import Batcher
 from resnets.serving.drift import Drift
-from resnets.serving.events import Computed, Event, Observer
-from resnets.serving.logs import log
+from resnets.serving.events import Computed, Event, Events
 from resnets.serving.recent import Recent
 from resnets.serving.statistics import Statistics
 from resnets.serving.threads import Threads
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _Result = TypeVar("_Result")
 
@@ -50,10 +52,12 @@ class _Item:
     Attributes:
         frame: (R, R, C) uint8.
         features: whether they are needed.
+        top: how many of the most probable classes to list.
     """
 
     frame: Pixels
     features: bool = False
+    top: int = 1
 
 
 class ServedModel:
@@ -79,14 +83,11 @@ class ServedModel:
         self.digest = sha256_of(computed) if computed.is_file() else ""
         self.precision = computation_of(engine, path).precision
         self.familiarity = familiarity_of(engine.description.familiarity)
-        self.statistics = Statistics()
-        self.drift = Drift(self.familiarity)
-        self.recent = Recent()
-        self.observers: list[Observer] = [
-            self.statistics.observe,
-            self.drift.observe,
-            self.recent.observe,
-        ]
+        self._statistics = Statistics()
+        self._drift = Drift(self.familiarity)
+        self._recent = Recent()
+        counting = (self._statistics.observe, self._drift.observe, self._recent.observe)
+        self.events: Events[Event] = Events(*counting)
         self.threads = Threads(1, f"compute {name}")
         largest = batch_size_of(engine, max_batch or _SIZES[-1])
         self.max_batch = min(max_batch, largest) if max_batch else self._best_batch(largest)
@@ -94,17 +95,27 @@ class ServedModel:
             self._outputs, self.threads, self.max_batch, self._computed
         )
 
-    def tell(self, event: Event) -> None:
-        """Have everything that counts take note; a fault of it, such as a full disk, is logged."""
-        for observe in self.observers:
-            try:
-                observe(event)
-            except Exception as error:
-                log("fault", error=error)
+    @property
+    def statistics(self) -> Statistics:
+        """What it has computed."""
+        self.events.count()
+        return self._statistics
+
+    @property
+    def drift(self) -> Drift:
+        """Whether the images are like the validation images."""
+        self.events.count()
+        return self._drift
+
+    @property
+    def recent(self) -> Recent:
+        """Its latest requests."""
+        self.events.count()
+        return self._recent
 
     def _computed(self, waits: Sequence[float], seconds: float) -> None:
         """Tell of a batch."""
-        self.tell(Computed(self.name, waits, seconds))
+        self.events.tell(Computed(self.name, waits, seconds))
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -116,16 +127,19 @@ class ServedModel:
         """What the file says of the network."""
         return self.engine.description
 
-    def compute(self, frame: Pixels, features: bool, result: "asyncio.Future[Outputs]") -> None:
+    def compute(
+        self, frame: Pixels, features: bool, top: int, result: "asyncio.Future[Outputs]"
+    ) -> None:
         """Compute an image, unless its future is cancelled before; from any thread.
 
         Args:
             frame: (R, R, C) uint8, as `evaluation.predict.read` prepares it.
             features: whether they are needed; they come also where the status needs them.
+            top: how many of the most probable classes to list, 1 to K.
             result: gets the outputs, or a ContentError where they are not finite.
         """
         needed = features or self.familiarity is not None
-        self.batcher.put(_Item(frame, needed), result)
+        self.batcher.put(_Item(frame, needed, top), result)
 
     async def between_batches(
         self, function: Callable[..., _Result], *arguments: object
@@ -133,12 +147,6 @@ class ServedModel:
         """The result of a function, which runs in the thread that computes, between two batches."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.threads, function, *arguments)
-
-    def prediction(self, name: str, outputs: Outputs, top: int) -> Prediction:
-        """The prediction for an image with its `top` most probable classes."""
-        familiar = None if outputs.familiar is None else np.array([outputs.familiar])
-        rows = rankings(outputs.probabilities[None], self.description, top, familiar)
-        return prediction_of(name, *rows[0])
 
     def check(self) -> None:
         """Compute the golden image, alone and in a batch.
@@ -185,16 +193,21 @@ class ServedModel:
             NotFiniteError: some are not finite.
         """
         images = stacked([item.frame for item in items])
+        features: NDArray[np.float32] | list[None] = [None] * len(items)
+        familiar = None
         if not any(item.features for item in items):
-            return [Outputs(row) for row in self.engine.probabilities(images)]
-        probabilities, features = self.engine.outputs(images)
-        familiar: Sequence[bool | None] = [None] * len(items)
-        if self.familiarity is not None:
-            familiar = self.familiarity.familiar(features).tolist()
-        rows = zip(items, probabilities, features, familiar, strict=True)
+            probabilities = self.engine.probabilities(images)
+        else:
+            probabilities, computed = self.engine.outputs(images)
+            features = computed
+            if self.familiarity is not None:
+                familiar = self.familiarity.familiar(computed)
+        # here and not one by one in the event loop, where sorting would wait for this thread
+        ranked = rankings(probabilities, self.description, max(x.top for x in items), familiar)
+        rows = zip(items, probabilities, features, ranked, strict=True)
         return [
-            Outputs(row, values if item.features else None, known)
-            for item, row, values, known in rows
+            Outputs(row, status, top[: item.top], values if item.features else None)
+            for item, row, values, (status, top) in rows
         ]
 
     def _best_batch(self, largest: int) -> int:

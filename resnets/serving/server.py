@@ -67,7 +67,10 @@ def serve_on(
         )
         leave_out_of_collections()
         started(address_of(listener, "https" if settings.tls_certificate else "http"))
-        _Server(config, app.state.server).run(sockets=[listener])
+        try:
+            _Server(config, app.state.server).run(sockets=[listener])
+        finally:
+            app.state.server.responses.count()  # of requests that ended at the very end
 
 
 class _Server(uvicorn.Server):

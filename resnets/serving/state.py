@@ -12,6 +12,7 @@ from resnets.serving.access import Access
 from resnets.serving.answering import Answering
 from resnets.serving.batching import Places, QueueFull
 from resnets.serving.collection import Collection
+from resnets.serving.events import Events, Responded
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics, resident_bytes
 from resnets.serving.reloading import Reloading
@@ -61,8 +62,9 @@ class Server:
         self.stopping = False
         for name, limit in settings.limits().items():
             self.metrics.set("limit", limit, name)
+        self.responses: Events[Responded] = Events(self.metrics.request)
         for model in self.models.values():
-            model.observers.append(self.metrics.observe)
+            model.events.observers.append(self.metrics.observe)
 
     @property
     def process(self) -> dict[str, dict[str, int]]:
@@ -108,7 +110,7 @@ class Server:
         """
         if (old := self.models.get(model.name)) is not None:
             self._let_go(old)
-        model.observers.append(self.metrics.observe)
+        model.events.observers.append(self.metrics.observe)
         self.models[model.name] = model
         for name in self._names:
             if name in self.models:
@@ -126,6 +128,7 @@ class Server:
 
     def _let_go(self, model: ServedModel) -> None:
         """Free a model that requests no longer find, once none uses it any more."""
+        model.events.count()
         self.metrics.forget("model", *model.identity)
         self.reloading.let_go(model)
 
@@ -154,6 +157,7 @@ class Server:
     def measure(self) -> None:
         """Set the gauges to what they measure now."""
         metrics = self.metrics
+        self.responses.count()
         metrics.set("resident_memory_bytes", resident_bytes())
         metrics.set("ready", self.ready)
         metrics.set("places_taken", self.answering.places.taken)
@@ -162,6 +166,7 @@ class Server:
             for name, value in asdict(self.shadow.agreement).items():
                 metrics.set(f"shadow_{name}", value)
         for model in self.models.values():
+            model.events.count()
             metrics.set("limit", model.max_batch, f"max_batch of {model.name}")
             metrics.set("waiting_images", model.batcher.waiting, model.name)
             metrics.set("model", 1, *model.identity)

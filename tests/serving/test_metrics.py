@@ -98,13 +98,15 @@ def test_a_request_is_one_line_with_ids_and_without_content(
 ) -> None:
     caplog.set_level(logging.INFO, "resnets.serving")
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    response = serving().post(
+    client = serving()
+    response = client.post(
         "/predict?top=2&model=tiny",
         files=[("file", ("private name.png", image_bytes()))],
         headers={"X-Request-ID": "order-7", "traceparent": trace},
     )
     assert response.headers["x-request-id"] == "order-7"
     assert response.headers["traceparent"] == trace
+    samples(client)  # has everything before it counted and logged
     (line,) = [record.message for record in caplog.records if record.name == "resnets.serving"]
     entry = json.loads(line)
     assert (entry["method"], entry["path"], entry["status"]) == ("POST", "/predict", 200)
@@ -120,8 +122,8 @@ def test_without_an_access_log_faults_are_still_logged(
     client = serving(access_log=False)
     assert client.post("/predict", content=image_bytes()).status_code == 200
     assert client.post("/predict", content=b"no image").status_code == 415
-    assert not [record for record in caplog.records if record.name == "resnets.serving"]
     assert 'path="/predict",status="415"' in client.get("/metrics").text
+    assert not [record for record in caplog.records if record.name == "resnets.serving"]
     monkeypatch.setattr(client.app.state.server.answering, "answers", lambda *_: 1 / 0)
     client.post("/predict", content=image_bytes())
     assert "ZeroDivisionError" in caplog.text
