@@ -13,7 +13,7 @@ from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import refuse_bomb
 from resnets.serving.answers import Answer, Outputs, Upload
 from resnets.serving.batching import DeadlinePassed, Places, fail
-from resnets.serving.events import Answered, Decoded
+from resnets.serving.events import Answered
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 from resnets.serving.threads import Threads
@@ -90,9 +90,9 @@ class Answering:
         finally:
             for job in jobs:
                 _give_up(job.result)
-                if job.decoding is not None:
-                    model.events.tell(Decoded(model.name, job.decoding))
-            model.events.tell(Answered(model.name, time.perf_counter() - begin, answers))
+            decoding = [job.decoding for job in jobs if job.decoding is not None]
+            seconds = time.perf_counter() - begin
+            model.events.tell(Answered(model.name, seconds, answers, decoding))
 
     def _decoders_for(self, model: ServedModel) -> Threads:
         """The threads that decode for a model: on one core, the one that computes.

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+WHOLE = "resnets.whole"  # key of a scope, which is there once the body has arrived
 GONE = "resnets.gone"  # key of a scope: a future that is done once the client has gone
 REFUSAL = "resnets.refusal"  # key of a scope: status and reason of what is wrong with the request
 _PATIENCE = 30.0  # seconds for the headers of a request
@@ -169,6 +170,7 @@ class Connection(HttpToolsProtocol):
         if self._part == "head":  # it is read again: see `_parse`
             return
         self._beside_body, self._part = 0, ""
+        self.scope[WHOLE] = True  # type: ignore[literal-required]
         super().on_message_complete()
         if not self.pipeline:  # else nobody would see that the client goes
             self.flow.resume_reading()

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from resnets.serving.answers import Answer
 from resnets.serving.logs import log
@@ -13,21 +12,7 @@ _Event = TypeVar("_Event")
 _TOGETHER = 0.1  # seconds in which events come together before they are counted
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """An image was decoded.
-
-    Attributes:
-        model: the name of the model that it was decoded for.
-        seconds: that it took, with waiting for a thread.
-    """
-
-    model: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Computed:
+class Computed(NamedTuple):
     """A batch was computed.
 
     Attributes:
@@ -46,23 +31,23 @@ class Computed:
         return len(self.waits)
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """The images of a request were answered, or were given up.
 
     Attributes:
         model: the name of the model.
         seconds: from the arrival of the images to their answers.
         answers: one an image; empty where the deadline passed, or the client went away, before.
+        decoding: seconds of each image that was decoded, with waiting for a thread.
     """
 
     model: str
     seconds: float
     answers: Sequence[Answer]
+    decoding: Sequence[float] = ()
 
 
-@dataclass(frozen=True)
-class Responded:
+class Responded(NamedTuple):
     """A request was answered, or given up.
 
     Attributes:
@@ -82,7 +67,7 @@ class Responded:
     fault: Exception | None = None
 
 
-Event: TypeAlias = Decoded | Computed | Answered
+Event: TypeAlias = Computed | Answered
 Observer: TypeAlias = Callable[[_Event], None]
 
 

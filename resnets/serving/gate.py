@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -46,7 +46,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         _take_root_away(scope)
-        headers = Headers(scope=scope)
+        headers = _Indexed(scope=scope)
         begin, ids = time.perf_counter(), _ids(headers)
         more = [_FOR_BROWSERS, *((name.encode(), text.encode()) for name, text in ids.items())]
         client = (scope.get("client") or ("", 0))[0]
@@ -125,6 +125,19 @@ def _take_root_away(scope: Scope) -> None:
         scope["path"] = scope["path"].removeprefix(root)
         if scope["path"] == root:  # the page, without the slash
             scope["path"] += "/"
+
+
+class _Indexed(Headers):
+    """Headers that are looked up at once; those of Starlette go through all of them each time."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope=scope)
+        pairs = reversed(self.raw)  # of several of a name, the first counts
+        self._values = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a header, whose name is in small letters."""
+        return self._values.get(name, default)
 
 
 _FOR_BROWSERS = (b"x-content-type-options", b"nosniff")

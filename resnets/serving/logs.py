@@ -79,6 +79,9 @@ def logging_to_stderr(level: int = logging.INFO) -> Iterator[None]:
     Those of libraries, too, which would else be written at once, and as plain text. At its end,
     lines that wait are given up where nobody reads them.
     """
+    # what no line has, and every record would look up: see "Optimization" in Python's Logging HOWTO
+    names = ("logThreads", "logMultiprocessing", "logProcesses")
+    before = {name: getattr(logging, name) for name in names}
     root = logging.getLogger()
     handler = _Queued()
     writer = threading.Thread(target=handler.write, name="log", daemon=True)
@@ -86,8 +89,12 @@ def logging_to_stderr(level: int = logging.INFO) -> Iterator[None]:
     _LOGGER.setLevel(level)
     writer.start()
     try:
+        for name in names:
+            setattr(logging, name, False)
         yield
     finally:
+        for name, value in before.items():
+            setattr(logging, name, value)
         root.removeHandler(handler)
         handler.end()
         writer.join(_PATIENCE)

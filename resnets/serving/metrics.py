@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from resnets.files import read_text
 from resnets.serving.answers import Answer
-from resnets.serving.events import Answered, Computed, Decoded, Event, Responded
+from resnets.serving.events import Answered, Computed, Event, Responded
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -57,11 +57,12 @@ class Metrics:
     def observe(self, event: Event) -> None:
         """Count what happened to images."""
         match event:
-            case Decoded():
-                self._labelled(self._phase_seconds, event.model, "decode").observe(event.seconds)
             case Computed():
                 self._computed(event)
             case Answered():
+                decode = self._labelled(self._phase_seconds, event.model, "decode")
+                for seconds in event.decoding:
+                    decode.observe(seconds)
                 for answer in event.answers:
                     self._answered(event.model, answer)
 

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import wraps
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -17,7 +17,7 @@ from resnets.format import byte_size
 from resnets.images.opening import format_of
 from resnets.serving.answers import Upload
 from resnets.serving.batching import DeadlinePassed, Places
-from resnets.serving.connections import GONE, REFUSAL
+from resnets.serving.connections import GONE, REFUSAL, WHOLE
 from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
@@ -75,7 +75,7 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
     parts, total = [], 0
     patience = _Patience(request, bodies)
     try:
-        async with asyncio.timeout_at(deadline) as patience.limit:
+        async with _until(deadline, request) as patience.limit:
             async for part in request.stream():
                 if not part:  # the end, which would make `join` copy a body that came whole
                     continue
@@ -85,7 +85,7 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
                 bodies.take(len(part))
                 request.scope[BODY_BYTES] = total
                 parts.append(part)
-                if total != int(length):
+                if total != int(length) and WHOLE not in request.scope:
                     patience.begin()
     except TimeoutError:
         raise HTTPException(408, _TOO_SLOW if patience.ended else _TOO_LATE) from None
@@ -94,6 +94,11 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
     if refusal := request.scope.get(REFUSAL):
         raise HTTPException(*refusal)
     return b"".join(parts)
+
+
+def _until(deadline: float, request: Request) -> AbstractAsyncContextManager[Any]:
+    """The limit of time for a body: none is needed for one that has arrived, as most have."""
+    return nullcontext() if WHOLE in request.scope else asyncio.timeout_at(deadline)
 
 
 def _too_large(limit: int) -> HTTPException:
@@ -224,7 +229,7 @@ def refuse_unknown(request: Request, known: Collection[str]) -> None:
     Raises:
         HTTPException: 400, the query has a parameter of another name.
     """
-    for name in request.query_params:
+    for name in request.query_params if request.scope["query_string"] else ():
         if name not in known:
             there_are = f"there are {', '.join(known)}" if known else "this path takes none"
             raise HTTPException(400, f"no parameter {name[:_SHOWN]!r}; {there_are}")
@@ -247,7 +252,7 @@ def parameter(request: Request, name: str, least: int, most: int, default: int) 
     Raises:
         HTTPException: 400, it is no such number.
     """
-    text = request.query_params.get(name)
+    text = request.query_params.get(name) if request.scope["query_string"] else None
     if text is None:
         return default
     short = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
@@ -264,6 +269,8 @@ def switch(request: Request, name: str) -> bool:
     Raises:
         HTTPException: 400, the value says neither.
     """
+    if not request.scope["query_string"]:  # parsing it takes longer than most of this module
+        return False
     text = request.query_params.get(name, "0").lower()
     if text not in _SWITCH:
         raise HTTPException(400, f"{name}={text}: it must be 1 or 0")

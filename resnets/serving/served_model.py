@@ -41,7 +41,7 @@ _Result = TypeVar("_Result")
 _STRICTEST = min(TOLERANCE.values())
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are measured at the start
 _LONG = 0.015  # seconds of a batch, beyond which no larger one is tried: others would wait for it
-_NEAR = 1.1  # the smallest size is taken that needs at most so many times the least time per image
+_NEAR = 1.05  # the largest size is taken that needs at most so many times the least time per image
 _ROUNDS = 5  # in which all sizes take turns, so that what else runs slows none of them alone
 
 
@@ -211,22 +211,23 @@ class ServedModel:
         ]
 
     def _best_batch(self, largest: int) -> int:
-        """The smallest size of a batch that computes an image nearly as fast as any.
+        """The largest size of a batch that computes an image nearly as fast as any.
 
-        Larger ones would only keep waiting whoever comes while a batch is computed.
+        Each batch costs the server something besides, such as waking the event loop. Under light
+        load batches are small whatever is allowed.
         """
         sizes = [size for size in _SIZES if size <= largest]
         fastest: dict[int, float] = {}  # cost of an image
         for size in sizes:  # from the smallest, to know where to stop; the first run warms up
             self._seconds(size)
             wait, cost = self._seconds(size)
-            fastest[size] = cost / size
-            if wait > _LONG:
+            if wait > _LONG and fastest:
                 break
+            fastest[size] = cost / size
         for size in [*fastest] * (_ROUNDS - 1) if len(fastest) > 1 else ():
             fastest[size] = min(fastest[size], self._seconds(size)[1] / size)
         near = _NEAR * min(fastest.values())
-        return next(size for size, seconds in fastest.items() if seconds <= near)
+        return max(size for size, seconds in fastest.items() if seconds <= near)
 
     def _seconds(self, size: int) -> tuple[float, float]:
         """How long a batch of black images is waited for, and the time that counts as its cost.

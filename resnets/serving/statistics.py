@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from resnets.serving.events import Answered, Computed, Decoded, Event
+from resnets.serving.events import Answered, Computed, Event
 
 
 @dataclass
@@ -51,8 +51,6 @@ class Statistics:
     def observe(self, event: Event) -> None:
         """Count what happened."""
         match event:
-            case Decoded():
-                self.decoding.add(event.seconds)
             case Computed():
                 self.images += event.size
                 self.last = time.time()
@@ -60,4 +58,5 @@ class Statistics:
                 self.computing.add(event.seconds * event.size, event.size)
                 self.batches.setdefault(event.size, Duration()).add(event.seconds)
             case Answered():
+                self.decoding.add(sum(event.decoding), len(event.decoding))
                 (self.success if event.answers else self.failure).add(event.seconds)
