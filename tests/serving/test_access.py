@@ -116,6 +116,7 @@ def test_who_is_refused_is_in_the_log_by_address(
     client = serving(access=Access(keys=keys, rate=Rate(1 / 3600)))
     statuses = [client.get("/model", headers=headers).status_code for headers in (SENT, SENT, {})]
     assert statuses == [200, 429, 401]
+    client.app.state.server.responses.count()
     lines = [json.loads(record.message) for record in caplog.records if record.name == LOGGER]
     assert [line["status"] for line in lines] == statuses
     assert [line["caller"] for line in lines[1:]] == ["testclient"] * 2
