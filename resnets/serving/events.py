@@ -68,7 +68,7 @@ class Responded(NamedTuple):
 
 
 Event: TypeAlias = Computed | Answered
-Observer: TypeAlias = Callable[[_Event], None]
+_Observer: TypeAlias = Callable[[_Event], None]
 
 
 class Events(Generic[_Event]):
@@ -81,7 +81,7 @@ class Events(Generic[_Event]):
         observers: that count; a fault of one, such as of a full disk, is logged.
     """
 
-    def __init__(self, *observers: Observer[_Event]) -> None:
+    def __init__(self, *observers: _Observer[_Event]) -> None:
         self.observers = list(observers)
         self._waiting: list[_Event] = []
 
