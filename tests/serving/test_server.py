@@ -1,8 +1,11 @@
 """The command as a real process: it answers, and ends in order when it is told to stop."""
 
 import contextlib
+import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,23 @@ def status_of(address: str, body: bytes | None = None) -> int:
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_words_of_the_readme_answer_a_photo(
+    shared: Callable[[str], Path], tmp_path: Path
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```\n(resnets serve .*\ncurl .*\n)```", readme)
+    serve, ask = (shlex.split(line, comments=True) for line in lines.splitlines())
+    shutil.copy(shared("photos/n01558993_robin.JPEG"), tmp_path / "photo.jpg")
+    with server(Path(serve[2])) as (_, address):
+        ask[-1] = ask[-1].replace("http://127.0.0.1:8000", address)
+        ended = subprocess.run([*ask, "--fail"], cwd=tmp_path, capture_output=True, check=False)
+    assert serve[:2] == ["resnets", "serve"]
+    (prediction,) = json.loads(ended.stdout)["predictions"]
+    assert prediction["prediction"] == "bird"
 
 
 @contextmanager
