@@ -197,6 +197,49 @@ def test_a_symbolic_graph_has_norms_as_nodes_so_that_tools_can_fold_them() -> No
     assert norms == [f"layer{stage}.{block}.bn1" for stage in (1, 2, 3) for block in (0, 1)]
 
 
+def feature_extractor(network: nn.Module, wanted: list[str]) -> torch.fx.GraphModule:
+    """What torchvision's `create_feature_extractor` makes: a graph that ends at inner modules.
+
+    As there, a module stands for its last node, and what is not needed for these is taken out.
+    """
+    graph_module = torch.fx.symbolic_trace(network)
+    graph, last = graph_module.graph, dict[str, torch.fx.Node]()
+    for node in graph.nodes:
+        for path, _ in node.meta.get("nn_module_stack", {}).values():
+            last[path] = node
+        if node.op == "output":
+            graph.erase_node(node)
+    graph.output({name: last[name] for name in wanted})
+    graph.eliminate_dead_code()
+    graph_module.recompile()
+    graph_module.delete_all_unused_submodules()
+    return graph_module
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_features_of_inner_stages_are_taken_as_torchvision_does(
+    kind: Architecture, side: int, training: bool
+) -> None:
+    """The witness are hooks on the network itself."""
+    network, wanted = build(kind).train(training), ["layer1", "layer2"]
+    extractor = feature_extractor(copy.deepcopy(network), wanted)
+    assert not any(name.startswith("fc") for name, _ in extractor.named_modules())
+    images = torch.randn(2, kind.in_channels, side, side)
+    expected: dict[str, torch.Tensor] = {}
+    for name in wanted:
+
+        def keep(_: nn.Module, __: object, output: torch.Tensor, name: str = name) -> None:
+            expected[name] = output.clone()
+
+        network.get_submodule(name).register_forward_hook(keep)
+    torch.manual_seed(0)
+    network(images)
+    torch.manual_seed(0)
+    features = extractor(images)
+    assert list(features) == wanted
+    assert all(torch.equal(features[name], expected[name]) for name in wanted)
+
+
 @pytest.mark.parametrize("name", ["resnet20", "preact_resnet110", "seresnet50"])
 def test_networks_are_copied_and_pickled(name: str) -> None:
     network = build(name, depths=(1, 1), width=16).eval()

@@ -1,8 +1,12 @@
 """Networks of the hub, by a server on this machine that speaks its protocol."""
 
+import contextlib
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import tomllib
 from collections.abc import Callable
@@ -23,7 +27,7 @@ from resnets.pretrained.names import _synsets, class_names
 from resnets.runs.starting_point import read_starting_point, recipe_for_start
 from resnets.training.recipe import Recipe
 from tests.hub_server import Fault, HubServer
-from tests.pretrained.conftest import ID, files_for, filled
+from tests.pretrained.conftest import ID, files_for, filled, know_address
 
 
 @pytest.fixture
@@ -362,6 +366,115 @@ def test_explain_and_bench_take_an_id(
     monkeypatch.chdir(photo.parent)
     assert main(list(words)) == 0
     assert words[0] == "bench" or list(photo.parent.glob("made/*"))
+
+
+@pytest.fixture
+def two_kinds(tmp_path: Path, draw_noise: Callable[..., None]) -> Path:
+    """Noise in folders that are called by the ids of two of ImageNet's classes."""
+    for number in range(16):
+        draw_noise(tmp_path / "data" / _synsets(1000)[number % 2] / f"{number}.png", seed=number)
+    return tmp_path / "data"
+
+
+@pytest.mark.slow
+def test_an_exported_id_predicts_as_the_id_does(
+    published: HubServer, two_kinds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    graph, predictions = str(tmp_path / "graph.onnx"), []
+    words = ["export", ID, "--to", "onnx", "--output", graph, "--data", str(two_kinds)]
+    assert main(words) == 0
+    for model in (ID, graph):
+        capsys.readouterr()
+        assert main(["predict", model, str(two_kinds), "--json"]) == 0
+        predictions.append(json.loads(capsys.readouterr().out))
+    for one, other in zip(*predictions, strict=True):
+        assert one["prediction"] == other["prediction"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_calibrated_id_keeps_its_origin_and_its_weights(
+    published: HubServer,
+    weights: dict[str, torch.Tensor],
+    two_kinds: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = tmp_path / "own.safetensors"
+    assert main(["calibrate", ID, str(two_kinds), "--output", str(own)]) == 0
+    description = read_description(own)
+    commit = published.repositories[f"models/{ID}"].refs["main"]
+    assert (description.origin["id"], description.origin["commit"]) == (ID, commit)
+    assert description.calibration["temperature"] > 1  # weights drawn at random are wrong and sure
+    loaded = resnets.load(own).network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    capsys.readouterr()
+    assert main(["predict", str(own), str(two_kinds), "--json"]) == 0
+    assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"unsure"}
+
+
+@pytest.mark.slow
+def test_the_report_of_an_id_names_it_and_its_licence(
+    published: HubServer, two_kinds: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    assert main(["report", ID, str(two_kinds), "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    commit = published.repositories[f"models/{ID}"].refs["main"]
+    assert ID in text
+    assert commit in text
+    assert "apache-2.0" in text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's call
+def test_an_id_is_pushed_with_its_origin_and_predicts_as_before(
+    published: HubServer,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    know_address(published, monkeypatch)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    assert main(["push", ID, "ann/copy"]) == 0
+    repository = published.repositories["models/ann/copy"]
+    card = repository.commits[repository.refs["main"]]["README.md"].decode()
+    assert ID in card
+    assert "license: apache-2.0" in card
+    rows = []
+    for model in (ID, "hf-hub:ann/copy"):
+        capsys.readouterr()
+        assert main(["predict", model, str(photo), "--json", "--engine", "torch"]) == 0
+        rows.append(json.loads(capsys.readouterr().out))
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_a_download_has_a_bar_at_a_terminal_alone(published: HubServer, at_terminal: bool) -> None:
+    import pty
+    import termios
+
+    screen, inside = pty.openpty()
+    termios.tcsetwinsize(inside, (24, 100))
+    with os.fdopen(screen, "rb", buffering=0) as screen_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resnets", "fetch", ID],
+            stdout=subprocess.DEVNULL,
+            stderr=inside if at_terminal else subprocess.PIPE,
+            env=os.environ | {"HF_HUB_DISABLE_XET": "1", "TERM": "xterm"},
+        )
+        os.close(inside)
+        shown = b""
+        with contextlib.suppress(OSError):  # of a terminal that nobody writes to any more
+            while part := screen_file.read(1000):
+                shown += part
+        errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert (b"model.safetensors: 100%" in shown) == at_terminal
+    assert at_terminal or b"%" not in errors
 
 
 def test_a_path_comes_before_an_id(
