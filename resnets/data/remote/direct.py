@@ -1,8 +1,8 @@
 """Small ranges of files on a web server, without the event loop.
 
 Who expects them sends the requests, and who reads them receives the answers, which wait in the
-buffers of the system until then. A request takes a third of the processor time that it takes by
-way of the loop and aiohttp, where it is as much as a fifth of decoding a small photo.
+buffers of the system until then. By way of the loop and aiohttp a request takes several times the
+processor time, a considerable share of that of decoding a small photo.
 
 Whatever is unusual (an answer that is not just the range, a cut connection, a busy server) is left
 to `fetching`, which tries again, waits, and names what is wrong: here nothing is tried twice, and
