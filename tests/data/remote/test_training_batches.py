@@ -99,3 +99,16 @@ def test_an_image_with_other_bytes_is_named(tmp_path: Path) -> None:
         _, remote = both(tmp_path, server.address, 3)
         with pytest.raises(ContentError, match=r"a\.tar\[1\]: .*index"):
             remote.image(1)
+
+
+@pytest.mark.slow
+def test_a_worker_fetches_what_it_will_read_later_while_answers_are_late(tmp_path: Path) -> None:
+    """One by one, 90 answers of 0.1 seconds would take 9 seconds, however fast the machine is."""
+    with serving(tmp_path) as server:
+        _, remote = both(tmp_path, server.address, 90)
+        crops = Augmentation(smallest_crop=0.5, flip="random")
+        batches = TrainingBatches(remote, SMALL, crops, batch_size=9, workers=1, memory_limit=0)
+        server.delay = 0.1
+        server.times.clear()
+        assert sum(len(batch.indices) for batch in batches.epoch(0)) == 90
+        assert max(server.times) - min(server.times) < 6
