@@ -31,4 +31,5 @@ def let_first_say_it() -> None:
     All processes have the same words, so most of what one refuses, all refuse at the same time.
     """
     if os.environ.get(_FILE) and os.environ.get("LOCAL_RANK", "0") != "0":
-        time.sleep(_FIRST_SAYS_IT)
+        with contextlib.suppress(KeyboardInterrupt):  # which ends it all the sooner
+            time.sleep(_FIRST_SAYS_IT)

@@ -129,7 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[:-1]
         elif fault == "wrong":
             body = bytes(255 - byte for byte in body)
-        self.start(206 if self.server.ranges else 200, len(body))
+        where = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+        self.start(*((206, len(body), where) if self.server.ranges else (200, len(body))))
         self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
         self.answers += 1
         self.close_connection |= fault == "cut" or self.answers == self.server.most

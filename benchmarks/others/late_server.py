@@ -42,7 +42,8 @@ class Files:
             if line.lower().startswith("range: bytes="):
                 first, _, last = line[len("range: bytes=") :].partition("-")
                 status, start, stop = "206 Partial Content", int(first), min(int(last) + 1, size)
-        answer = f"HTTP/1.1 {status}\r\nContent-Length: {stop - start}\r\n\r\n".encode()
+        where = f"Content-Range: bytes {start}-{stop - 1}/{size}\r\n" * status.startswith("206")
+        answer = f"HTTP/1.1 {status}\r\n{where}Content-Length: {stop - start}\r\n\r\n".encode()
         return answer + (b"" if method == b"HEAD" else os.pread(file, stop - start, start))
 
 

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from resnets.errors import UsageError
@@ -140,6 +140,8 @@ def outside_volume(words: Sequence[str]) -> list[str]:
 
     >>> outside_volume(["photos", "--from", "/home/me/a.safetensors", "--other=../b", "/data/c"])
     ['/home/me/a.safetensors', '../b']
+    >>> outside_volume(["C:/photos", "s3://photos"])
+    ['C:/photos']
     """
     values = (word.partition("=")[2] if word.startswith("--") else word for word in words)
     return [value for value in values if _is_outside(value)]
@@ -148,7 +150,7 @@ def outside_volume(words: Sequence[str]) -> list[str]:
 def _is_outside(path: str) -> bool:
     """Whether a path leads out of the volume, as seen from a pod, whose paths are POSIX's."""
     target = PurePosixPath(posixpath.normpath(posixpath.join(_DATA, path.replace("\\", "/"))))
-    return not target.is_relative_to(_DATA)
+    return PureWindowsPath(path).is_absolute() or not target.is_relative_to(_DATA)
 
 
 def repeated_words(argv: Sequence[str]) -> list[str] | None:

@@ -32,13 +32,17 @@ _BUFFER = 2 * _LARGEST  # bytes of a connection's buffer
 _HEAD = 8 << 10  # bytes before the content of an answer, at most
 _MOST = 64  # connections, each with one answer on its way
 _WAITING = 4  # times as many places wait for a connection
+_MARGIN = 64  # places: threads that read at the same time leave the order by less
 _OPENERS = 8  # threads that open connections at a time, since each takes round trips
 _TO_CONNECT = 5.0  # seconds
 _REST = 30.0  # seconds without requests after a server was busy or silent
-_UNREAD = 60.0  # seconds after which an answer that nobody has read is given up
+_IDLE = 4.0  # seconds until a connection without a request is closed; many servers wait for 5
+_UNREAD = 900.0  # seconds after which an answer that nobody has read is given up
 _BUSY = (408, 425, 429)  # besides 500 and above
+_OF_FILE = (404, 410, 416)  # no such file, or none so long: says nothing of others
 _BLANK = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n")
+_RANGE = re.compile(rb"\r\ncontent-range:[ \t]*bytes[ \t]+(\d{1,18})-(\d{1,18})/")
 _OTHERWISE = re.compile(rb"\r\n(?:transfer-encoding:|content-encoding:(?![ \t]*identity))")
 _LAST = re.compile(rb"\r\nconnection:[^\r]*close")
 
@@ -58,24 +62,40 @@ class _Connection:
     Attributes:
         socket: connected.
         used: whether an answer came by it; a server may close it at any time after that.
+        since: when the last request was sent, or it became free, by `time.monotonic`.
     """
 
     socket: socket.socket
     used: bool = False
+    since: float = field(default_factory=time.monotonic)
 
-    def receive(self, length: int) -> tuple[bytes, bool]:
-        """The content of an answer, and whether the connection can take another request.
+    def is_open(self) -> bool:
+        """Whether a free connection can take a request: the server has not closed it."""
+        seconds = self.socket.gettimeout()
+        try:
+            self.socket.settimeout(0.0)
+            self.socket.recv(1)  # its end, or what nobody asked for
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self.socket.settimeout(seconds)
+            return True
+        except OSError:
+            pass
+        return False
+
+    def receive(self, place: Place) -> tuple[bytes, bool]:
+        """The bytes of a place, and whether the connection can take another request.
 
         Raises:
-            _UnusualAnswerError: it is not an answer of `length` bytes.
+            _UnusualAnswerError: the answer is another than just these bytes.
             OSError: the connection was cut, or nothing came in time.
         """
+        length = place.length
         buffer, received = bytearray(length + _HEAD), 0
         deadline = time.monotonic() + (self.socket.gettimeout() or 0.0)
         while (begin := buffer.find(_BLANK, 0, min(received, _HEAD))) < 0:
             received += self._receive_some(buffer, received, deadline)
         begin += len(_BLANK)
-        last = _checked(bytes(buffer[:begin]), length)
+        last = _checked(bytes(buffer[:begin]), place)
         while received < begin + length:
             received += self._receive_some(buffer, received, deadline)
         if received > begin + length:
@@ -95,14 +115,16 @@ class _Connection:
         return received
 
 
-def _checked(head: bytes, length: int) -> bool:
-    """Whether an answer is the last of its connection. Raises _UnusualAnswerError."""
+def _checked(head: bytes, place: Place) -> bool:
+    """Whether an answer, of a place, is the last of its connection. Raises _UnusualAnswerError."""
     status = head[9:12]
     if not head.startswith(b"HTTP/1.1 ") or status != b"206":
         raise _UnusualAnswerError(int(status) if status.isdigit() else 0)
     head = head.lower()
-    stated = _LENGTH.search(head)
-    if stated is None or int(stated[1]) != length or _OTHERWISE.search(head):
+    length, span = _LENGTH.search(head), _RANGE.search(head)
+    if length is None or int(length[1]) != place.length or _OTHERWISE.search(head):
+        raise _UnusualAnswerError(206)
+    if span is None or (int(span[1]), int(span[2]) + 1) != (place.offset, place.stop):
         raise _UnusualAnswerError(206)
     return _LAST.search(head) is not None
 
@@ -115,10 +137,13 @@ class DirectReader:
         address: of the folder.
         seconds: to wait for an answer.
         resting_until: no requests before, by `time.monotonic`; endless until `allow`.
-        waiting: places that were not asked for yet, in order.
-        asked: places whose answers are on their way, in order, and when they were asked for.
-        free: connections without a request.
+        waiting: places that were not asked for yet, in order, each with its number.
+        asked: places whose answers are on their way, in order, each with its number.
+        others: places that are fetched otherwise, each with its number.
+        number: of the place that was expected last; places are read in this order, more or less.
+        free: connections without a request, the one last used at the end.
         most: connections that the server takes, as far as is known.
+        full_until: when it may take more, by `time.monotonic`.
         heads: the first lines of the requests for each file.
         opening: threads that open connections.
         ended: whether the server does not answer as it must for this; or the program ends.
@@ -127,10 +152,13 @@ class DirectReader:
     address: str
     seconds: float
     resting_until: float = math.inf
-    waiting: OrderedDict[Place, None] = field(default_factory=OrderedDict)
-    asked: OrderedDict[Place, tuple[_Connection, float]] = field(default_factory=OrderedDict)
+    waiting: OrderedDict[Place, int] = field(default_factory=OrderedDict)
+    asked: OrderedDict[Place, tuple[_Connection, int]] = field(default_factory=OrderedDict)
+    others: dict[Place, int] = field(default_factory=dict)
+    number: int = 0
     free: deque[_Connection] = field(default_factory=deque)
     most: int = _MOST
+    full_until: float = 0.0
     opening: int = 0
     ended: bool = False
     heads: dict[str, bytes] = field(default_factory=dict)
@@ -162,10 +190,15 @@ class DirectReader:
         with self.lock:
             self._give_up(now)
             for place in places:
-                if place.length > _LARGEST or len(self.waiting) >= _WAITING * self.connections:
+                self.number += 1
+                if place in self.asked:  # in vain until now
+                    self.asked[place] = self.asked.pop(place)[0], self.number
+                elif place.length > _LARGEST or len(self.waiting) >= _WAITING * self.connections:
                     others.append(place)
-                elif place not in self.asked:
-                    self.waiting[place] = None
+                    self.others[place] = self.number
+                else:
+                    self.waiting.pop(place, None)
+                    self.waiting[place] = self.number
             self._ask()
             self._open_more(len(others) + len(self.waiting))
         return others
@@ -173,25 +206,32 @@ class DirectReader:
     def take(self, place: Place) -> bytes | None:
         """The bytes of a place; None if they are to be fetched otherwise."""
         with self.lock:
-            self.waiting.pop(place, None)
-            connection, _ = self.asked.pop(place, (None, 0.0))
+            connection = self._pop(place)
         if connection is None:
             return None
         data, again = None, False
         try:
-            data, again = connection.receive(place.length)
+            data, again = connection.receive(place)
         except _UnusualAnswerError as answer:
-            self._stop(for_now=answer.status >= 500 or answer.status in _BUSY)
-        except OSError:
-            if not connection.used:
+            if answer.status not in _OF_FILE:
+                for_now = answer.status >= 500 or answer.status in _BUSY
+                self._stop(for_now or 100 <= answer.status < 200)
+        except OSError as error:
+            if isinstance(error, TimeoutError) or not connection.used:
                 self._stop(for_now=True)
         with self.lock:
             if again and not self.ended:
-                self.free.append(connection)
-                self._ask()
+                self._release(connection)
             else:
                 connection.socket.close()
         return data
+
+    def drop(self, place: Place) -> None:
+        """Expect a place no longer: its bytes came otherwise."""
+        with self.lock:
+            connection = self._pop(place)
+            if connection is not None:
+                connection.socket.close()
 
     def close(self) -> None:
         """Close all connections, at the end of the program."""
@@ -208,28 +248,57 @@ class DirectReader:
             self.free.clear()
             self.asked.clear()
             self.waiting.clear()
+            self.others.clear()
+
+    def _pop(self, place: Place) -> _Connection | None:
+        """Expect a place no longer, nor what should have been read long before it.
+
+        Returns:
+            The connection by which its answer comes, if it was asked for.
+        """
+        connection, number = self.asked.pop(place, (None, 0))
+        number = number or self.waiting.pop(place, 0) or self.others.pop(place, 0)
+        while self.asked:
+            passed, its = next(iter(self.asked.values()))
+            if its >= number - _MARGIN:
+                break
+            self.asked.popitem(last=False)
+            passed.socket.close()
+        for left in (self.waiting, self.others):
+            while left and next(iter(left.values())) < number - _MARGIN:
+                del left[next(iter(left))]
+        return connection
 
     def _give_up(self, now: float) -> None:
-        """Close connections with answers that nobody has read for long, as of a stopped epoch."""
+        """Close connections with answers that nobody has read for long, and those long idle."""
         while self.asked:
-            place, (connection, since) = next(iter(self.asked.items()))
-            if now - since < _UNREAD:
-                return
+            place, (connection, _) = next(iter(self.asked.items()))
+            if now - connection.since < _UNREAD:
+                break
             del self.asked[place]
             connection.socket.close()
-            self.waiting.clear()  # it was expected at about the same time
+        while self.free and now - self.free[0].since > _IDLE:
+            self.free.popleft().socket.close()
+
+    def _release(self, connection: _Connection) -> None:
+        """Use a connection for what waits, or keep it."""
+        connection.since = time.monotonic()
+        self.free.append(connection)
+        self._ask()
 
     def _ask(self) -> None:
         """Send requests for what waits, as far as there are connections."""
         while self.waiting and self.free:
-            place, _ = self.waiting.popitem(last=False)
-            connection = self.free.popleft()
+            connection, place = self.free.pop(), next(iter(self.waiting))
             try:
+                if not connection.is_open():
+                    raise ConnectionResetError
                 connection.socket.sendall(self._request(place))
-            except OSError:  # the server has closed it
+            except OSError:  # closed by the server, which the first request after it may not tell
                 connection.socket.close()
             else:
-                self.asked[place] = connection, time.monotonic()
+                connection.since = time.monotonic()
+                self.asked[place] = connection, self.waiting.pop(place)
 
     def _request(self, place: Place) -> bytes:
         """The request for a place."""
@@ -240,10 +309,16 @@ class DirectReader:
 
     def _open_more(self, needed: int) -> None:
         """Start threads that open connections, if there are too few."""
+        if time.monotonic() >= self.full_until:
+            self.most = _MOST
         missing = min(needed, self.most - self.connections)
         for _ in range(min(missing, _OPENERS) - self.opening):
             self.opening += 1
-            threading.Thread(target=self._open, name="connections", daemon=True).start()
+            try:
+                threading.Thread(target=self._open, name="connections", daemon=True).start()
+            except RuntimeError:  # too many threads
+                self.opening -= 1
+                break
 
     def _open(self) -> None:
         """Open connections until there are enough."""
@@ -254,13 +329,14 @@ class DirectReader:
                     if self.ended or time.monotonic() < self.resting_until:
                         connection.socket.close()
                         return
-                    self.free.append(connection)
-                    self._ask()
+                    self._release(connection)
                     if self.free or self.connections + self.opening > self.most:
                         return
         except OSError:
-            self.most = self.connections
-            if not self.most:
+            with self.lock:
+                self.most, self.full_until = self.connections, time.monotonic() + _REST
+                has_none = not self.most
+            if has_none:
                 self._stop(for_now=True)
         finally:
             with self.lock:

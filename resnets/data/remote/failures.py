@@ -12,6 +12,7 @@ from resnets.errors import ContentError
 from resnets.format import duration, plural
 
 _BUSY = (408, 425, 429)  # besides 500 and above: statuses of HTTP after which one tries again
+_UNKNOWN_SIGNER = (18, 19, 20, 21)  # of OpenSSL: X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, ...
 _S3_BUSY = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling")
 _CREDENTIALS = {  # where those of a scheme are taken from
     "http": "the file .netrc in the home folder, or the one that NETRC names",
@@ -207,13 +208,11 @@ def _of_connection(error: BaseException) -> Failure:
     kind = type(error).__name__
     if "Credential" in kind or "RefreshError" in kind or isinstance(error, PermissionError):
         return Failure("access denied", again=False, denied=True)
-    problem = getattr(getattr(error, "certificate_error", None), "verify_message", None)
-    if problem:
-        return Failure(
-            f"its certificate is not trusted ({problem}); give the file of who signed it by "
-            "SSL_CERT_FILE",
-            again=False,
-        )
+    certificate = getattr(error, "certificate_error", None)
+    if problem := getattr(certificate, "verify_message", None):
+        unknown = getattr(certificate, "verify_code", None) in _UNKNOWN_SIGNER
+        hint = "; give the file of who signed it by SSL_CERT_FILE" if unknown else ""
+        return Failure(f"its certificate is not trusted ({problem}){hint}", again=False)
     if "Certificate" in kind or "SSL" in kind:
         return Failure(f"no secure connection ({kind})", again=False)
     if "Payload" in kind or "Disconnected" in kind or "IncompleteRead" in kind:

@@ -58,9 +58,10 @@ class RemoteFolder:
             WrongBytesError: they differ from the place's digest, however often they are fetched.
         """
         cache = self._cache
-        if (data := cache.get(place)) is not None:
-            return data
         reader = self._reader
+        if (data := cache.get(place)) is not None:  # perhaps of another process, since `expect`
+            reader.drop(place)
+            return data
         data = reader.taken(place)
         if data is None:
             data = _wait(reader.take(place))
@@ -84,6 +85,10 @@ class RemoteFolder:
         missing = [place for place in places if not cache.has(place)]
         if missing:
             self._reader.announce(missing)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The values alone: the cache of another process may lie elsewhere."""
+        return {name: value for name, value in vars(self).items() if name != "_cache"}
 
     @functools.cached_property
     def _cache(self) -> Cache:
@@ -131,6 +136,21 @@ class RemoteFolder:
             _wait(fetch(own, address, start, min(start + _PIECE, size), self.at_first))
             for start in range(0, size, _PIECE)
         )
+
+    def content(self, name: str) -> bytes:
+        """A small file as it is now; a listing that fsspec keeps may be older.
+
+        Raises:
+            NoSuchFileError: there is no such file.
+            RemoteError: all attempts failed.
+        """
+        address = joined(self.address, name)
+
+        async def act(system: Any) -> bytes:
+            system.invalidate_cache(address)
+            return bytes(await system._cat_file(address))
+
+        return self._do(act, name)
 
     def stream(self, name: str) -> io.BufferedReader:
         """A whole file, to be read from front to back.

@@ -16,14 +16,15 @@ from collections.abc import Iterator
 
 from resnets.data.remote.fetching import NoSuchFileError
 from resnets.data.remote.folder import RemoteFolder
-from resnets.errors import ContentError, FolderInUse
+from resnets.errors import FolderInUse
+from resnets.escaping import say
+from resnets.format import duration
 from resnets.locks import LOCK
 
 _LIFE = 10.0  # seconds between two signs of life
 _DEAD = 35.0  # seconds without one
 _LOOK = 1.0  # seconds between two looks
 _BOTH = 0.5  # seconds within which another one, that found no file either, writes its own
-_LONGEST = 1000  # bytes of the file
 
 
 @contextlib.contextmanager
@@ -35,22 +36,23 @@ def locked_remotely(folder: RemoteFolder) -> Iterator[None]:
         RemoteError: the folder cannot be read or written.
     """
     own = f"{os.getpid()} on {platform.node()}\n{uuid.uuid4().hex}\n"
-    before = _content(folder)
-    if before and not _has_ended_here(before):
+    if before := _content(folder):
         _wait_for_end(folder, before)
-    folder.write_bytes(LOCK, own.encode())
-    time.sleep(_BOTH)
-    _refuse_other(folder, own)
     ended = threading.Event()
     signs = threading.Thread(target=_give_signs, args=(folder, own, ended), daemon=True)
-    signs.start()
     try:
+        folder.write_bytes(LOCK, own.encode())
+        time.sleep(_BOTH)
+        _refuse_other(folder, own)
+        signs.start()
         yield
     finally:
         ended.set()
-        signs.join()
+        if signs.is_alive():
+            signs.join()
         with contextlib.suppress(OSError):  # the next one waits a little
-            folder.remove(LOCK)
+            if _content(folder).startswith(own):
+                folder.remove(LOCK)
 
 
 def _give_signs(folder: RemoteFolder, own: str, ended: threading.Event) -> None:
@@ -64,6 +66,11 @@ def _give_signs(folder: RemoteFolder, own: str, ended: threading.Event) -> None:
 
 def _wait_for_end(folder: RemoteFolder, before: str) -> None:
     """Wait until a file has not changed for so long that its process is dead, or is gone."""
+    say(
+        f"{folder.address}: another process ({_owner(before)}) works here, or was killed; waiting "
+        f"for a sign of life, {duration(_DEAD)} at most",
+        file=sys.stderr,
+    )
     deadline = time.monotonic() + _DEAD
     while time.monotonic() < deadline:
         time.sleep(_LOOK)
@@ -84,24 +91,14 @@ def _refuse_other(folder: RemoteFolder, own: str) -> None:
 def _content(folder: RemoteFolder) -> str:
     """What the file says; empty if there is none."""
     try:
-        return folder.read_file(LOCK, _LONGEST).decode("utf-8", "replace")
-    except (NoSuchFileError, ContentError):
+        return folder.content(LOCK).decode("utf-8", "replace")
+    except NoSuchFileError:
         return ""
 
 
 def _in_use(folder: RemoteFolder, content: str) -> FolderInUse:
-    who = content.splitlines()[0]
-    return FolderInUse(f"{folder.address}: in use by another process ({who})")
+    return FolderInUse(f"{folder.address}: in use by another process ({_owner(content)})")
 
 
-def _has_ended_here(content: str) -> bool:
-    """Whether a file is of a process of this machine that is no more."""
-    number, _, host = content.splitlines()[0].partition(" on ")
-    if sys.platform != "win32" and host == platform.node() and number.isdecimal():
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
-            return True
-        except OSError:  # of another user
-            pass
-    return False
+def _owner(content: str) -> str:
+    return content.partition("\n")[0]

@@ -120,6 +120,8 @@ class ReadAhead:
         long as a request (see docs/decisions.md).
         """
         if self.direct is not None and (data := self.direct.take(place)) is not None:
+            if place in self.expected:
+                self.own.loop.call_soon_threadsafe(self.dismiss, place)
             return data
         order = self.expected.get(place)
         task = order.task if order is not None else None
@@ -127,6 +129,13 @@ class ReadAhead:
             return None
         self.own.loop.call_soon_threadsafe(self.dismiss, place)
         return task.result()[place]
+
+    def drop(self, place: Place) -> None:
+        """Expect a place no longer: its bytes came otherwise. For any thread."""
+        if self.direct is not None:
+            self.direct.drop(place)
+        if place in self.expected:
+            self.own.loop.call_soon_threadsafe(self.dismiss, place)
 
     def dismiss(self, place: Place) -> None:
         """Expect a place no longer, and start what has room now."""

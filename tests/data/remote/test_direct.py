@@ -1,11 +1,13 @@
 """Small ranges without the event loop, of servers that answer as they should and others."""
 
+import math
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from tests.data.remote.certificates import certificate_for
 from tests.data.remote.conftest import CONTENT, QUICK, bytes_at, place
 from tests.range_server import RangeServer, serving
 
+Pairs = list[tuple[socket.socket, socket.socket]]
 FILES = [f"{letter}.tar" for letter in "abcdefgh"]
 
 
@@ -28,6 +31,19 @@ def files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in FILES:
         (folder / name).write_bytes(CONTENT)
     return folder
+
+
+@pytest.fixture
+def pairs() -> Iterator[Pairs]:
+    """The two ends of some connections."""
+    ends = [socket.socketpair() for _ in range(3)]
+    for pair in ends:
+        for end in pair:
+            end.settimeout(5)
+    yield ends
+    for pair in ends:
+        for end in pair:
+            end.close()
 
 
 def places(count: int, length: int = 900) -> list[Place]:
@@ -132,6 +148,85 @@ def test_a_server_that_ceases_to_answer_ranges_has_no_more_such_requests(files: 
         assert reader.ended
 
 
+@pytest.mark.parametrize(
+    ("head", "works"),
+    [
+        ("HTTP/1.1 206 OK\r\nContent-Length: 9\r\nContent-Range: bytes 5-13/20", True),
+        ("HTTP/1.1 206 OK\r\nContent-Length: 9\r\nContent-Range: bytes 6-14/20", False),
+        ("HTTP/1.1 206 OK\r\nContent-Length: 9", False),
+        (f"HTTP/1.1 206 OK\r\nContent-Length: {'9' * 5000}", False),
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 9", False),
+    ],
+)
+def test_an_answer_must_be_of_the_range_that_was_asked_for(
+    pairs: Pairs, head: str, works: bool
+) -> None:
+    """One without the file says nothing of others."""
+    (ours, servers), *_ = pairs
+    reader, where = DirectReader("http://a", 5.0, 0.0), Place("a.tar", 5, 9)
+    reader.free.append(direct._Connection(ours))
+    assert reader.expect([where]) == []
+    servers.sendall(f"{head}\r\n\r\n123456789".encode())
+    assert reader.take(where) == (b"123456789" if works else None)
+    assert reader.ended == (not works and "404" not in head)
+
+
+def test_connections_that_were_closed_while_idle_are_not_used(pairs: Pairs) -> None:
+    reader, where = DirectReader("http://a", 5.0, 0.0, most=2), Place("a.tar", 5, 9)
+    reader.full_until = math.inf
+    reader.free.extend(direct._Connection(ours, used=True) for ours, _ in pairs)
+    reader.free[0].since -= direct._IDLE + 1
+    pairs[2][1].close()
+    assert reader.expect([where]) == []
+    assert pairs[1][1].recv(10_000).endswith(b"Range: bytes=5-13\r\n\r\n")
+    assert not pairs[0][1].recv(1)
+    assert not reader.free
+
+
+def test_a_silent_server_is_waited_for_once(files: Path, pairs: Pairs) -> None:
+    with serving(files) as server:
+        _, reader = started(server)
+        order = places(3)
+        for each, (ours, _) in zip(order, pairs, strict=True):
+            ours.settimeout(0.1)
+            reader.asked[each] = direct._Connection(ours, used=True), 1
+        assert [reader.take(each) for each in order] == [None, None, None]
+        assert not reader.asked
+        assert reader.resting_until > time.monotonic()
+        assert all(not theirs.recv(1) for _, theirs in pairs)
+
+
+def test_a_place_that_is_in_the_cache_meanwhile_keeps_no_connection(files: Path) -> None:
+    with serving(files) as server:
+        there = RemoteFolder(server.address, cache_bytes=1 << 20, patience=QUICK)
+        there.read(place(299_000, 10))
+        reader = there._reader.direct
+        assert reader is not None
+        reader._open_more(4)
+        until(lambda: not reader.opening)
+        here, neighbours = place(1000, 900), [place(50_000, 900), place(50_900, 900)]
+        there.expect([here, *neighbours])
+        until(lambda: len(there._reader.expected) == 2)
+        assert [*reader.asked] == [here]
+        for each in (here, *neighbours):
+            there._cache.put(each, bytes_at(each))  # as another process does
+            assert there.read(each) == bytes_at(each)
+        until(lambda: not there._reader.expected)
+        assert not reader.asked
+
+
+def test_connections_that_could_not_be_made_are_tried_again_later(files: Path) -> None:
+    with serving(files) as server:
+        _, reader = started(server)
+        reader.most, reader.full_until = reader.connections, time.monotonic() + 60
+        reader._open_more(60)
+        assert not reader.opening
+        reader.full_until = time.monotonic()
+        reader._open_more(60)
+        until(lambda: not reader.opening)
+        assert reader.connections > 8
+
+
 def test_connections_that_a_server_closes_are_replaced(files: Path) -> None:
     with serving(files) as server:
         server.most = 3
@@ -151,10 +246,13 @@ def test_several_threads_read(files: Path) -> None:
         assert len({*server.asked[1:]}) == 300
 
 
+@pytest.mark.parametrize("seconds", [0.3, None])
 def test_answers_that_nobody_reads_do_not_keep_their_connections(
-    files: Path, monkeypatch: pytest.MonkeyPatch
+    files: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
 ) -> None:
-    monkeypatch.setattr(direct, "_UNREAD", 0.3)
+    """At the latest when places that were expected long after them are read."""
+    if seconds is not None:
+        monkeypatch.setattr(direct, "_UNREAD", seconds)
     with serving(files) as server:
         there, reader = started(server)
         for number in range(0, 300, 50):

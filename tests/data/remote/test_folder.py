@@ -4,6 +4,7 @@ import base64
 import multiprocessing
 import os
 import pickle
+import ssl
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 from resnets.data.digests import content_digest
 from resnets.data.remote import Place, RemoteFolder
 from resnets.data.remote.connections import _disconnect
-from resnets.data.remote.failures import Patience, RemoteError
+from resnets.data.remote.failures import Patience, RemoteError, failure_of
 from resnets.data.remote.read_ahead import ReadAhead
 from resnets.errors import ContentError, UsageError
 from tests.data.remote.conftest import CONTENT, QUICK, bytes_at, place
@@ -234,6 +235,30 @@ def test_two_processes_share_a_cache(folder: Path) -> None:
         _fill(there, 0)
         there.expect([place(0, 4_000)])
         assert len(server.asked) == asked  # all of it is in the cache
+
+
+def test_another_process_has_a_cache_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = remote("http://127.0.0.1:9", 1 << 20)
+    there.expect([])
+    sent = pickle.dumps(there)
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "other"))
+    received = pickle.loads(sent)  # noqa: S301
+    assert received == there
+    assert received._cache.folder == tmp_path / "other" / "remote"
+
+
+@pytest.mark.parametrize(("code", "unknown"), [(10, False), (18, True), (20, True), (62, False)])
+def test_only_for_an_unknown_signer_its_file_is_asked_for(code: int, unknown: bool) -> None:
+    """Not for a certificate that has expired or is of another host."""
+    error = OSError("no secure connection")
+    error.certificate_error = ssl.SSLCertVerificationError("no")  # type: ignore[attr-defined]
+    error.certificate_error.verify_code = code  # type: ignore[attr-defined]
+    error.certificate_error.verify_message = "why"  # type: ignore[attr-defined]
+    failure = failure_of(error, 1.0)
+    assert "not trusted (why)" in failure.reason
+    assert ("SSL_CERT_FILE" in failure.reason) == unknown
 
 
 def test_a_damaged_entry_is_fetched_again(folder: Path, tmp_path: Path) -> None:

@@ -133,19 +133,59 @@ def test_one_process_at_a_time_writes_shards_into_a_bucket(bucket: RemoteFolder)
 
 
 @pytest.mark.usefixtures("_quick_locks")
-@pytest.mark.parametrize("host", ["elsewhere", platform.node()])
 def test_the_lock_of_a_process_that_was_killed_is_taken_over(
-    bucket: RemoteFolder, host: str, monkeypatch: pytest.MonkeyPatch
+    bucket: RemoteFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """At once where its end can be seen; else after it gave no sign of life for some time."""
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    bucket = replace(bucket, address=f"s3://photos/killed on {host}")
-    bucket.write_bytes(LOCK, f"{ended.pid} on {host}\nabc\n".encode())
-    if host != "elsewhere" and sys.platform != "win32":
-        monkeypatch.setattr(lock, "_DEAD", 1e9)
+    bucket = replace(bucket, address="s3://photos/killed")
+    bucket.write_bytes(LOCK, b"123 on elsewhere\nabc\n")
     with locked_remotely(bucket):
         assert f"{os.getpid()} on " in bucket.read_file(LOCK, 1000).decode()
+    assert bucket.names() == []
+    assert "123 on elsewhere" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("_quick_locks")
+def test_a_process_of_another_container_with_the_same_name_is_alive(bucket: RemoteFolder) -> None:
+    """Whatever listing of the folder is older than its lock."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    bucket = replace(bucket, address="s3://photos/containers")
+    bucket.write_bytes("a.tar", b"")
+    assert bucket.names() == ["a.tar"]
+    stop = threading.Event()
+    other = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+
+    def sign(number: int = 0) -> None:
+        content = f"{ended.pid} on {platform.node()}\nabc\n{number}".encode()
+        other.put_object(Bucket="photos", Key=f"containers/{LOCK}", Body=content)
+        if not stop.wait(0.1):
+            sign(number + 1)
+
+    with ThreadPoolExecutor(1) as threads:
+        signs = threads.submit(sign)
+        try:
+            time.sleep(0.05)
+            with pytest.raises(FolderInUse), locked_remotely(bucket):
+                pass
+        finally:
+            stop.set()
+        signs.result()
+    assert b"abc" in bucket.content(LOCK)
+
+
+@pytest.mark.usefixtures("_quick_locks")
+def test_an_interrupt_at_the_begin_leaves_no_lock(
+    bucket: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = replace(bucket, address="s3://photos/interrupted")
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt), locked_remotely(bucket):
+            pass
     assert bucket.names() == []
 
 
