@@ -184,6 +184,7 @@ class RemoteFolder:
         self._refuse_web("a web server does not list its files")
 
         async def act(system: Any) -> list[str]:
+            system.invalidate_cache(self.address)  # others may have written since the last listing
             entries = await system._ls(self.address, detail=True)
             return sorted(each["name"].rsplit("/", 1)[-1] for each in entries if _is_file(each))
 

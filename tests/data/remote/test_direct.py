@@ -176,7 +176,7 @@ def test_connections_that_were_closed_while_idle_are_not_used(pairs: Pairs) -> N
     reader.full_until = math.inf
     reader.free.extend(direct._Connection(ours, used=True) for ours, _ in pairs)
     reader.free[0].since -= direct._IDLE + 1
-    pairs[2][1].close()
+    pairs[2][1].shutdown(socket.SHUT_WR)  # so that sending to it fails only the second time
     assert reader.expect([where]) == []
     assert pairs[1][1].recv(10_000).endswith(b"Range: bytes=5-13\r\n\r\n")
     assert not pairs[0][1].recv(1)

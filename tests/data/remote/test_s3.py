@@ -145,32 +145,39 @@ def test_the_lock_of_a_process_that_was_killed_is_taken_over(
 
 
 @pytest.mark.usefixtures("_quick_locks")
-def test_a_process_of_another_container_with_the_same_name_is_alive(bucket: RemoteFolder) -> None:
-    """Whatever listing of the folder is older than its lock."""
+def test_a_process_of_another_container_with_the_same_name_is_alive(
+    bucket: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a listing of the folder is older than its lock."""
+    monkeypatch.setattr(lock, "_BOTH", 0.05)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     bucket = replace(bucket, address="s3://photos/containers")
     bucket.write_bytes("a.tar", b"")
     assert bucket.names() == ["a.tar"]
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
     other = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
 
     def sign(number: int = 0) -> None:
         content = f"{ended.pid} on {platform.node()}\nabc\n{number}".encode()
         other.put_object(Bucket="photos", Key=f"containers/{LOCK}", Body=content)
-        if not stop.wait(0.1):
+        begun.set()
+        if not stop.wait(0.3):
             sign(number + 1)
 
     with ThreadPoolExecutor(1) as threads:
         signs = threads.submit(sign)
         try:
-            time.sleep(0.05)
+            assert begun.wait(20)
             with pytest.raises(FolderInUse), locked_remotely(bucket):
                 pass
         finally:
             stop.set()
         signs.result()
     assert b"abc" in bucket.content(LOCK)
+    assert bucket.names() == [LOCK, "a.tar"]
+    other.put_object(Bucket="photos", Key="containers/b.tar", Body=b"")
+    assert bucket.names() == [LOCK, "a.tar", "b.tar"]
 
 
 @pytest.mark.usefixtures("_quick_locks")
@@ -187,6 +194,13 @@ def test_an_interrupt_at_the_begin_leaves_no_lock(
         with pytest.raises(KeyboardInterrupt), locked_remotely(bucket):
             pass
     assert bucket.names() == []
+
+
+def test_a_lock_that_another_process_took_over_stays(bucket: RemoteFolder) -> None:
+    bucket = replace(bucket, address="s3://photos/taken over")
+    with locked_remotely(bucket):
+        bucket.write_bytes(LOCK, b"123 on elsewhere\nabc\n")
+    assert bucket.names() == [LOCK]
 
 
 class _FaultyProxy(ThreadingHTTPServer):
