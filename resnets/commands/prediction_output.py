@@ -1,8 +1,11 @@
 """Where predictions go: a table, JSON, CSV, a parquet file, or folders of sorted images."""
 
+import signal
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +87,32 @@ class Form:
         return sources if self.sort is None else sortable(sources, self.sort)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the context; a second one ends the process at once.
+
+    An interrupted write does not tell how much of a text its reader has got.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = False
+
+    def wait(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if interrupted:
+        signal.raise_signal(signal.SIGINT)
+
+
 class _Rows:
     """CSV or a JSON array on standard output, row by row."""
 
@@ -96,13 +125,14 @@ class _Rows:
         from resnets.evaluation.prediction_table import columns
 
         row, first = prediction.row(), self.written == 0
-        if self.form.as_csv:
-            write_csv(self.stream, [row], list(columns(self.form.top, False)), header=first)
-        else:
-            text = textwrap.indent(to_json(row, indent=2), "  ")
-            self.stream.write(f"{'[' if first else ','}\n{text}")
-        self.written += 1
-        self.stream.flush()
+        with _uninterrupted():
+            if self.form.as_csv:
+                write_csv(self.stream, [row], list(columns(self.form.top, False)), header=first)
+            else:
+                text = textwrap.indent(to_json(row, indent=2), "  ")
+                self.stream.write(f"{'[' if first else ','}\n{text}")
+            self.stream.flush()
+            self.written += 1
 
     def end(self, *, complete: bool) -> None:
         """Write what follows the last row.
@@ -110,12 +140,13 @@ class _Rows:
         Args:
             complete: whether these are all; nothing is written of what fails before its first row.
         """
-        if self.form.as_json and self.written:
-            self.stream.write("\n]\n")
-        elif complete and self.form.as_json:
-            self.stream.write("[]\n")
-        elif complete and not self.written:
-            _write_csv([], self.form.top, False)
+        with _uninterrupted():
+            if self.form.as_json and self.written:
+                self.stream.write("\n]\n")
+            elif complete and self.form.as_json:
+                self.stream.write("[]\n")
+            elif complete and not self.written:
+                _write_csv([], self.form.top, False)
 
 
 def collect(pending: "Iterable[Prediction]", total: int, form: Form) -> "list[Prediction]":

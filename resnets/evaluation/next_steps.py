@@ -9,7 +9,13 @@ from typing import Any
 from resnets.data.membership import TrainedOn
 from resnets.evaluation.history import History
 from resnets.evaluation.metrics import ClassScores, Metrics
-from resnets.evaluation.overfitting import LossRise, ended_by_patience, loss_rise, training_accuracy
+from resnets.evaluation.overfitting import (
+    LossRise,
+    best_epoch,
+    ended_by_patience,
+    loss_rise,
+    training_accuracy,
+)
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import from_table
 from resnets.format import percent, percent_interval, plural, points
@@ -55,6 +61,7 @@ class Findings:
         training: accuracy on its augmented training images, 0 to 1; None if that is not known, or
             not comparable with the accuracy on others.
         rise: of its validation loss during the training; None where that has not clearly risen.
+        best_epoch: after which its validation accuracy was best; 0 where that is not known.
         ended_by_patience: whether its training ended because validation no longer improved.
         from_scratch: whether it began without weights.
         calibrated: whether a confidence threshold was fitted.
@@ -71,6 +78,7 @@ class Findings:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     training: float | None = None
     rise: LossRise | None = None
+    best_epoch: int = 0
     ended_by_patience: bool = False
     from_scratch: bool = True
     calibrated: bool = True
@@ -115,6 +123,7 @@ def findings_of(
         _counts(description.data.get("counts")),
         training_accuracy(epochs, recipe),
         loss_rise(epochs),
+        best_epoch(epochs),
         ended_by_patience(epochs, recipe),
         calibrated=bool(description.calibration),
         from_scratch=not TrainedOn.from_dict(description.trained_on).ancestors,
@@ -209,12 +218,14 @@ def _by_training_accuracy(findings: Findings, all_classes: bool) -> Iterator[Nex
 
 
 def _stop_earlier(findings: Findings) -> Iterator[NextStep]:
-    """Keep the best epoch, where the network has overfitted since."""
+    """Keep the best epoch, where the network has overfitted and become less accurate since."""
     rise, recipe = findings.rise, findings.recipe
     if rise is None or recipe.get("patience"):
         return
     between = 3 * int(recipe.get("validation_every") or 1)  # some validations must have a chance
     patience = max(_LEAST_PATIENCE, between, rise.last_epoch // 5)
+    if rise.last_epoch - findings.best_epoch < patience:  # it would end no sooner
+        return
     text = (
         f"Stop earlier: {rise.in_words}, so the network overfits. This ends the training when the "
         "validation accuracy no longer improves, and keeps the best epoch:"

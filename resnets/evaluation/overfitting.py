@@ -77,8 +77,14 @@ def training_accuracy(epochs: _Records, recipe: Mapping[str, Any]) -> float | No
     return None if accuracy is None else float(accuracy)
 
 
+def best_epoch(epochs: _Records) -> int:
+    """The epoch after which the validation accuracy was best; 0 if none was validated."""
+    best = [number for number, record in enumerate(epochs, 1) if record.get("best")]
+    return best[-1] if best else 0
+
+
 def ended_by_patience(epochs: _Records, recipe: Mapping[str, Any]) -> bool:
     """Whether the training ended because the validation accuracy no longer improved."""
     patience = int(recipe.get("patience") or 0)
-    ends = [number for number, record in enumerate(epochs, 1) if record.get("best")]
-    return bool(patience and ends) and len(epochs) - ends[-1] >= patience
+    best = best_epoch(epochs)
+    return bool(patience and best) and len(epochs) - best >= patience

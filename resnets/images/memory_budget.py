@@ -17,6 +17,8 @@ from resnets.format import byte_size
 _SMALL = 1 << 22  # bytes; smaller images are not counted: 32 threads of these are 128 MiB
 _FOR_FILES = 1 << 28  # bytes of large files in memory to be decoded
 _FOR_PIXELS = 3 << 28  # bytes for decoding, converting and resizing large images
+_MODEST = 9 << 22  # bytes to decode an image, up to which it need not wait for larger ones
+_FOR_MODEST = 1 << 26  # bytes for those, whatever larger ones take
 _LARGEST = 1 << 30  # bytes that decoding one image may take
 _MOST_FREED = 1 << 29  # bytes of freed images that the C library may keep
 _VERY_LARGE = 1 << 28  # bytes to decode an image, before which freed memory is returned
@@ -33,24 +35,40 @@ class _Budget:
 
     Args:
         size: in bytes. A larger request is granted when no other thread uses any.
+        modest: bytes that requests of at most `_MODEST` may take together, whatever larger ones
+            take.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.used = 0
+    def __init__(self, size: int, modest: int = 0) -> None:
+        self.size, self.modest = size, modest
+        self.used = self.used_modestly = 0
         self.changed = threading.Condition()
 
     def take(self, count: int) -> None:
         """Wait for ``count`` bytes and reserve them."""
         with self.changed:
-            self.changed.wait_for(lambda: not self.used or self.used + count <= self.size)
-            self.used += count
+            self.changed.wait_for(lambda: self._has_room(count))
+            self._add(count, 1)
 
     def give(self, count: int) -> None:
         """Release ``count`` bytes."""
         with self.changed:
-            self.used -= count
+            self._add(count, -1)
             self.changed.notify_all()
+
+    def _has_room(self, count: int) -> bool:
+        """Whether ``count`` bytes can be reserved now."""
+        if not self.used or self.used + count <= self.size:
+            return True
+        if count <= _MODEST:
+            return self.used_modestly + count <= self.modest
+        return self.used == self.used_modestly <= self.modest
+
+    def _add(self, count: int, sign: int) -> None:
+        """Count what a request takes, or gives back."""
+        self.used += sign * count
+        if count <= _MODEST:
+            self.used_modestly += sign * count
 
 
 class _InUse(threading.local):
@@ -146,7 +164,7 @@ class _FreedMemory:
 
 _FILES, _PIXELS, IN_USE, _FREED = (
     _Budget(_FOR_FILES),
-    _Budget(_FOR_PIXELS),
+    _Budget(_FOR_PIXELS, _FOR_MODEST),
     _InUse(),
     _FreedMemory(),
 )
@@ -155,7 +173,7 @@ _FILES, _PIXELS, IN_USE, _FREED = (
 def _after_fork() -> None:
     """Reset the budgets in a child process, where other threads would never release theirs."""
     for room in (_FILES, _PIXELS):
-        room.__init__(room.size)  # type: ignore[misc]
+        room.__init__(room.size, room.modest)  # type: ignore[misc]
     IN_USE.file = IN_USE.pixels = 0
 
 

@@ -30,7 +30,7 @@ def final_network(checkpointer: Checkpointer, notify: Notify) -> nn.Module:
             return _of_state(state, trainer.network).to(trainer.device).eval()
         assert checkpointer.best is not None
         network = checkpointer.best
-    elif trainer.epochs > 1:
+    elif trainer.epochs > 1 or network is not trainer.network:
         notify(_last_in_words(trainer))
     network = network.eval()
     share_buffers(network)
@@ -43,7 +43,8 @@ def _last_in_words(trainer: Trainer) -> str:
     epochs, rest = divmod(trainer.step, trainer.batches.steps_per_epoch)
     end = f"step {trainer.step}" if rest else f"epoch {epochs}"
     what = f"the mean of the weights until {end}" if averaged else f"the weights after {end}"
-    if not trainer.best_epoch or trainer.best_epoch == trainer.epoch:
+    last = trainer.last_accuracy  # the best epoch is the first of several that are equal
+    if last is None or last >= trainer.best_accuracy:
         return f"Kept: {what}, the last."
     return (
         f"Kept: {what}, the last; the validation accuracy was best after epoch "

@@ -102,8 +102,14 @@ class Answering:
         """
         return model.threads if self._on_one_core else self._decoders
 
-    async def in_pool(self, function: Callable[..., _T], *arguments: Any, deadline: float) -> _T:
-        """The result of a function, which runs in the pool.
+    async def in_pool(
+        self,
+        function: Callable[..., _T],
+        *arguments: Any,
+        deadline: float,
+        pool: Threads | None = None,
+    ) -> _T:
+        """The result of a function, which runs in a pool: that for small images by default.
 
         Raises:
             DeadlinePassed: it passed before.
@@ -111,9 +117,33 @@ class Answering:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(deadline):
-                return await loop.run_in_executor(self._decoders, function, *arguments)
+                return await loop.run_in_executor(pool or self._decoders, function, *arguments)
         except TimeoutError:
             raise DeadlinePassed from None
+
+    async def of_image(
+        self,
+        function: Callable[[bytes | Pixels, Preprocessing, int], _T],
+        content: bytes | Pixels,
+        preprocessing: Preprocessing,
+        deadline: float,
+    ) -> _T:
+        """The result of a function that decodes an image of at most so many pixels: in a pool.
+
+        A large image goes to the threads for those; see `_decode`.
+
+        Raises:
+            DeadlinePassed: it passed before.
+        """
+        most = self.settings.max_pixels
+        small = min(_LARGE, most)
+        try:
+            return await self.in_pool(function, content, preprocessing, small, deadline=deadline)
+        except TooLarge:
+            pool = self._decoders_of_large
+        return await self.in_pool(
+            function, content, preprocessing, most, deadline=deadline, pool=pool
+        )
 
     def close(self) -> None:
         """Let go of the threads."""

@@ -8,10 +8,13 @@ and the metrics have the status that the client gets.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Literal, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from resnets.serving.logs import log
 
 WHOLE = "resnets.whole"  # key of a scope, which is there once the body has arrived
 GONE = "resnets.gone"  # key of a scope: a future that is done once the client has gone
@@ -32,6 +35,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.parser = self._new_parser()
         self.ws_protocol_class = None  # there are no WebSockets here
         self._beside_body = 0  # bytes of this request that are not of its body
         self._part: Literal["", "head", "body"] = ""  # of the request that is arriving
@@ -64,12 +68,15 @@ class Connection(HttpToolsProtocol):
         except _Refusal as refusal:
             self._refuse(*refusal.args)
         except httptools.HttpParserError as error:
-            if isinstance(cause := error.__context__, _Refusal):
-                self._refuse(*cause.args)
-            elif cause is not None:  # of `on_headers_complete`, where it reads the URL
-                self._refuse(400, "the path of the request cannot be read")
-            else:
-                self._refuse(400, f"the request is not HTTP: {error}")
+            has_method = isinstance(error, httptools.HttpParserInvalidURLError)
+            self._refuse(*_refusal_of(error), has_method=has_method)
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        """A parser that is as lenient as uvicorn's, so that all requests are read alike."""
+        parser = httptools.HttpRequestParser(self)
+        with suppress(AttributeError):  # before httptools 0.6.3
+            parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     def _parse(self, data: bytes) -> None:
         """Read; a wish for another protocol, such as HTTP/2, is as if it were not there.
@@ -85,11 +92,12 @@ class Connection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(rest)
                 return
-            except httptools.HttpParserUpgrade as end_of_head:
-                rest = rest[end_of_head.args[0] :]
-                head = self._head_without_upgrade()
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.feed_data(head)
+            except httptools.HttpParserUpgrade as upgrade:
+                end_of_head = upgrade.args[0]
+            rest = rest[end_of_head:]
+            head = self._head_without_upgrade()
+            self.parser = self._new_parser()
+            self.parser.feed_data(head)
 
     def _head_without_upgrade(self) -> bytes:
         """The first line and the headers of this request without Upgrade."""
@@ -98,8 +106,14 @@ class Connection(HttpToolsProtocol):
         lines += [b"%s: %s" % row for row in self.headers if row[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
-    def _refuse(self, status: int, reason: str) -> None:
-        """Have the request answered with a reason, whatever it asks; read nothing more."""
+    def _refuse(self, status: int, reason: str, has_method: bool = False) -> None:
+        """Have the request answered with a reason, whatever it asks; read nothing more.
+
+        Args:
+            status: of the answer.
+            reason: in it.
+            has_method: whether its method was read though its URL was not.
+        """
         self._refused = True
         if self._part == "body":
             if self.cycle.response_complete:
@@ -107,19 +121,19 @@ class Connection(HttpToolsProtocol):
                 return
             self.cycle.more_body = False  # the application reads to this end
         else:
-            self._begin_unread()
+            self._begin_unread(has_method)
         self.scope[REFUSAL] = status, reason  # type: ignore[literal-required]
         self.cycle.keep_alive = False
         self.cycle.message_event.set()
 
-    def _begin_unread(self) -> None:
+    def _begin_unread(self, has_method: bool) -> None:
         """Have a request answered whose head cannot be read, as one without headers."""
         self._wait_no_more()
         url = self.url
         super().on_message_begin()
         self.url = _path_of(url)
         super().on_headers_complete()
-        if not url:  # its method was not read either
+        if not url and not has_method:
             self.scope["method"] = _UNKNOWN
 
     def on_message_begin(self) -> None:
@@ -133,7 +147,7 @@ class Connection(HttpToolsProtocol):
         """Wait no more; refuse what came at once, and is more than is allowed."""
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise _Refusal(405, "CONNECT is for proxies, and this is no proxy")
+                raise _Refusal(501, "CONNECT is for proxies, and this is no proxy")
             return  # it is read again: see `_parse`
         if self._beside_body > _LARGEST and self._head() > _LARGEST:
             raise _Refusal(431, f"{_BESIDE_BODY['head']} are {_ALLOWED}")
@@ -187,6 +201,20 @@ _BESIDE_BODY = {
     "head": "the headers",
     "body": "the extensions of the body's chunks, or its trailers,",
 }
+
+
+def _refusal_of(error: httptools.HttpParserError) -> tuple[int, str]:
+    """The status and the reason of a request at which the parser failed."""
+    cause = error.__context__  # what one of the methods that it calls raised
+    if isinstance(cause, _Refusal):
+        status, reason = cause.args
+        return status, reason
+    if cause is None:
+        return 400, f"the request is not HTTP: {error}"
+    if isinstance(cause, httptools.HttpParserInvalidURLError | UnicodeDecodeError):
+        return 400, "the path of the request cannot be read"
+    log("fault", error=cause)
+    return 500, f"{type(cause).__name__}: a fault of the server, which is logged"
 
 
 def _path_of(url: bytes) -> bytes:

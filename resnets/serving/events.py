@@ -87,9 +87,9 @@ class Events(Generic[_Event]):
 
     def tell(self, event: _Event) -> None:
         """Have an event counted soon. In the event loop."""
-        self._waiting.append(event)
-        if len(self._waiting) == 1:
+        if not self._waiting:  # the timer first: where that fails, the next event sets one
             asyncio.get_running_loop().call_later(_TOGETHER, self.count)
+        self._waiting.append(event)
 
     def count(self) -> None:
         """Have everything counted that waits."""

@@ -58,11 +58,11 @@ class Explaining:
         if answer.outputs is None:
             return None
         best = int(answer.outputs.probabilities.argmax())
-        preprocessing, limit = model.description.preprocessing, self._answering.settings.max_pixels
+        preprocessing = model.description.preprocessing
         try:
             async with asyncio.timeout_at(deadline):
-                pixels, picture = await self._answering.in_pool(
-                    _views, upload.content, preprocessing, limit, deadline=deadline
+                pixels, picture = await self._answering.of_image(
+                    _views, upload.content, preprocessing, deadline
                 )
                 heat = await model.between_batches(self._heat, model, pixels, best)
                 return await self._answering.in_pool(_png, picture, heat, deadline=deadline)

@@ -154,10 +154,16 @@ class Server:
             self.measure()
             await asyncio.sleep(_MEASURED_EVERY)
 
+    def count(self) -> None:
+        """Have everything counted that waits for it."""
+        self.responses.count()
+        for model in self.models.values():
+            model.events.count()
+
     def measure(self) -> None:
         """Set the gauges to what they measure now."""
         metrics = self.metrics
-        self.responses.count()
+        self.count()
         metrics.set("resident_memory_bytes", resident_bytes())
         metrics.set("ready", self.ready)
         metrics.set("places_taken", self.answering.places.taken)
@@ -166,7 +172,6 @@ class Server:
             for name, value in asdict(self.shadow.agreement).items():
                 metrics.set(f"shadow_{name}", value)
         for model in self.models.values():
-            model.events.count()
             metrics.set("limit", model.max_batch, f"max_batch of {model.name}")
             metrics.set("waiting_images", model.batcher.waiting, model.name)
             metrics.set("model", 1, *model.identity)

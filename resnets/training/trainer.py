@@ -321,6 +321,7 @@ class Trainer:
         self.schedule = make_schedule(recipe, batches.steps_per_epoch)
         self.epoch = self.step = self.best_epoch = self.best_step = 0
         self.best_accuracy = -1.0
+        self.last_accuracy: float | None = None  # of the last validation in this process
         self.epoch_tally, self.interval_tally = _empty_tally(), _empty_tally()
         self.pending: list[tuple[int, Tensor]] = []  # steps and tallies that are on the device yet
         self.timed = TIMED
@@ -479,6 +480,8 @@ class Trainer:
         order = self.batches.order_digest(self.epoch)
         self.epoch += 1
         best = validation is not None and validation.accuracy > self.best_accuracy
+        if validation is not None:
+            self.last_accuracy = validation.accuracy
         if validation is not None and best:
             self.best_accuracy = validation.accuracy
             self.best_epoch, self.best_step = self.epoch, self.step

@@ -1,4 +1,8 @@
+import errno
 import json
+import math
+import pickle
+import traceback
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -7,8 +11,8 @@ import pytest
 import torch
 
 from resnets.deployment.bench import candidates
-from resnets.deployment.bench.exporting import Exports
-from resnets.errors import ContentError
+from resnets.deployment.bench.exporting import Exports, _export, _pickled
+from resnets.errors import ContentError, MissingExtra
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build
@@ -107,6 +111,49 @@ def test_a_model_that_cannot_be_exported_is_told_as_by_export(model: Path, tmp_p
     damaged.write_bytes(model.read_bytes()[:-100])
     with pytest.raises(ContentError, match="damaged"):
         Exports(tmp_path, limit=600).exported(damaged, "onnx")
+
+
+@pytest.mark.slow
+def test_the_first_engine_is_exported_for_however_little_time_there_is(
+    model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    for number, engines in enumerate((["onnxruntime", "eager"], ["eager", "onnxruntime"])):
+        (folder := tmp_path / str(number)).mkdir()
+        measured, _ = candidates([model], engines, [1], None, folder, limit=0)
+        unavailable = {one.runtime: bool(one.unavailable) for one in measured}
+        assert unavailable == {"eager": False, "onnxruntime": number == 1}
+
+
+class _Unlike(Exception):  # noqa: N818
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(one + other)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "model.onnx"),
+        ModuleNotFoundError("No module named 'onnx'", name="onnx"),
+        MissingExtra("not installed"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_an_export_is_raised_as_it_was_there(error: Exception) -> None:
+    again = pickle.loads(_pickled(error))  # noqa: S301
+    assert (type(again), str(again)) == (type(error), str(error))
+    assert getattr(again, "filename", None) == getattr(error, "filename", None)
+    unlike = pickle.loads(_pickled(_Unlike("no ", "space")))  # noqa: S301
+    assert str(unlike) == "_Unlike: no space"
+
+
+@pytest.mark.slow
+def test_an_export_that_cannot_be_written_is_told_in_one_line(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no-folder") as raised:
+        _export(model, "onnx", tmp_path / "no-folder" / "model.onnx", math.inf)
+    assert "Traceback" not in str(raised.value)
+    assert "Traceback" in "".join(traceback.format_exception(raised.value))[100:]
 
 
 @pytest.mark.parametrize(

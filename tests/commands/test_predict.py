@@ -210,6 +210,42 @@ def test_ctrl_c_leaves_the_rows_of_what_was_predicted(
     ]
 
 
+WRITE = """
+import signal, sys
+from resnets.commands.prediction_output import Form, collect
+from resnets.evaluation.predict import Prediction
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may ignore it
+form = Form(1, None, False, sys.argv[1] == "--json", sys.argv[1] == "--csv", None, False)
+try:
+    collect((Prediction(str(n) * 200_000, error="no image") for n in range(5)), 5, form)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
+@pytest.mark.parametrize("form", ["--csv", "--json"])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_while_a_reader_pauses_breaks_no_row(form: str, signals: int) -> None:
+    """A row is longer than what a pipe holds; a second Ctrl-C does not wait for the reader."""
+    command = [sys.executable, "-c", WRITE, form]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        start = process.stdout.read(1)  # it writes, and waits for the pipe soon
+        for _ in range(signals):
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+        if signals == 2:
+            assert process.wait(20) == -signal.SIGINT
+            return
+        time.sleep(0.2)
+        text = (start + process.stdout.read()).decode()
+    assert process.returncode == 130
+    csv.field_size_limit(1 << 20)
+    assert [row["image"] for row in read(form, text)] == ["0" * 200_000]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
 @pytest.mark.parametrize("form", ["--csv", "--json"])

@@ -171,7 +171,9 @@ def test_what_patience_ended_is_not_to_be_trained_longer() -> None:
 
 
 def test_patience_is_long_enough_for_validations_that_are_seldom() -> None:
-    assert "--patience 30" in all_told(course(*OVERFITTED, validation_every=10))
+    recipe = SMALL.to_dict() | {"validation_every": 10}
+    rise = LossRise(10, 0.5, 120, 0.9)
+    assert "--patience 30" in told(findings([36, 34], recipe=recipe, rise=rise, best_epoch=10))
 
 
 def test_the_training_accuracy_on_mixed_images_says_nothing_of_the_size() -> None:
@@ -201,6 +203,17 @@ def test_overfitting_is_told_after_a_training(tmp_path: Path) -> None:
     assert losses[-1] > 1.15 * min(losses)  # so the case is one
     assert "Stop earlier" in "".join(lines)
     assert "Train longer" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "advised"), [(30, 8, True), (6, 3, False), (30, 28, False)]
+)
+def test_patience_is_advised_where_it_would_have_stopped_earlier(
+    last: int, best: int, advised: bool
+) -> None:
+    rise = LossRise(2, 0.5, last, 0.9)
+    text = told(findings([36, 34], training=1.0, rise=rise, best_epoch=best))
+    assert ("--patience" in text) == advised
 
 
 @pytest.mark.parametrize(("limit", "words"), [("epochs", "50 epochs"), ("steps", "550 steps")])

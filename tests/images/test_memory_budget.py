@@ -135,6 +135,18 @@ def test_who_asks_for_more_than_there_is_gets_it_alone() -> None:
     assert room.used == 25
 
 
+def test_a_large_image_leaves_room_to_small_ones() -> None:
+    room, small = _Budget(100 << 20, modest=50 << 20), 20 << 20
+    room.take(90 << 20)
+    room.take(small)  # it does not wait
+    room.take(small)
+    assert not room._has_room(small)
+    assert not room._has_room(60 << 20)
+    room.give(90 << 20)
+    assert room._has_room(200 << 20)  # the only large one
+    assert room._has_room(small)
+
+
 def test_threads_that_read_and_decode_large_images_do_not_wait_for_ever() -> None:
     use = _InUse()
 

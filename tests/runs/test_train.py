@@ -113,26 +113,51 @@ def test_patience_without_output_keeps_the_best_network_not_the_last(quick: Any)
     [
         ({}, "the weights after epoch 6, the last"),
         ({"average_decay": 0.9}, "the mean of the weights until epoch 6, the last"),
-        ({"epochs": 0, "steps": 8}, "the weights after step 8, the last"),
+        ({"epochs": 0, "steps": 14}, "the weights after step 14, the last"),
         ({"patience": 6}, "epoch {best}, the best"),
     ],
 )
 def test_the_end_says_which_epoch_is_kept_and_which_was_best(
-    changes: dict[str, Any], words: str, quick: Any
+    changes: dict[str, Any], words: str, shades: Arrays
 ) -> None:
-    best, lines = [], []
+    """Labels at random: what is validated is chance."""
+    best, accuracies, lines = [], [], []
 
     def look(record: Any) -> None:
-        if isinstance(record, resnets.Epoch) and record.best:
-            best.append(record.epoch)
+        if isinstance(record, resnets.Epoch):
+            accuracies.append(record.validation.accuracy)
+            best.extend([record.epoch] if record.best else [])
         elif isinstance(record, resnets.Notice) and record.text.startswith("Kept:"):
             lines.append(record.text)
 
-    quick(output=False, callbacks=[look], **({"epochs": 6} | changes))
+    data = (shades[0], np.random.default_rng(6).integers(0, 2, 60))
+    settings = QUICK | {"epochs": 6, "output": False, "progress": False} | changes
+    resnets.train(data, **settings, callbacks=[look])
     (line,) = lines
     assert words.format(best=best[-1]) in line
-    assert best[-1] < 6  # so the case is one
+    assert accuracies[-1] < max(accuracies)  # so the case is one
     assert f"epoch {best[-1]}" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 3, "learning_rate": 0.0}, "the weights after epoch 3, the last."),
+        ({"epochs": 1, "average_decay": 0.9}, "the mean of the weights until epoch 1, the last."),
+    ],
+)
+def test_an_epoch_that_was_as_good_as_the_best_is_not_called_worse(
+    changes: dict[str, Any], words: str, quick: Any
+) -> None:
+    """Without a step nothing changes; that of one epoch tells that its weights are a mean."""
+    lines = []
+
+    def look(record: Any) -> None:
+        if isinstance(record, resnets.Notice) and record.text.startswith("Kept:"):
+            lines.append(record.text)
+
+    quick(output=False, callbacks=[look], **changes)
+    assert lines == [f"Kept: {words}"]
 
 
 def test_the_command_gives_the_same_weights(tmp_path: Path) -> None:

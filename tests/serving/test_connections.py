@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
 from resnets.serving.app import create_app
+from resnets.serving.connections import Connection
 from resnets.serving.served_model import open_served
 from resnets.serving.settings import Settings
 from tests.serving.conftest import image_bytes
@@ -95,12 +96,18 @@ EXTENSIONS = (b"1;" + b"a" * 1000 + b"\r\nx\r\n") * 90
 DAMAGED = {
     "headers": ([POST, b"a: b\r\n" * 20_000], 431, "the headers"),
     "headers at once": ([POST + b"a: " + b"a" * 100_000 + b"\r\n\r\n"], 431, "the headers"),
+    "headers beside a wish": (
+        [POST + TO_HTTP_2 + b"a: " + b"a" * 100_000 + b"\r\n\r\n"],
+        431,
+        "the headers",
+    ),
+    "path beside a wish": ([b"GET http://[ HTTP/1.1\r\n" + TO_HTTP_2 + b"\r\n"], 400, "path"),
     "extensions": ([CHUNKED, EXTENSIONS], 431, "chunks"),
     "trailers": ([CHUNKED + b"1\r\nx\r\n0\r\n", b"a: b\r\n" * 20_000], 431, "trailers"),
     "chunk": ([CHUNKED + b"1\r\nx\r\nzz"], 400, "chunk"),
     "no HTTP": ([b"\0" * 100], 400, "HTTP"),
     "path": ([b"GET http://[ HTTP/1.1\r\n\r\n"], 400, "path"),
-    "tunnel": ([b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"], 405, "proxy"),
+    "tunnel": ([b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"], 501, "proxy"),
 }
 
 
@@ -124,6 +131,29 @@ def test_what_is_refused_has_its_status_also_in_log_and_metrics(
     assert new == Counter({str(status): 1})
     logged = [json.loads(each.getMessage()) for each in caplog.records]
     assert [each["status"] for each in logged if each["path"] != "/metrics"] == [status]
+
+
+def test_head_of_a_path_that_cannot_be_read_gets_no_body(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall("HEAD /é HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        with connection.makefile("rb") as lines:
+            reply = lines.read()
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert reply.endswith(b"\r\n\r\n")
+
+
+def test_a_fault_of_this_program_is_not_called_the_clients(
+    address: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise LookupError("a fault")
+
+    monkeypatch.setattr(Connection, "on_body", broken)
+    ((status, reply),) = replies(address, POST + b"Content-Length: 3\r\n\r\nabc")
+    assert status == 500
+    assert "LookupError" in reply["error"]
+    assert "LookupError: a fault" in caplog.text
 
 
 def counted(address: str) -> Counter[str]:

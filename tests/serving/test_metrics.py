@@ -1,5 +1,6 @@
 """Metrics add up to what was asked; log lines say who asked and never what."""
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from resnets.evaluation.familiarity import Familiarity, class_directions, fit_familiarity
 from resnets.serving.drift import Drift
+from resnets.serving.events import Events
 from resnets.serving.logs import log, logging_to_stderr
 from tests.serving.conftest import image_bytes
 
@@ -31,6 +33,20 @@ def samples(client: Any) -> dict[tuple[str, ...], float]:
         for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
+
+
+def test_an_event_whose_timer_fails_keeps_no_other_from_being_counted() -> None:
+    seen: list[str] = []
+    events: Events[str] = Events(seen.append)
+    with pytest.raises(RuntimeError):
+        events.tell("outside of a loop")
+
+    async def tell() -> None:
+        events.tell("inside")
+        await asyncio.sleep(0.3)
+
+    asyncio.run(tell())
+    assert seen == ["inside"]
 
 
 def test_requests_images_batches_and_limits_are_counted(serving: Serving) -> None:

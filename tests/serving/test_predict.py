@@ -1,5 +1,6 @@
 """POST /predict gives what `resnets.predict` gives, and refuses what it must with a reason."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import resnets
+from resnets.serving.answering import pixels_of
 from tests.serving.conftest import image_bytes, only
 
 Serving = Callable[..., Any]
@@ -231,6 +233,22 @@ def test_a_large_image_keeps_no_small_one_waiting(serving: Serving, decoders: in
         finally:
             busy.set()
         assert [each.result(60).status_code for each in slow] == [200, 200]
+
+
+def test_other_work_on_a_large_image_is_for_the_threads_of_large_ones(serving: Serving) -> None:
+    app = serving().app.state.server
+    preprocessing = app.models["tiny"].description.preprocessing
+
+    def where(*of_image: Any) -> str:
+        pixels_of(*of_image)
+        return threading.current_thread().name
+
+    async def thread(side: int) -> str:
+        deadline = asyncio.get_running_loop().time() + 20
+        return await app.answering.of_image(where, image_bytes(side), preprocessing, deadline)
+
+    assert asyncio.run(thread(20)) == "decode"
+    assert asyncio.run(thread(1500)) == "decode large"
 
 
 def until(condition: Callable[[], bool]) -> None:

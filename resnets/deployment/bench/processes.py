@@ -152,6 +152,7 @@ class _Process:
                 raise
         finally:
             timer.cancel()
+            timer.join()  # it may be at it
         if is_late.is_set():
             raise _Late
 

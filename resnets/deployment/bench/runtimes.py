@@ -355,7 +355,7 @@ def candidates(
         against: "torchvision" or "timm", whose network of the same name is measured, too.
         folder: where model files are exported to, for the engines that need it.
         limit: seconds for these exports; the engines of those for which there is no time get
-            candidates that are unavailable.
+            candidates that are unavailable. That of the first engine is made in any case.
 
     Raises:
         UsageError: the models take images of different sizes, or an engine can run none of them.
@@ -372,7 +372,7 @@ def candidates(
     descriptions: list[Description] = []
     for path in models:
         prefix = f"{path.stem if path.is_file() else path.name} " if len(models) > 1 else ""
-        files, description = _files_of(path, engines, exports)
+        files, description = _files_of(path, engines, exports, not single_threaded)
         descriptions.append(description)
         for name, file in files:
             candidate = _candidate(prefix, name, file, description)
@@ -422,9 +422,16 @@ def _refuse_unused(engines: Sequence[str], used: Collection[str], models: Sequen
 
 
 def _files_of(
-    path: Path, engines: Sequence[str], exports: Exports
+    path: Path, engines: Sequence[str], exports: Exports, is_first: bool
 ) -> tuple[list[tuple[str, Path]], Description]:
-    """Runtimes with the file that each runs, and the model's description."""
+    """Runtimes with the file that each runs, and the model's description.
+
+    Args:
+        path: of the model.
+        engines: the runtimes; empty: all that are installed.
+        exports: make the files.
+        is_first: whether no other model has a runtime; the first one is measured in any case.
+    """
     file = model_path.find_model(path)
     if is_exported(file):
         supported = [name for name in RUNS.get(file.suffix.lower(), ()) if installed(name)]
@@ -437,7 +444,8 @@ def _files_of(
         if name in _PLAIN:
             files.append((name, file))
             continue
-        files.append((name, exports.exported(file, _FORMATS[runtime_of(name)])))
+        kind, in_any_case = _FORMATS[runtime_of(name)], is_first and not files
+        files.append((name, exports.exported(file, kind, in_any_case)))
     return files, model.description
 
 
