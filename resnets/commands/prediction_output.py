@@ -1,5 +1,6 @@
 """Where predictions go: a table, JSON, CSV, a parquet file, or folders of sorted images."""
 
+import io
 import signal
 import sys
 import textwrap
@@ -118,6 +119,13 @@ class _Rows:
 
     def __init__(self, form: Form) -> None:
         self.form, self.stream = form, sys.stdout  # in whose place a progress bar puts its own
+        if isinstance(getattr(self.stream, "buffer", None), io.RawIOBase):
+            # by PYTHONUNBUFFERED, where an interrupted write loses the rest of a row
+            self.stream = io.TextIOWrapper(
+                io.BufferedWriter(io.FileIO(self.stream.fileno(), "w", closefd=False)),
+                encoding=self.stream.encoding,
+                errors=self.stream.errors,
+            )
         self.written = 0
 
     def write(self, prediction: "Prediction") -> None:
@@ -147,6 +155,7 @@ class _Rows:
                 self.stream.write("[]\n")
             elif complete and not self.written:
                 _write_csv([], self.form.top, False)
+            self.stream.flush()
 
 
 def collect(pending: "Iterable[Prediction]", total: int, form: Form) -> "list[Prediction]":

@@ -226,11 +226,15 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
 @pytest.mark.parametrize("form", ["--csv", "--json"])
-@pytest.mark.parametrize("signals", [1, 2])
-def test_ctrl_c_while_a_reader_pauses_breaks_no_row(form: str, signals: int) -> None:
+@pytest.mark.parametrize(("signals", "unbuffered"), [(1, ""), (1, "1"), (2, "")])
+def test_ctrl_c_while_a_reader_pauses_breaks_no_row(
+    form: str, signals: int, unbuffered: str
+) -> None:
     """A row is longer than what a pipe holds; a second Ctrl-C does not wait for the reader."""
     command = [sys.executable, "-c", WRITE, form]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, env=environment, **streams) as process:
         assert process.stdout is not None
         start = process.stdout.read(1)  # it writes, and waits for the pipe soon
         for _ in range(signals):
