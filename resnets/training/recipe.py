@@ -120,8 +120,8 @@ class Recipe:
     accumulate: Positive = 1
     """Pieces in which a batch is computed, to save memory: gradient accumulation."""
     patience: _Count = 0
-    """Stop after this many epochs without a better validation accuracy, and keep the weights of
-    the best epoch. 0: never; the last weights are kept."""
+    """Stop after this many epochs without a better validation accuracy, and keep the best.
+    0: never; the weights of the last epoch are kept."""
     validation: Annotated[float, Between(0, 0.9)] = 0.1
     """Fraction of the training images set aside for validation, if the data has no such split."""
     seed: _Count = 0

@@ -164,7 +164,7 @@ def candidate(
         name,
         "tiny",
         prediction,
-        Outputs(np.ones(1, np.float32), row),
+        Outputs(np.ones(1, np.float32), status, (("cat", probability),), row),
     )
 
 
