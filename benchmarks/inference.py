@@ -127,11 +127,13 @@ def quantise(folder: Path, batches: Sequence[Images]) -> None:
     import onnx
     import openvino
 
+    from resnets.deployment.engines.openvino import core
+
     content = (folder / MADE["onnxruntime"]).read_bytes()
     graph = onnx.load_from_string(int8_onnx.quantise_graph(content, batches, ["first"]))
     header = {entry.key: entry.value for entry in graph.metadata_props}
     save_onnx(graph, folder / MADE_INT8["onnxruntime"], header)
-    model = openvino.Core().read_model(folder / MADE["openvino"])
+    model = core().read_model(folder / MADE["openvino"])
     quantised = int8_openvino.quantise_graph(model, batches, [])
     openvino.save_model(quantised, folder / MADE_INT8["openvino"], compress_to_fp16=False)
 

@@ -200,11 +200,13 @@ def _bare_onnxruntime(candidate: Candidate) -> Callable[[Images], Call]:
 
 def _bare_openvino(candidate: Candidate) -> Callable[[Images], Call]:
     """OpenVINO on an exported file, likewise."""
-    openvino = require("openvino", "openvino")
+    from resnets.deployment.engines.openvino import core
+
+    openvino = core()  # one for all batch sizes: see docs/decisions.md, Deployment
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": candidate.threads}
 
     def prepare(images: Images) -> Call:
-        model = openvino.Core().read_model(candidate.file)
+        model = openvino.read_model(candidate.file)
         model.reshape(images.shape)
         request = openvino.compile_model(model, "CPU", options).create_infer_request()
         return lambda: request.infer([images], share_inputs=True)

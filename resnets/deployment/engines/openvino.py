@@ -26,14 +26,22 @@ _PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 _FIRST = Lock()  # held while the core is made
 
 
-@cache
-def _core() -> Any:
+def core() -> Any:
     """OpenVINO's core, which lives as long as the process: see docs/decisions.md, Deployment.
 
-    The CPU plugin of a core gives the thread an alternate stack for signal handlers, and on its
+    All that compiles a graph here uses it. The CPU plugin of a core gives the thread an alternate stack for signal handlers, and on its
     end gives back the one before. Cores that do not end in the reverse order of their beginning
     leave a stack that was freed, and the next signal with a handler ends the process.
+
+    Raises:
+        MissingExtra: openvino is not installed.
     """
+    with _FIRST:
+        return _core()
+
+
+@cache
+def _core() -> Any:
     return require("openvino", "openvino").Core()
 
 
@@ -63,8 +71,7 @@ class OpenVino:
             *source, header, self.image_bytes = measure_openvino(path)
         self.description = description_from(header, str(path))
         self.precision = precision_of(header)
-        with _FIRST:
-            self.core = _core()
+        self.core = core()
         if self.accelerator is not None:
             refuse_missing(name, self.core.available_devices)
         self.model = self.read(*source)

@@ -21,6 +21,7 @@ from torch.fx import Node
 
 from resnets.data.sources.objects import Data
 from resnets.deployment.engines import open_engine
+from resnets.deployment.engines.openvino import core
 from resnets.deployment.engines.torch import open_program
 from resnets.deployment.export.graph import deployed
 from resnets.deployment.export.warnings import suppress_warnings
@@ -99,7 +100,7 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
         MissingExtra: openvino is not installed.
     """
     text, weights, header = read_checked(path)
-    return require("openvino", "openvino").Core().read_model(text, weights), header
+    return core().read_model(text, weights), header
 
 
 def with_report(header: Mapping[str, str], report: dict[str, Any]) -> dict[str, str]:
@@ -429,11 +430,9 @@ def _tidy(proto: Any) -> None:
 
 def _make_openvino(model: Model) -> Write:
     """Writer of an .xml file and the .bin with its weights."""
-    openvino = require("openvino", "openvino")
+    openvino = core()
     with suppress_warnings("torch.onnx"):
-        openvino_model = openvino.Core().read_model(
-            io.BytesIO(_onnx_model(model).SerializeToString())
-        )
+        openvino_model = openvino.read_model(io.BytesIO(_onnx_model(model).SerializeToString()))
     return lambda path, report: save_openvino(openvino_model, path, _metadata(model, report))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from resnets.deployment.engines.openvino import core
 from resnets.deployment.export.int8_onnx import Batch, Choice, quantise_best
 from resnets.errors import ContentError, require
 from resnets.evaluation.logits import Floats
@@ -105,6 +106,4 @@ def rescale_logits(model: Any, factor: float) -> Any:
 
 def _probabilities(model: Any, images: Batch) -> Floats:
     """The first output of a model, (B, K)."""
-    import openvino
-
-    return np.asarray(openvino.compile_model(model, "CPU")([images])[0], np.float64)
+    return np.asarray(core().compile_model(model, "CPU")([images])[0], np.float64)

@@ -394,14 +394,21 @@ _CLOSED_IN_ORDER = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
+from resnets.deployment.bench.runtimes import RUNTIMES, Candidate
 from resnets.deployment.engines.openvino import OpenVino
 
-def opened():
-    engine = OpenVino(Path(sys.argv[1]))
-    engine.probabilities(np.zeros((1, 32, 32, 3), np.uint8))
-    return engine
+def opened(batch):
+    images = np.zeros((batch, 32, 32, 3), np.uint8)
+    if sys.argv[2] == "engine":
+        engine = OpenVino(Path(sys.argv[1]))
+        engine.probabilities(images)
+        return engine
+    candidate = Candidate("bare", "bare openvino", sys.argv[1], 1, images.shape[1:])
+    call = RUNTIMES["bare openvino"](candidate)(images)
+    call()
+    return call
 
-first, second = opened(), opened()
+first, second = opened(1), opened(2)
 del first
 del second
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
@@ -410,10 +417,13 @@ os.kill(os.getpid(), signal.SIGUSR1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
-def test_a_signal_is_handled_after_networks_were_closed_in_the_order_of_their_opening() -> None:
+@pytest.mark.parametrize("kind", ["engine", "bare runtime of bench"])
+def test_a_signal_is_handled_after_networks_were_closed_in_the_order_of_their_opening(
+    kind: str,
+) -> None:
     """OpenVINO's alternate stack for signal handlers was then one that was freed."""
     pytest.importorskip("openvino")
     network = Path(resnets.__file__).parent / "shipped" / "resnet14_cifar10.onnx"
-    command = [sys.executable, "-c", _CLOSED_IN_ORDER, str(network)]
+    command = [sys.executable, "-c", _CLOSED_IN_ORDER, str(network), kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
