@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -264,27 +263,6 @@ def test_answers_that_nobody_reads_do_not_keep_their_connections(
         assert read_in_order(there, places(300, 800)) > 100
 
 
-def check_https(files: Path, folder: Path, trusted: bool) -> None:
-    """For a process of its own, as both ends of TLS are: libraries of other tests bring theirs."""
-    certificate = certificate_for(folder / "server.pem")
-    code = "import sys; from tests.data.remote.test_direct import *; read_by_https(sys.argv[1])"
-    trust = {"SSL_CERT_FILE": str(certificate)} if trusted else {}
-    with serving(files, certificate=certificate) as server:
-        ended = subprocess.run(
-            [sys.executable, "-c", code, server.address],
-            env=os.environ | trust,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (ended.returncode == 0) == trusted, ended.stderr
-        assert (directly(server) > 0) == trusted
-        if not trusted:
-            assert "its certificate is not trusted (self-signed certificate)" in ended.stderr
-            assert "SSL_CERT_FILE" in ended.stderr
-            assert not server.asked
-
-
 def read_by_https(address: str) -> None:
     """For a process of its own, since libraries read its certificates when it begins."""
     there = RemoteFolder(address, patience=QUICK, at_first=QUICK)
@@ -295,23 +273,28 @@ def read_by_https(address: str) -> None:
         assert [there.read(each) for each in few] == [bytes_at(each) for each in few]
 
 
-@pytest.mark.skipif(find_spec("cryptography") is None, reason="no certificate without cryptography")
 @pytest.mark.parametrize("trusted", [True, False])
 def test_a_certificate_of_ones_own_is_trusted_if_the_environment_says_so(
     files: Path, tmp_path: Path, trusted: bool
 ) -> None:
-    code = f"check_https(Path(sys.argv[1]), Path(sys.argv[2]), {trusted})"
-    ended = subprocess.run(
-        [sys.executable, "-c", f"{_IMPORTS}; {code}", files, tmp_path],
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-
-
-_IMPORTS = "import sys; from pathlib import Path; from tests.data.remote.test_direct import *"
+    certificate = certificate_for(tmp_path / "server.pem")
+    code = "import sys; from tests.data.remote.test_direct import *; read_by_https(sys.argv[1])"
+    trust = {"SSL_CERT_FILE": str(certificate)} if trusted else {}
+    with serving(files, certificate=certificate) as server:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, server.address],
+            env=os.environ | trust,
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.returncode == 0) == trusted, ended.stderr
+        assert (directly(server) > 0) == trusted
+        if not trusted:
+            assert "its certificate is not trusted (self-signed certificate)" in ended.stderr
+            assert "SSL_CERT_FILE" in ended.stderr
+            assert not server.asked
 
 
 def until(reached: Callable[[], bool]) -> None:
