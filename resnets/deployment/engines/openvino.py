@@ -29,9 +29,10 @@ _FIRST = Lock()  # held while the core is made
 def core() -> Any:
     """OpenVINO's core, which lives as long as the process: see docs/decisions.md, Deployment.
 
-    All that compiles a graph here uses it. The CPU plugin of a core gives the thread an alternate stack for signal handlers, and on its
-    end gives back the one before. Cores that do not end in the reverse order of their beginning
-    leave a stack that was freed, and the next signal with a handler ends the process.
+    All that compiles a graph here uses it. The CPU plugin of a core gives the thread an alternate
+    stack for signal handlers, and on its end gives back the one before. Cores that do not end in
+    the reverse order of their beginning leave a stack that was freed, and the next signal with a
+    handler ends the process.
 
     Raises:
         MissingExtra: openvino is not installed.
