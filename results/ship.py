@@ -3,7 +3,8 @@ r"""Add the network of a finished run to the package, with an .onnx that loads f
     python results/ship.py runs/resnet20-2026-01-31-1 --name resnet20_cifar10 --trained-on CIFAR-10
 
 The model file records how it was trained and its accuracy, without the path of the data. This adds
-digests of the training images and the familiarity score to a network of the package that has none:
+digests of the training images and the familiarity score, or its centre, to a network of the package
+that has none:
 
     python results/ship.py resnet20_cifar10 --name resnet20_cifar10 --trained-on CIFAR-10 \
         --data DATA
@@ -23,6 +24,7 @@ from resnets.deployment.engines.selection import digest
 from resnets.deployment.export.files import export, images_for
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import own_generation, redraw_splits
+from resnets.evaluation.familiarity import center_of, familiarity_of
 from resnets.evaluation.fit_familiarity import familiarise, features_by
 from resnets.evaluation.proportion import Proportion
 from resnets.files import write_atomically
@@ -92,16 +94,20 @@ def named_history(about: model_file.Description, data: str | None, name: str) ->
 def known_images(source: Path, about: model_file.Description, data: str | None) -> dict[str, Any]:
     """Which images are familiar to the network: as its file says, or learnt from the data anew.
 
+    Where the file's familiarity has no centre, by which a server measures drift, the data give it.
     Nothing where there are no data, or they have no validation images of its own training.
     """
-    if about.familiarity or data is None:
+    before = familiarity_of(about.familiarity)
+    if data is None or (before is not None and before.center is not None):
         return about.familiarity
     same, splits = redraw_splits(open_source(data, to_learn=False), about)
     if not same or splits.validation is None:
-        return {}
-    look = features_by(model_file.load(source))
+        return about.familiarity
+    features = features_by(model_file.load(source))
+    if before is not None:
+        return replace(before, center=center_of(features(splits.validation))).to_dict()
     seed = int(about.recipe.get("seed", 0))
-    known = familiarise(look, splits.train, splits.validation, seed=seed)
+    known = familiarise(features, splits.train, splits.validation, seed=seed)
     print(known.in_words())
     return known.to_dict()
 

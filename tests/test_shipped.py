@@ -12,11 +12,14 @@ from resnets.cli import main
 from resnets.data.membership import TrainedOn, member_digests
 from resnets.data.sources.opening import open_data
 from resnets.data.splits import RULE, Splits
+from resnets.deployment.engines import open_engine
 from resnets.deployment.engines.selection import digest
 from resnets.deployment.exported.reading import description_from, read_onnx, report_of
 from resnets.errors import UsageError
+from resnets.evaluation.familiarity import familiarity_of, fit_familiarity
 from resnets.model_file import read_description
 from resnets.model_path import find_model
+from resnets.serving.drift import Drift
 from tests.in_process import call, call_script
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -82,6 +85,26 @@ def test_it_is_as_good_on_cifar10_as_its_header_says(
     assert abs(top1["count"] - expected["count"]) <= 5  # other machines round otherwise
 
 
+@pytest.mark.parametrize("name", shipped.names())
+def test_drift_is_near_zero_for_test_images_and_large_for_others(
+    name: str, shared: Callable[[str], Path]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    test = open_data(str(shared("data/cifar10"))).test
+    assert test is not None
+    some = np.random.default_rng(0).choice(len(test), 400, replace=False)
+    engine = open_engine(shipped.shipped(name).with_suffix(".onnx"), "onnxruntime", 1)
+    photos = test.subset(some).stacked()
+    distances = []
+    for images in (photos, np.random.default_rng(0).integers(0, 256, photos.shape, np.uint8)):
+        drift = Drift(familiarity_of(engine.description.familiarity))
+        for features in engine.features(images):
+            drift.add(features)
+        distances.append(drift.distance)
+    assert distances[0] < 4 / 400**0.5  # about 1 / sqrt(n) for images of the same kind
+    assert distances[1] > 0.5
+
+
 def test_a_name_that_is_none_tells_which_there_are() -> None:
     with pytest.raises(UsageError, match=f"there is.*{shipped._DEFAULT}"):
         shipped.shipped("resnet50_imagenet")
@@ -124,6 +147,14 @@ def test_a_network_is_put_into_the_package_without_the_place_of_its_data(
     assert exported.trained_on == about.trained_on
     assert report_of(read_onnx(made.with_suffix(".onnx"))[1])["origin"] == digest(made)
     assert "/home/me" not in made.read_bytes().decode(errors="replace")
+    known = fit_familiarity(
+        np.eye(2, 64, dtype=np.float32), np.random.default_rng(0).random((40, 64))
+    )
+    model_file.update(run, familiarity=known.to_dict() | {"center": None})
+    assert call_script(SHIP, *words).returncode == 0
+    familiarity = read_description(made).familiarity
+    assert familiarity["center"] is not None
+    assert familiarity | {"center": None} == known.to_dict() | {"center": None}
     model_file.update(run, metrics={})
     done = call_script(SHIP, *words)
     assert done.returncode == 1

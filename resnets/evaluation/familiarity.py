@@ -98,7 +98,7 @@ class Familiarity:
         known = self.scores(after)
         threshold = _quantile(known, float((self.scores(before) < self.threshold).mean()))
         lost = Proportion(int((known < threshold).sum()), len(known))
-        return Familiarity(self.directions, threshold, len(known), lost, center=_center(after))
+        return Familiarity(self.directions, threshold, len(known), lost, center=center_of(after))
 
     def refitted(self, features: ArrayLike) -> "Familiarity":
         """The same with a threshold that other images of the classes choose.
@@ -120,7 +120,7 @@ class Familiarity:
             len(known),
             lost,
             others=self.others,
-            center=_center(features),
+            center=center_of(features),
         )
 
     def in_words(self) -> str:
@@ -262,7 +262,7 @@ def class_directions(features: ArrayLike, labels: ArrayLike) -> Directions:
     return means.astype("<f2").astype(np.float32)  # as the header will hold them
 
 
-def _center(features: ArrayLike) -> Directions:
+def center_of(features: ArrayLike) -> Directions:
     """The mean of features, each of length 1. (N, F) -> (F,)."""
     units = _unit_rows(np.asarray(features, dtype=np.float64))
     return np.asarray(units.mean(axis=0), dtype=np.float32)
@@ -317,7 +317,7 @@ def fit_familiarity(
     if others is None:
         threshold = _quantile(known, 1 - _FAMILIAR)
         lost = Proportion(int((known < threshold).sum()), len(known))
-        return Familiarity(directions, threshold, len(known), lost, center=_center(validation))
+        return Familiarity(directions, threshold, len(known), lost, center=center_of(validation))
     foreign = plain.scores(others.features)
     if min(len(known), len(foreign)) < 2:
         raise UsageError(
@@ -336,7 +336,7 @@ def fit_familiarity(
         detected=Proportion(int(unfamiliar.sum()), len(second)),
         passed=Proportion(int(passed.sum()), len(second)),
         others=others.what,
-        center=_center(validation),
+        center=center_of(validation),
     )
 
 
