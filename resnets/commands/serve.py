@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LARGEST_PEM = 1 << 20  # bytes
 _MODULES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "yaml")
-_OF_PLACE = ("host", "port", "api_key", "allow_host", "print_")  # others elsewhere
+_OF_PLACE = ("host", "port", "api_key", "allow_host", "shadow", "print_")  # others elsewhere
 
 Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
@@ -144,7 +144,8 @@ def serve(
     settings = _settings(host, port, limits, callers, collect, workers)
     access = _access(api_key, callers)
     if print_ is not None:
-        _print(print_, models, _flags_of(own | asdict(limits) | asdict(callers)), settings, api_key)
+        flags = _flags_of(own | asdict(limits) | asdict(callers))
+        _print(print_, models, flags, settings, callers.allow_host, api_key, shadow)
         return 0
     _refuse_several(workers, control=callers.control, collect=collect is not None)
     _warn_of_others(host, api_key)
@@ -214,14 +215,24 @@ def _print(
     models: Sequence[Path],
     flags: Sequence[str],
     settings: "Settings",
+    allowed_hosts: Sequence[str],
     api_key: Path | None,
+    shadow: Path | None,
 ) -> None:
     """Print the file that runs the server elsewhere."""
     from resnets.model_path import find_model
     from resnets.serving.deployment_files import Deployment, deployment_file
 
-    files = [find_model(path) for path in models]
-    deployment = Deployment(files, flags, settings.port, settings.grace, api_key)
+    deployment = Deployment(
+        [find_model(path) for path in models],
+        flags,
+        settings.port,
+        settings.grace,
+        api_key,
+        host=settings.host,
+        allowed_hosts=allowed_hosts,
+        shadow=shadow and find_model(shadow),
+    )
     say_text(deployment_file(target, deployment).rstrip("\n"))
 
 

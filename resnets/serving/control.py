@@ -56,7 +56,11 @@ async def _load(request: Request) -> Response:
     try:
         async with server.loading:
             model = await asyncio.to_thread(reopen)
-    except (ContentError, UsageError, MissingExtra, OSError) as error:
+    except UsageError as error:  # advice for the command line, with names of other files
+        log("model not loaded", model=name, reason=str(error))
+        reason = f"{name}: its file is not there any more, or is none; the server's log says more"
+        raise HTTPException(400, reason) from None
+    except (ContentError, MissingExtra, OSError) as error:
         raise HTTPException(400, f"{name}: {error}") from None
     server.replace(model)
     server.unloaded.pop(name, None)

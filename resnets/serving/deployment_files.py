@@ -35,11 +35,14 @@ class Deployment:
 
     Attributes:
         models: MODEL arguments: names of networks of the package, or existing files.
-        flags: further words of the command, without those of host, port and keys.
+        flags: further words of the command, without those of host, port, keys and shadow.
         port: on which it is reached.
         grace: seconds to finish what is in flight.
         keys: file of keys; None: no key is needed.
         image: of the container.
+        host: address on which it is reached.
+        allowed_hosts: further host names by which it may be called.
+        shadow: another model, as in `models`; None: there is none.
     """
 
     models: Sequence[Path]
@@ -48,6 +51,9 @@ class Deployment:
     grace: float
     keys: Path | None = None
     image: str = "resnets"
+    host: str = "127.0.0.1"
+    allowed_hosts: Sequence[str] = ()
+    shadow: Path | None = None
 
     @property
     def name(self) -> str:
@@ -58,7 +64,8 @@ class Deployment:
     @property
     def files(self) -> list[Path]:
         """The files of the models that are not in the package."""
-        mine = [path for path in self.models if path.is_file() and not _is_shipped(path)]
+        every = [*self.models, *([self.shadow] if self.shadow else [])]
+        mine = [path for path in dict.fromkeys(every) if path.is_file() and not _is_shipped(path)]
         weights = [path.with_suffix(".bin") for path in mine if path.suffix == ".xml"]
         return [*mine, *weights]
 
@@ -75,13 +82,16 @@ class Deployment:
 
     def arguments(self, folder: str, keys: str = _KEYS, port: int = _PORT) -> list[str]:
         """The words after `resnets` in a container whose models are in a folder."""
-        models = [
-            str(path.stem) if _is_shipped(path) else f"{folder}/{path.name}" for path in self.models
-        ]
+
+        def there(path: Path) -> str:
+            return path.stem if _is_shipped(path) else f"{folder}/{path.name}"
+
+        models = [there(path) for path in self.models]
+        shadow = ["--shadow", there(self.shadow)] if self.shadow else []
         # in a cluster a server is called by names that are not known here
         needed = ["--api-key", keys] if self.keys else ["--allow-host", "*"]
         address = ["--host", "0.0.0.0", "--port", str(port)]
-        return ["serve", *models, *address, *needed, *self.flags]
+        return ["serve", *models, *address, *needed, *shadow, *self.flags]
 
 
 def deployment_file(target: Target, deployment: Deployment) -> str:
@@ -96,8 +106,6 @@ def deployment_file(target: Target, deployment: Deployment) -> str:
         raise UsageError("two models have the same file name; rename one of the files")
     if target != "systemd" and any(word.startswith("--tls-") for word in deployment.flags):
         raise UsageError(f"--print {target}: https ends before the container; leave out --tls-...")
-    if "--shadow" in deployment.flags:
-        raise UsageError(f"--print {target}: it cannot be written with --shadow; leave it out")
     if target != "systemd" and "--collect" in deployment.flags:
         raise UsageError(
             f"--print {target}: leave out --collect: what a container writes goes with it; mount a "
@@ -115,12 +123,24 @@ def _is_shipped(path: Path) -> bool:
 
 def _systemd(deployment: Deployment) -> str:
     """A unit of systemd (systemd.exec(5), systemd.service(5))."""
-    models = [path.stem if _is_shipped(path) else str(path.resolve()) for path in deployment.models]
+
+    def here(path: Path) -> str:
+        return path.stem if _is_shipped(path) else str(path.resolve())
+
+    models = [here(path) for path in deployment.models]
     flags, collect = list(deployment.flags), ""
     if "--collect" in flags:
         place = flags.index("--collect") + 1
         collect = flags[place] = str(Path(flags[place]).resolve())
-    words = [*_this_command(), "serve", *models, "--port", str(deployment.port), *flags]
+    words = [*_this_command(), "serve", *models]
+    if deployment.host != Deployment.host:
+        words += ["--host", deployment.host]
+    words += ["--port", str(deployment.port)]
+    if deployment.allowed_hosts:
+        words += ["--allow-host", *deployment.allowed_hosts]
+    if deployment.shadow is not None:
+        words += ["--shadow", here(deployment.shadow)]
+    words += flags
     command = " ".join(_systemd_word(word) for word in words)
     if deployment.keys is not None:
         command += " --api-key %d/keys"
@@ -147,12 +167,14 @@ def _systemd_word(word: str) -> str:
 
 def _compose(deployment: Deployment) -> str:
     """A file of Docker Compose (the Compose Specification)."""
+    host = deployment.host if deployment.host != "localhost" else Deployment.host
+    address = f"[{host}]" if ":" in host else host
     mounts = [(path, f"{_MODELS}/{path.name}") for path in deployment.files]
     mounts += [(deployment.keys, _KEYS)] if deployment.keys else []
     service = {
         "image": deployment.image,
         "command": deployment.arguments(_MODELS),
-        "ports": [f"127.0.0.1:{deployment.port}:{_PORT}"],
+        "ports": [f"{address}:{deployment.port}:{_PORT}"],
         "volumes": [
             {"type": "bind", "source": str(path.absolute()), "target": to, "read_only": True}
             for path, to in mounts
@@ -207,6 +229,9 @@ def _kubernetes(deployment: Deployment) -> str:
     """A Deployment and a Service of Kubernetes (apps/v1, v1)."""
     labels = {"app.kubernetes.io/name": deployment.name}
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(_PORT)}
+    metadata: dict[str, Any] = {"labels": labels}
+    if not deployment.keys:  # what the annotations ask for has no key
+        metadata["annotations"] = scraped
     pod = _pod(deployment) | _with_volumes(deployment)
     runs = {
         "apiVersion": "apps/v1",
@@ -215,7 +240,7 @@ def _kubernetes(deployment: Deployment) -> str:
         "spec": {
             "replicas": 1,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels, "annotations": scraped}, "spec": pod},
+            "template": {"metadata": metadata, "spec": pod},
         },
     }
     service = {
@@ -233,10 +258,28 @@ def _kubernetes(deployment: Deployment) -> str:
     if deployment.files:
         names = ", ".join(path.name for path in deployment.files)
         head.append(f"# The volume claim resnets-models holds {names}.")
+    return _yaml([*head, *_about_keys(deployment)], runs, service)
+
+
+def _about_keys(deployment: Deployment) -> list[str]:
+    """Comments on the secret that holds the keys, in a cluster."""
+    if deployment.keys is None:
+        return []
+    path = shlex.quote(str(deployment.keys))
+    return [
+        f"# kubectl create secret generic resnets-keys --from-file keys={path}",
+        "# /metrics needs a key, too: set it as the credentials in Prometheus' configuration.",
+    ]
+
+
+def _mount_keys(
+    container: dict[str, Any], volumes: list[dict[str, Any]], deployment: Deployment
+) -> None:
+    """Add the secret that holds the keys to the container and volumes of a pod."""
     if deployment.keys:
-        path = shlex.quote(str(deployment.keys))
-        head.append(f"# kubectl create secret generic resnets-keys --from-file keys={path}")
-    return _yaml(head, runs, service)
+        volumes.append({"name": "keys", "secret": {"secretName": "resnets-keys"}})
+        mount = {"name": "keys", "mountPath": str(Path(_KEYS).parent), "readOnly": True}
+        container["volumeMounts"].append(mount)
 
 
 def _with_volumes(deployment: Deployment) -> dict[str, Any]:
@@ -248,10 +291,7 @@ def _with_volumes(deployment: Deployment) -> dict[str, Any]:
         volumes.append({"name": "models", "persistentVolumeClaim": claim})
         mount = {"name": "models", "mountPath": _MODELS, "readOnly": True}
         container["volumeMounts"].append(mount)
-    if deployment.keys:
-        volumes.append({"name": "keys", "secret": {"secretName": "resnets-keys"}})
-        mount = {"name": "keys", "mountPath": str(Path(_KEYS).parent), "readOnly": True}
-        container["volumeMounts"].append(mount)
+    _mount_keys(container, volumes, deployment)
     return {"containers": [container], "volumes": volumes}
 
 
@@ -262,21 +302,20 @@ def _kserve(deployment: Deployment) -> str:
         "# kubectl apply --filename FILE, with the image of the Dockerfile in a registry of yours."
     ]
     if deployment.files:
-        name = deployment.files[0].name
-        head.append(f"# The volume claim resnets-models holds {name}; KServe mounts it.")
+        names = ", ".join(path.name for path in deployment.files)
+        head.append(f"# The volume claim resnets-models holds {names}; KServe mounts it.")
         uri = {"name": "STORAGE_URI", "value": "pvc://resnets-models/"}
         container["env"].append(uri)
-    pod = _pod(deployment) | {
-        "containers": [container],
-        "volumes": [{"name": "temporary", "emptyDir": {}}],
-    }
+    volumes: list[dict[str, Any]] = [{"name": "temporary", "emptyDir": {}}]
+    _mount_keys(container, volumes, deployment)
+    pod = _pod(deployment) | {"containers": [container], "volumes": volumes}
     service = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {"name": deployment.name},
         "spec": {"predictor": {"minReplicas": 1} | pod},
     }
-    return _yaml(head, service)
+    return _yaml([*head, *_about_keys(deployment)], service)
 
 
 def _pod(deployment: Deployment) -> dict[str, Any]:

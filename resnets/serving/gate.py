@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnets.serving.access import Refused
@@ -92,8 +93,7 @@ class Gate:
     ) -> None:
         """Have a request counted and logged: without its query, which may hold anything."""
         seconds = time.perf_counter() - begin
-        route = scope.get("route")
-        path = getattr(route, "path", None) or "other"
+        path = _route_of(scope)
         about = {"method": scope["method"], "path": scope["path"][:200], "caller": caller}
         line = about | {"id": ids["x-request-id"], "traceparent": ids.get("traceparent")}
         responses = self.server.responses
@@ -107,6 +107,19 @@ class Gate:
             return
         values = {"status": event.status, "seconds": round(event.seconds, 6), **event.line}
         log("request", error=event.fault, moment=event.moment, **values)
+
+
+def _route_of(scope: Scope) -> str:
+    """The path of a request's route, such as /v2/models/{name}; "other" if it has none.
+
+    What is refused comes to no route, but counts as a request to it.
+    """
+    if (route := scope.get("route")) is not None:
+        return str(route.path)
+    for route in scope["app"].routes if "app" in scope else ():
+        if route.matches(scope)[0] is not Match.NONE:
+            return str(route.path)
+    return "other"
 
 
 def _of_fault(error: Exception) -> Response:

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route
 
 from resnets.files import read_text
 from resnets.json_text import to_json
+from resnets.serving.access import OPEN_PATHS
 from resnets.serving.responses import JSON
 from resnets.serving.schemas import SCHEMAS
 
@@ -69,6 +70,7 @@ _REFUSED = {
     "429": _json("Error", "Too many requests; see the header Retry-After."),
     "501": _json("Error", "The model cannot do it."),
 } | _BUSY
+_ANYWHERE = {status: _REFUSED[status] for status in ("401", "403", "429")}
 _NO_MODEL = {"404": _REFUSED["404"]}
 _READY = {
     "200": _json("Ready", "It takes requests."),
@@ -222,7 +224,12 @@ def _operation(path: str, method: str, route: Route) -> _Json:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in names
     ]
-    return {**described, "parameters": [*fixed, *described.get("parameters", ())]}
+    refused = {} if path in OPEN_PATHS else _ANYWHERE
+    return {
+        **described,
+        "parameters": [*fixed, *described.get("parameters", ())],
+        "responses": refused | described["responses"],
+    }
 
 
 _ANY = {"description": "The answer."}
@@ -249,7 +256,8 @@ async def _docs(request: Request) -> Response:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     described = _document(request.app.routes, request.scope.get("root_path", ""))
     base = str(request.base_url).rstrip("/")
-    page = _template().render(document=described, style=style, base=base)
+    needs_key = bool(request.app.state.server.access.keys.digests)
+    page = _template().render(document=described, style=style, base=base, needs_key=needs_key)
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; " + (
         "form-action 'none'; frame-ancestors 'none'"
     )

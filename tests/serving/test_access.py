@@ -122,6 +122,24 @@ def test_who_is_refused_is_in_the_log_by_address(
     assert [line["caller"] for line in lines[1:]] == ["testclient"] * 2
 
 
+def test_who_is_refused_counts_as_a_request_to_the_path(serving: Serving, keys: Keys) -> None:
+    client = serving(access=Access(keys=keys, rate=Rate(1 / 3600)))
+    for path in ("/predict", "/v2/models/tiny/infer", "/nothing-here"):
+        assert client.post(path, content=image_bytes()).status_code == 401
+    assert client.get("/model", headers=SENT).status_code == 200
+    assert client.post("/predict", content=image_bytes(), headers=SENT).status_code == 429
+    client.app.state.server.responses.count()
+    text = client.app.state.server.metrics.text().decode()
+    counts = dict(line.rsplit(" ", 1) for line in text.splitlines() if "requests_total{" in line)
+    for path, status in (
+        ("/predict", 401),
+        ("/predict", 429),
+        ("/v2/models/{name}/infer", 401),
+        ("other", 401),
+    ):
+        assert float(counts[f'resnets_requests_total{{path="{path}",status="{status}"}}']) == 1
+
+
 def test_files_without_a_sound_key_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     with pytest.raises(UsageError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,21 @@ def test_a_model_is_unloaded_and_loaded_again(model_file: Path) -> None:
         before = server.models["one"]
         client.load_model("one")  # its file is read anew
         assert server.models["one"] is not before
+
+
+def test_a_file_that_is_gone_is_named_without_what_else_is_in_the_folder(
+    model_file: Path, tmp_path: Path
+) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    file = shutil.copy(model_file, tmp_path / "mine.safetensors")
+    with controlled(file) as (server, client):
+        client.unload_model("one")
+        file.rename(tmp_path / "mines.safetensors")
+        with pytest.raises(InferenceServerException, match="not there any more") as refused:
+            client.load_model("one")
+        assert "mines" not in str(refused.value)
+        assert list(server.models) == ["two"]
 
 
 def test_a_server_without_models_says_so(model_file: Path) -> None:

@@ -79,6 +79,31 @@ def test_kubernetes_takes_the_deployment_and_the_service(printed: Printed, keys:
     assert str(Path(container["args"][container["args"].index("--api-key") + 1]).parent) in mounted
 
 
+@pytest.mark.parametrize("target", ["kubernetes", "kserve"])
+def test_a_file_of_keys_and_a_shadow_are_where_the_command_looks_for_them(
+    printed: Printed, keys: Path, target: str, model_file: Path, tmp_path: Path
+) -> None:
+    other = shutil.copy(model_file, tmp_path / "other one.safetensors")
+    text = printed(target, "--api-key", str(keys), "--shadow", str(other))
+    document = next(yaml.safe_load_all(text))
+    (container,) = containers(document)
+    args, mounts = container["args"], container["volumeMounts"]
+    place = Path(args[args.index("--api-key") + 1]).parent
+    (mount,) = [each for each in mounts if each["mountPath"] == str(place)]
+    if target == "kserve":
+        pod = document["spec"]["predictor"]
+    else:
+        pod = document["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    secret = volumes[mount["name"]]["secret"]["secretName"]
+    assert f"create secret generic {secret} --from-file keys='{keys}'" in text
+    assert "prometheus.io/scrape" not in text
+    assert "prometheus.io/scrape" in printed("kubernetes")
+    models = {str(Path(args[1]).parent), str(Path(args[args.index("--shadow") + 1]).parent)}
+    assert len(models) == 1
+    assert "other one.safetensors" in text.partition("apiVersion")[0]
+
+
 def test_kserve_takes_the_predictor(printed: Printed) -> None:
     service = yaml.safe_load(printed("kserve"))
     assert service["apiVersion"] == "serving.kserve.io/v1beta1"
@@ -119,7 +144,11 @@ def test_systemd_takes_the_unit(printed: Printed, keys: Path, tmp_path: Path) ->
 
 
 def test_a_unit_of_systemd_runs_the_command_that_printed_it(printed: Printed) -> None:
-    text = printed("systemd", "--no-access-log", "--max-body", "20MB", model="resnet20_cifar10")
+    place = ("--host", "0.0.0.0", "--allow-host", "a.example", "b.example")
+    more = ("--shadow", "resnet14_cifar10", "--no-access-log", "--max-body", "20MB")
+    text = printed("systemd", *place, *more, model="resnet20_cifar10")
+    for word in (*place, *more):
+        assert word in text
     line = next(each for each in text.splitlines() if each.startswith("ExecStart="))
     words = shlex.split(line.removeprefix("ExecStart="))
     assert Path(words[0]).is_absolute()
@@ -150,6 +179,8 @@ def test_the_words_in_a_container_are_a_command_that_is_understood(
         "https://a.example",
         "https://b.example",
     )
+    public = yaml.safe_load(printed("compose", "--host", "::", model="resnet20_cifar10"))
+    assert public["services"]["resnets"]["ports"] == ["[::]:8000:8000"]
     service = yaml.safe_load(printed("compose", *flags, model="resnet20_cifar10"))
     words = service["services"]["resnets"]["command"]
     assert main([*words, "--print", "compose"]) == 0
@@ -167,7 +198,6 @@ def test_what_cannot_be_written_is_refused(
         ["resnet20_cifar10", str(model_file), "--print", "kserve"],
         ["resnet20_cifar10", "--print", "compose", "--tls-certificate", str(certificate)],
         ["nothing-here", "--print", "compose"],
-        ["resnet20_cifar10", "--print", "compose", "--shadow", str(model_file)],
         ["resnet20_cifar10", "--print", "kubernetes", "--collect", str(tmp_path / "labels")],
     )
     for words in wrong:

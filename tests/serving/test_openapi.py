@@ -1,5 +1,6 @@
 """The description of the routes is valid OpenAPI, complete, and true of what the server answers."""
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -126,3 +127,19 @@ def test_the_page_loads_nothing_from_elsewhere(described: tuple[Any, Any]) -> No
     assert not re.search(r"<script|src=|href=\"(?!#|openapi\.json)", response.text)
     for path in document["paths"]:
         assert path in response.text
+    assert "Authorization" not in response.text.partition("<main>")[0]
+
+
+def test_a_key_and_a_rate_are_described_wherever_they_are_asked_for(serving: Serving) -> None:
+    from resnets.serving.access import Access, Keys
+
+    keys = Keys((hashlib.sha256(b"a-key-of-enough-length").digest(),))
+    client = serving(access=Access(keys=keys))
+    document = client.get("/openapi.json").json()
+    for path in ("/metrics", "/model", "/v2", "/v2/models/{name}/stats"):
+        response = client.get(path.format(name="tiny"))
+        assert response.status_code == 401
+        check(document, "GET", path, response)
+        assert "429" in document["paths"][path]["get"]["responses"]
+    assert "401" not in document["paths"]["/v2/health/live"]["get"]["responses"]
+    assert "Authorization: Bearer" in client.get("/docs").text.partition("<main>")[0]
