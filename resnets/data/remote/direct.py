@@ -62,7 +62,7 @@ class _Connection:
     Attributes:
         socket: connected.
         used: whether an answer came by it; a server may close it at any time after that.
-        since: when the last request was sent, or it became free, by `time.monotonic`.
+        since: when it became free, by `time.monotonic`; its request is sent soon, or never.
     """
 
     socket: socket.socket
@@ -70,7 +70,11 @@ class _Connection:
     since: float = field(default_factory=time.monotonic)
 
     def is_open(self) -> bool:
-        """Whether a free connection can take a request: the server has not closed it."""
+        """Whether a free connection can take a request: the server has not closed it.
+
+        Raises:
+            OSError: it was cut.
+        """
         seconds = self.socket.gettimeout()
         try:
             self.socket.settimeout(0.0)
@@ -78,8 +82,6 @@ class _Connection:
         except (BlockingIOError, ssl.SSLWantReadError):
             self.socket.settimeout(seconds)
             return True
-        except OSError:
-            pass
         return False
 
     def receive(self, place: Place) -> tuple[bytes, bool]:
@@ -244,7 +246,6 @@ class DirectReader:
             self.resting_until = math.inf if self.ended else time.monotonic() + _REST
             for connection in (*self.free, *(each for each, _ in self.asked.values())):
                 connection.socket.close()
-            self.most = _MOST
             self.free.clear()
             self.asked.clear()
             self.waiting.clear()
@@ -297,7 +298,6 @@ class DirectReader:
             except OSError:  # closed by the server, which the first request after it may not tell
                 connection.socket.close()
             else:
-                connection.since = time.monotonic()
                 self.asked[place] = connection, self.waiting.pop(place)
 
     def _request(self, place: Place) -> bytes:
@@ -361,13 +361,9 @@ def _connected(address: str, seconds: float) -> socket.socket:
     """A connection to the server of an address. Raises OSError."""
     url = _url(address)
     connection = _open_socket(url.raw_host, url.port)
-    try:
-        if url.scheme == "https":
-            connection = _tls().wrap_socket(connection, server_hostname=url.raw_host)
-        connection.settimeout(seconds)
-    except BaseException:
-        connection.close()
-        raise
+    if url.scheme == "https":  # where this fails, it closes the connection
+        connection = _tls().wrap_socket(connection, server_hostname=url.raw_host)
+    connection.settimeout(seconds)
     return connection
 
 
