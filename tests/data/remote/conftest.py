@@ -1,19 +1,26 @@
 """A folder with a file of known bytes, connections for one test each, and checks of buckets."""
 
+import os
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from resnets.data.digests import content_digest
-from resnets.data.remote import Place, RemoteFolder
+from resnets.data.remote import Place, RemoteFolder, lock
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import Patience
+from resnets.data.remote.lock import locked_remotely
 from resnets.data.sharding import Settings, write_shards
 from resnets.data.sources.opening import read_source
 from resnets.data.sources.shards import read_shards
 from resnets.data.splits import SourceContent
+from resnets.errors import FolderInUse
+from resnets.locks import LOCK
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
 QUICK = Patience(attempts=3, seconds=5.0, first_pause=0.001)
@@ -61,6 +68,47 @@ def check_shards(bucket: RemoteFolder) -> None:
     bucket.remove("index.parquet")  # so they are anybody's tar files
     others = read_source(bucket.address).images["train"]
     assert [others.encoded(index) for index in range(5)] == [read.encoded(row) for row in range(5)]
+
+
+def check_one_at_a_time(bucket: RemoteFolder) -> None:
+    """Also where both begin at the same time; what holds it lives longer than a sign of life."""
+    few = read_source("digits").images["all"].subset(range(5))
+    content = SourceContent("python", {"train": few})
+    with locked_remotely(bucket):
+        time.sleep(0.3)
+        with pytest.raises(FolderInUse, match=rf"in use by another process \({os.getpid()} on "):
+            write_shards(content, bucket, Settings(8, 90, 1), workers=0)
+        assert bucket.names() == [LOCK]
+    assert write_shards(content, bucket, Settings(8, 90, 1), workers=0).kept == 0
+    assert LOCK not in bucket.names()
+    together = threading.Barrier(2)
+
+    def work(_: int) -> bool:
+        together.wait()
+        try:
+            with locked_remotely(bucket):
+                time.sleep(2 * lock._BOTH)
+        except FolderInUse:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(work, range(2))) == [False, True]
+    assert LOCK not in bucket.names()
+
+
+def check_taken_over(bucket: RemoteFolder) -> None:
+    """An empty folder of a bucket, in which a process was killed."""
+    bucket.write_bytes(LOCK, b"123 on elsewhere\nabc\n")
+    with locked_remotely(bucket):
+        assert f"{os.getpid()} on " in bucket.read_file(LOCK, 1000).decode()
+    assert bucket.names() == []
+
+
+@pytest.fixture
+def quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"_LIFE": 0.1, "_DEAD": 0.6, "_LOOK": 0.05}.items():
+        monkeypatch.setattr(lock, name, seconds)
 
 
 @pytest.fixture

@@ -11,7 +11,14 @@ import pytest
 from resnets.data.remote import RemoteFolder
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import RemoteError, failure_of
-from tests.data.remote.conftest import QUICK, check_files_and_ranges, check_shards, place
+from tests.data.remote.conftest import (
+    QUICK,
+    check_files_and_ranges,
+    check_one_at_a_time,
+    check_shards,
+    check_taken_over,
+    place,
+)
 
 pytest.importorskip("gcsfs", reason="gcsfs is not installed")
 emulator = pytest.importorskip(
@@ -42,6 +49,16 @@ def test_files_and_ranges(
 
 def test_shards_are_written_to_a_bucket_and_read_from_it(bucket: RemoteFolder) -> None:
     check_shards(bucket)
+
+
+@pytest.mark.usefixtures("quick_locks")
+def test_one_process_at_a_time_writes_shards_into_a_bucket(bucket: RemoteFolder) -> None:
+    check_one_at_a_time(bucket)
+
+
+@pytest.mark.usefixtures("quick_locks")
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(bucket: RemoteFolder) -> None:
+    check_taken_over(bucket)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,6 @@ from resnets.data.remote import RemoteFolder, lock
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import RemoteError
 from resnets.data.remote.lock import locked_remotely
-from resnets.data.sharding import Settings, write_shards
-from resnets.data.sources.opening import read_source
-from resnets.data.splits import SourceContent
 from resnets.errors import FolderInUse, MissingExtra
 from resnets.locks import LOCK
 from tests.data.remote.conftest import (
@@ -33,7 +30,9 @@ from tests.data.remote.conftest import (
     QUICK,
     bytes_at,
     check_files_and_ranges,
+    check_one_at_a_time,
     check_shards,
+    check_taken_over,
     place,
 )
 
@@ -98,53 +97,20 @@ def test_google_storage_says_what_to_install() -> None:
             RemoteFolder("gs://bucket").size("a")
 
 
-@pytest.fixture
-def _quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"_LIFE": 0.1, "_DEAD": 0.6, "_LOOK": 0.05}.items():
-        monkeypatch.setattr(lock, name, seconds)
-
-
-@pytest.mark.usefixtures("_quick_locks")
+@pytest.mark.usefixtures("quick_locks")
 def test_one_process_at_a_time_writes_shards_into_a_bucket(bucket: RemoteFolder) -> None:
-    """Also where both begin at the same time; what holds it lives longer than a sign of life."""
-    bucket = replace(bucket, address="s3://photos/one at a time")
-    few = read_source("digits").images["all"].subset(range(5))
-    content = SourceContent("python", {"train": few})
-    with locked_remotely(bucket):
-        time.sleep(0.3)
-        with pytest.raises(FolderInUse, match=rf"in use by another process \({os.getpid()} on "):
-            write_shards(content, bucket, Settings(8, 90, 1), workers=0)
-        assert bucket.names() == [LOCK]
-    assert write_shards(content, bucket, Settings(8, 90, 1), workers=0).kept == 0
-    assert LOCK not in bucket.names()
-    together = threading.Barrier(2)
-
-    def work(_: int) -> bool:
-        together.wait()
-        try:
-            with locked_remotely(bucket):
-                time.sleep(2 * lock._BOTH)
-        except FolderInUse:
-            return False
-        return True
-
-    with ThreadPoolExecutor(2) as threads:
-        assert sorted(threads.map(work, range(2))) == [False, True]
+    check_one_at_a_time(replace(bucket, address="s3://photos/one at a time"))
 
 
-@pytest.mark.usefixtures("_quick_locks")
+@pytest.mark.usefixtures("quick_locks")
 def test_the_lock_of_a_process_that_was_killed_is_taken_over(
     bucket: RemoteFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    bucket = replace(bucket, address="s3://photos/killed")
-    bucket.write_bytes(LOCK, b"123 on elsewhere\nabc\n")
-    with locked_remotely(bucket):
-        assert f"{os.getpid()} on " in bucket.read_file(LOCK, 1000).decode()
-    assert bucket.names() == []
+    check_taken_over(replace(bucket, address="s3://photos/killed"))
     assert "123 on elsewhere" in capfd.readouterr().err
 
 
-@pytest.mark.usefixtures("_quick_locks")
+@pytest.mark.usefixtures("quick_locks")
 def test_a_process_of_another_container_with_the_same_name_is_alive(
     bucket: RemoteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +146,7 @@ def test_a_process_of_another_container_with_the_same_name_is_alive(
     assert bucket.names() == [LOCK, "a.tar", "b.tar"]
 
 
-@pytest.mark.usefixtures("_quick_locks")
+@pytest.mark.usefixtures("quick_locks")
 def test_an_interrupt_at_the_begin_leaves_no_lock(
     bucket: RemoteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
