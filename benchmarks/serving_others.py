@@ -75,6 +75,7 @@ class Trial:
         rounds: how often everything is measured.
         seconds: of each measurement.
         json_file: where to write all figures.
+        add: whether to add rounds to those of the file, so that it can be measured in parts.
     """
 
     photos: tyro.conf.Positional[Path]
@@ -82,6 +83,7 @@ class Trial:
     rounds: int = 3
     seconds: float = 4.0
     json_file: Path | None = None
+    add: bool = False
 
 
 @dataclass(frozen=True)
@@ -327,18 +329,22 @@ def theirs(served: Served, photos: Sequence[Path]) -> dict[str, Any]:
 
 
 def rounds_of(
-    served: Served, files: Sequence[Path], trial: Trial, say: Callable[[dict[str, Any]], None]
+    served: Served,
+    files: Sequence[Path],
+    trial: Trial,
+    first: int,
+    say: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Measure all servers in turns, each time in another order."""
+    """Measure all servers in turns, each time in another order, from a number of the round on."""
     photos, names = [file.read_bytes() for file in files], list(SETTINGS_OF)
-    for number in range(trial.rounds):
+    for number in range(first, first + trial.rounds):
         base = {"model": served.model.stem, "round": number, "load": os.getloadavg()[0]}
         os.sched_setaffinity(0, {0})
         for who, rate in alone(served, files[:40], trial.seconds / 2).items():
             say(base | {"server": who, "way": "alone", "images/s": rate})
         os.sched_setaffinity(0, {1})
         for who in names[number % 3 :] + names[: number % 3]:
-            port = 8200 + number * 3 + names.index(who)
+            port = 8200 + number % 30 * 3 + names.index(who)
             with started(who, served, port) as process:
                 for way in ways(who, served.model):
                     figures = figures_of(port, way, photos, trial.seconds)
@@ -358,10 +364,11 @@ def models(folder: Path) -> dict[Path, int]:
     }
 
 
-def prepared(model: Path, side: int, python: Path, seconds: float) -> Served:
-    """What to serve, in batches of the size that our server measures to be the best."""
-    with server(str(model), 0) as (_, batch):
-        pass
+def prepared(model: Path, side: int, python: Path, seconds: float, batch: int) -> Served:
+    """What to serve, in batches of a size; 0: that which our server measures to be the best."""
+    if not batch:
+        with server(str(model), 0) as (_, batch):
+            pass
     settings = model.with_suffix(".json")
     about = {"model": str(model), "side": side, "batch": max(2, batch), "seconds": seconds / 2}
     settings.write_text(json.dumps(about), encoding="utf-8")
@@ -390,6 +397,16 @@ def versions(python: Path) -> dict[str, str]:
 HOW = "pip install litserve bentoml onnxruntime pillow numpy into an environment of their own"
 
 
+def earlier(trial: Trial, about: dict[str, Any]) -> dict[str, Any]:
+    """What the file has, if rounds are to be added to it, else what is known before the first."""
+    if not trial.add or trial.json_file is None or not trial.json_file.exists():
+        return about | {"models": {}, "rounds": []}
+    result = dict(json.loads(trial.json_file.read_text(encoding="utf-8")))
+    if other := [name for name, value in about.items() if result.get(name) != value]:
+        raise SystemExit(f"{trial.json_file}: other {', '.join(other)} than now; leave out --add")
+    return result
+
+
 def main() -> None:
     """Measure, and write every round."""
     trial = tyro.cli(Trial, description=__doc__)
@@ -397,25 +414,27 @@ def main() -> None:
         print(f"skipped: no --others-python PATH; {HOW}")
         return
     python = trial.others_python.absolute()
-    result: dict[str, Any] = {"machine": processor(), "versions": versions(python)}
     files = sorted(trial.photos.glob("*.[jJ][pP]*[gG]"))
-    rows: list[dict[str, Any]] = []
+    about = {"machine": processor(), "versions": versions(python), "settings": SETTINGS_OF}
+    result = earlier(trial, about | {"photos": len(files), "patience": PATIENCE})
+    rows, known = result["rounds"], result["models"]
+    first = 1 + max((row["round"] for row in rows), default=-1)
 
     def say(row: dict[str, Any]) -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
 
-    result |= {"settings": SETTINGS_OF, "photos": len(files), "patience": PATIENCE, "models": {}}
     with tempfile.TemporaryDirectory() as folder:
         for model, side in models(Path(folder)).items():
-            served = prepared(model, side, python, trial.seconds)
-            same = agreement(served, files[:100])
-            about = {"side": side, "max_batch": served.batch, "same class": same}
-            result["models"][model.stem] = about
-            print(json.dumps(about), flush=True)
-            rounds_of(served, files, trial, say)
+            batch = known.get(model.stem, {}).get("max_batch", 0)
+            served = prepared(model, side, python, trial.seconds, batch)
+            if not batch:
+                same = agreement(served, files[:100])
+                known[model.stem] = {"side": side, "max_batch": served.batch, "same class": same}
+                print(json.dumps(known[model.stem]), flush=True)
+            rounds_of(served, files, trial, first, say)
     if trial.json_file is not None:
-        text = json.dumps(result | {"rounds": rows}, indent=1) + "\n"
+        text = json.dumps(result, indent=1) + "\n"
         trial.json_file.write_text(text, encoding="utf-8")
 
 

@@ -217,6 +217,8 @@ def _work(work: Work, listener: socket, news: Any, speaks: bool) -> None:
     Only the first one tells of the models and warns of them, as the others open the same.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which says SIGTERM
+    if hasattr(signal, "SIGHUP"):  # handled once it serves, which it says a moment earlier
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     serves = False
     silence = ExitStack()

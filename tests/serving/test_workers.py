@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 import resnets
 from resnets.commands.serve import _warn_of_rates
 from resnets.errors import ContentError, UsageError
-from resnets.serving.workers import _sendable, _Worker, _Workers
+from resnets.serving.workers import _sendable, _Worker, _Workers, serve_by_workers
 from tests.in_process import call
 from tests.serving.conftest import image_bytes
 from tests.serving.test_server import status_of
@@ -188,6 +189,87 @@ def test_all_workers_serve_a_changed_file_and_no_request_fails(tmp_path: Path) -
             client.connection.close()
         assert [client.failed for client in clients] == [0] * 4
         assert process.poll() is None
+
+
+@pytest.mark.slow
+def test_sighup_has_every_worker_look_again_at_a_file_that_it_could_not_read(
+    tmp_path: Path,
+) -> None:
+    file, new = tmp_path / "digits.onnx", tmp_path / "new"
+    sound = (EARLIER / "digits.onnx").read_bytes()
+    file.write_bytes(sound)
+    new.write_bytes(sound[:-50])
+    with two_workers(model=file) as (process, lines):
+        address, _ = address_after(lines)
+        new.replace(file)
+        assert events(lines, 2) == ["changed file not served"] * 2  # by each, within a second
+        time.sleep(2.0)  # in which neither reads again what it knows to be damaged
+        process.send_signal(signal.SIGHUP)
+        assert events(lines, 2) == ["changed file not served"] * 2
+        assert [status_of(f"{address}/predict", image_bytes()) for _ in range(4)] == [200] * 4
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert not any("not served" in line or "died" in line for line in lines)
+
+
+def events(lines: Iterator[str], count: int) -> list[str]:
+    """The next events that are no requests."""
+    others = (event for line in lines if (event := json.loads(line)["event"]) != "request")
+    return [*islice(others, count)]
+
+
+@pytest.mark.slow
+def test_sighup_while_a_worker_is_started_anew_ends_none(tmp_path: Path) -> None:
+    shipped = Path(resnets.__file__).with_name("shipped")
+    file, new = tmp_path / "net.onnx", tmp_path / "new"
+    shutil.copy(shipped / "resnet14_cifar10.onnx", file)
+    shutil.copy(shipped / "resnet20_cifar10.onnx", new)
+    expected = hashlib.sha256(new.read_bytes()).hexdigest()
+    with two_workers(model=file) as (process, lines):
+        first, second = started(lines), started(lines)
+        address, _ = address_after(lines)
+        records: list[dict[str, Any]] = []
+        reading = threading.Thread(target=lambda: records.extend(map(json.loads, lines)))
+        reading.start()
+        os.kill(first, signal.SIGKILL)
+        new.replace(file)
+        served: dict[int, str] = {}
+        end = time.monotonic() + 60
+        while set(served.values()) != {expected} or len(served) < 2:
+            assert time.monotonic() < end
+            for _ in range(20):
+                process.send_signal(signal.SIGHUP)
+                time.sleep(0.01)
+            served = served_by_each(address)
+        assert second in served
+        assert first not in served
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        reading.join(60)
+        assert [each["pid"] for each in records if each["event"] == "worker died"] == [first]
+
+
+def begins_long_before_it_serves(_listener: socket.socket, begun: Callable[[], None]) -> None:
+    """The work of a process that says that it serves before it handles signals."""
+    begun()
+    time.sleep(60)
+
+
+@pytest.mark.slow
+@pytest.mark.own_process
+def test_sighup_ends_no_worker_that_says_it_serves_but_handles_no_signal_yet(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "resnets.serving")
+
+    def hang_up() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serve_by_workers(begins_long_before_it_serves, 2, listener, 1.0, hang_up)
+    assert caplog.text.count("worker started") == 2
+    assert "worker died" not in caplog.text
 
 
 def served_by_each(address: str) -> dict[int, str]:
