@@ -623,6 +623,33 @@ def test_a_changed_file_is_known_from_the_next_answer_on(
         live.stop()
 
 
+def test_one_answer_tells_of_a_change_just_after_the_page_has_asked_for_the_facts(
+    visit: Open, untrained: Callable[..., Path], model_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "tiny.safetensors"
+    shutil.copy(model_file, file)
+    shutil.copy(untrained(("cat", "dog", "owl", "fox")), tmp_path / "new")
+    live = LiveServer(tmp_path / "collected", tiny=file)
+
+    def classes() -> int:
+        (model,) = page.request.get(f"{live.url}model").json()["models"]
+        return len(model["classes"])
+
+    try:
+        page = visit(live.url)
+        with page.expect_response("**/model"):
+            page.click("#tab-labels")
+        (tmp_path / "new").replace(file)
+        wait_until(page, lambda: classes() == 4)
+        page.set_input_files("#choose", images(1))
+        wait_for_answers(page, 1)
+        wait_until(page, lambda: page.inner_text("#model-line").endswith("4 classes"))
+        assert page.locator("#detail .bars li").count() == 4
+        assert page.locator("#class-names option").count() == 4
+    finally:
+        live.stop()
+
+
 def test_a_model_that_cannot_be_explained_leaves_the_others_their_heat_maps(
     visit: Open, model_file: Path, tmp_path: Path
 ) -> None:

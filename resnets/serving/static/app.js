@@ -15,7 +15,8 @@ const REFRESH = 3000; // milliseconds
 let facts = { models: [] };
 let chosen = null; // name of the model; of the first one without
 let refreshing = 0;
-let renewing = null; // the promise of facts that are asked for anew, and for a while after
+let rested = Promise.resolve(); // settles a while after the facts were last asked for anew
+let renewing = null; // the promise of facts that will be asked for then
 let known; // the promise that settles once the models are known
 
 const chosenModel = () => facts.models.find(({ name }) => name === chosen) ?? facts.models[0];
@@ -26,9 +27,13 @@ async function loadModels() {
   show();
 }
 
-/** What the server says now, asked for at most every three seconds: its files may change. */
+/** What the server says from now on: asked for later, where it was asked within three seconds. */
 function renew() {
-  renewing ??= loadModels().finally(() => setTimeout(() => (renewing = null), REFRESH));
+  renewing ??= rested.then(() => {
+    renewing = null; // who calls from here on may know of a later change
+    rested = new Promise((resolve) => setTimeout(resolve, REFRESH));
+    return loadModels();
+  });
   return renewing;
 }
 
