@@ -341,6 +341,11 @@ def _write(
     shards = [results[task.file].shard for task in tasks if results[task.file].shard.images]
     if not shards:
         raise ContentError("none of the images can be read")
+    if gone := [shard.file for shard in shards if shard.file not in present]:
+        raise ContentError(
+            f"{folder.address}: {gone[0]} was written, but is not there any more, or cannot be "
+            "read; run the command again"
+        )
     tables = [present[shard.file][1] for shard in shards]
     about = work.about(shards, tables)
     folder.write_bytes(INDEX, index_bytes(about, tables))

@@ -44,7 +44,8 @@ _METADATA = b"resnets.shards"
 _VERSION = "1"
 _LARGEST = 1 << 44  # bytes of a mapped file
 _MAPPED = 100_000  # images from which on the index is memory-mapped, so that processes share it
-_BYTES_A_ROW = 32  # at least; digests cannot be compressed
+_AS_THEY_ARE = ("digest", "stored")  # columns
+_BYTES_A_ROW = 32  # at least, since digests are stored as they are: see `index_bytes`
 
 SCHEMA = pa.schema(
     [
@@ -144,10 +145,17 @@ def index_bytes(about: About, tables: Sequence[pa.Table]) -> bytes:
     sink = io.BytesIO()
     own = schema_with(_columns_of(tables[0].schema))
     schema = own.with_metadata(about.metadata())
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    small = [name for name in schema.names if name not in _AS_THEY_ARE]
+    ways: dict[str, Any] = {"use_dictionary": small, "compression": _compression(schema)}
+    with pq.ParquetWriter(sink, schema, **ways) as writer:
         for table in tables:
             writer.write_table(table.cast(own).replace_schema_metadata(schema.metadata))
     return sink.getvalue()
+
+
+def _compression(schema: pa.Schema) -> dict[str, str]:
+    """How each column is compressed: those of copies of one image would have no size at all."""
+    return {name: "none" if name in _AS_THEY_ARE else "zstd" for name in schema.names}
 
 
 def rows_by_shard(content: bytes) -> dict[str, tuple[Shard, pa.Table]]:

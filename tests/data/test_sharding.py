@@ -24,6 +24,7 @@ from resnets.data.digests import digests_of_bytes
 from resnets.data.labelled import LabelledImages
 from resnets.data.places import LocalFolder
 from resnets.data.sharding import Settings, Written, write_shards
+from resnets.data.shards import UNFINISHED
 from resnets.data.sources.opening import read_source
 from resnets.data.splits import SourceContent
 from resnets.data.storage import PixelStorage, RowNames
@@ -89,6 +90,35 @@ def test_an_image_that_fits_is_read_as_the_bytes_of_its_file(animals: Path, tmp_
     for index, name in enumerate(images.names):
         if not name.endswith(".bmp"):
             assert images.encoded(index) == (animals / name).read_bytes()
+
+
+def test_an_index_of_copies_of_one_image_is_read(tmp_path: Path) -> None:
+    """However little it would take, compressed."""
+    (tmp_path / "photos" / "ant").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    for number in range(500):
+        (tmp_path / "photos" / "ant" / f"{number}.png").hardlink_to(tmp_path / "one.png")
+    written = shard(tmp_path / "photos", tmp_path / "shards")
+    assert sum(each.images for each in written.about.shards) == 500
+    assert known(tmp_path / "shards") == known(tmp_path / "photos")
+    assert shard(tmp_path / "photos", tmp_path / "shards").kept == len(written.about.shards)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("ending", [".tar", UNFINISHED])
+def test_what_is_deleted_meanwhile_is_an_error_that_names_it(
+    animals: Path, tmp_path: Path, ending: str
+) -> None:
+    place = tmp_path / "shards"
+
+    def delete(_: int) -> None:
+        for file in place.glob(f"all-000000*{ending}"):
+            file.unlink()
+
+    with pytest.raises(ContentError, match=r"shards: all-000000\.tar was written.* again"):
+        shard(animals, place, progress=delete)
+    shard(animals, place)
+    assert known(place) == known(animals)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[*HealthCheck])
