@@ -17,6 +17,7 @@ FLOORS = (
     "json_text",
     "files",
     "locks",
+    "interrupting",
     "templates",
     "fields",
     "machine",

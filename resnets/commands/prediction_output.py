@@ -1,12 +1,9 @@
 """Where predictions go: a table, JSON, CSV, a parquet file, or folders of sorted images."""
 
 import io
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +17,7 @@ from resnets.escaping import say, write_csv
 from resnets.files import writable
 from resnets.format import fraction, percent, plural
 from resnets.images.stderr import silent_decoders
+from resnets.interrupting import uninterrupted
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -88,32 +86,6 @@ class Form:
         return sources if self.sort is None else sortable(sources, self.sort)
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the end of the context; a second one ends the process at once.
-
-    An interrupted write does not tell how much of a text its reader has got.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupted = False
-
-    def wait(*_: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, wait)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if interrupted:
-        signal.raise_signal(signal.SIGINT)
-
-
 class _Rows:
     """CSV or a JSON array on standard output, row by row."""
 
@@ -133,7 +105,7 @@ class _Rows:
         from resnets.evaluation.prediction_table import columns
 
         row, first = prediction.row(), self.written == 0
-        with _uninterrupted():
+        with uninterrupted():  # a write that is cut short does not tell how much of it was read
             if self.form.as_csv:
                 write_csv(self.stream, [row], list(columns(self.form.top, False)), header=first)
             else:
@@ -148,7 +120,7 @@ class _Rows:
         Args:
             complete: whether these are all; nothing is written of what fails before its first row.
         """
-        with _uninterrupted():
+        with uninterrupted():
             if self.form.as_json and self.written:
                 self.stream.write("\n]\n")
             elif complete and self.form.as_json:

@@ -33,6 +33,7 @@ from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
 from resnets.format import plural
 from resnets.images.stderr import silent_decoders
+from resnets.interrupting import uninterrupted
 from resnets.machine import cores
 
 if TYPE_CHECKING:
@@ -156,6 +157,17 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _refuse_dead(address)
+    try:
+        with uninterrupted():  # a half of Ray that is there ends the process by SIGSEGV, say
+            _start(ray, address)
+        yield
+    finally:
+        with uninterrupted():
+            ray.shutdown()
+
+
+def _start(ray: Any, address: str) -> None:
+    """Connect to a cluster, or start one on this machine; as `predicted_on_ray`."""
     own = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, log_to_driver=False, logging_level="error", **own)
@@ -167,10 +179,6 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             f"address {address}: no Ray cluster is reached ({reason}); `ray start --head` starts "
             "one, local one on this machine for this command"
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _refuse_dead(address: str) -> None:

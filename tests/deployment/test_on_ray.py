@@ -1,8 +1,11 @@
 """Prediction on a Ray cluster: what workers and the writer of parts do, and real clusters."""
 
+import os
 import pickle
 import random
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -322,6 +325,52 @@ def test_a_cluster_that_is_started_for_the_command_predicts_as_one_process(
     check_equal(tmp_path, model, shards, broken=0)
 
 
+SMALL_PARTS = (
+    "import signal, sys; from resnets import cli; from resnets.evaluation import parts; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "  # the tests may ignore it
+    "parts.ROWS = 50; sys.exit(cli.main())"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
+@pytest.mark.usefixtures("ray_settings")
+@pytest.mark.parametrize("moment", ["Ray starts", "Ray works"])
+def test_an_interrupt_ends_with_one_line_and_leaves_whole_parts(
+    model: Path, draw_noise: Callable[..., None], tmp_path: Path, moment: str
+) -> None:
+    """To all processes of the terminal, as Ctrl-C; the same command then does the rest."""
+    draw_noise(tmp_path / "one.png", 640, 480)
+    (tmp_path / "photos").mkdir()
+    for number in range(500):
+        (tmp_path / "photos" / f"{number:04}.png").hardlink_to(tmp_path / "one.png")
+    output = tmp_path / "parts"
+    words = ("predict", model, "photos", "--on", "ray", "--workers", "1", "--output", output)
+    command = [sys.executable, "-c", SMALL_PARTS, *map(str, words)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        starts = moment == "Ray starts"
+        while not (children.read_bytes() if starts else [*output.glob("part-*")]):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, printed
+    assert printed.splitlines()[-1] == "resnets predict: interrupted"
+    assert len(printed.splitlines()) == (1 if starts else 2), printed
+    done = sorted(output.iterdir())
+    assert len(done) < 10
+    assert all(pq.read_table(file).num_rows == 50 for file in done)
+    assert bool(done) == (not starts)
+    before = [file.stat().st_mtime_ns for file in done]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert [file.stat().st_mtime_ns for file in done] == before
+    check_equal(output, model, tmp_path / "photos", broken=0)
+
+
 @pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="Ray on Windows is not tested")
@@ -375,7 +424,7 @@ def test_a_cluster_that_is_not_reached_is_one_line(
     def init(address: str, **_: object) -> None:
         raise Exception("The node timed out") if address == "local" else ConnectionError("nobody")
 
-    ray = SimpleNamespace(is_initialized=lambda: False, init=init)
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
     monkeypatch.setattr(on_ray, "require", lambda *_: ray)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     words = ("predict", model, photos, "--on", "ray", "--output", tmp_path)
@@ -383,6 +432,32 @@ def test_a_cluster_that_is_not_reached_is_one_line(
         done = call(*words, *address)
         assert (done.returncode, reason in done.stderr) == (code, True), done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_an_interrupt_while_ray_starts_waits_until_it_has_and_then_ends_it(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real Ray ends the process by SIGSEGV where it is interrupted at the wrong moment."""
+    steps: list[str] = []
+
+    def step(name: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        steps.append(name)
+
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda *_, **__: step("started"),
+        shutdown=lambda: step("ended"),
+    )
+    monkeypatch.setattr(on_ray, "require", lambda *_: ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = call("predict", model, photos, "--on", "ray", "--output", tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert steps == ["started", "ended"]
+    assert (done.returncode, done.stderr) == (130, "resnets predict: interrupted\n")
 
 
 def test_an_address_where_no_ray_answers_is_one_line_at_once(

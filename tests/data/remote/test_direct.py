@@ -277,7 +277,9 @@ def test_as_many_places_wait_as_connections_can_soon_take(pairs: Pairs) -> None:
     reader.full_until = math.inf
     assert reader.expect(few) == few
     reader.free.append(direct._Connection(pairs[0][0]))
+    reader.others.clear()
     assert reader.expect(few) == few[direct._WAITING :]
+    assert [*reader.others] == few[direct._WAITING :]
     assert [*reader.asked, *reader.waiting] == few[: direct._WAITING]
     reader.expect([few[1]])
     assert [*reader.waiting] == [few[2], few[3], few[1]]
@@ -321,8 +323,8 @@ def test_at_the_end_all_connections_are_closed(pairs: Pairs) -> None:
         assert data.result(5) == b"123456789"
     assert connection.fileno() == -1
     assert all(ours.fileno() == -1 for ours, _ in pairs)
-    assert [*reader.asked, *reader.free, *reader.waiting, *reader.others] == []
     assert reader.expect(few) == few
+    assert [*reader.asked, *reader.free, *reader.waiting, *reader.others] == []
 
 
 def test_a_connection_opened_while_a_server_rests_is_closed(files: Path) -> None:
@@ -362,10 +364,14 @@ def test_where_there_are_too_many_threads_images_come_otherwise(files: Path) -> 
         read_in_order(there, places(40))
 
 
-def test_few_threads_open_connections_and_no_more_than_are_needed(files: Path) -> None:
+def test_few_threads_open_connections_and_as_many_as_are_needed(files: Path) -> None:
     with serving(files) as server:
         _, reader = started(server)
-        assert reader.connections <= 2 * direct._OPENERS
+        before = reader.connections
+        assert before <= 2 * direct._OPENERS
+        assert reader.expect(places(2 * before)) == []
+        until(lambda: not reader.opening)
+        assert before < reader.connections <= 3 * before
         server.delay = 0.1
         reader._open_more(60)
         reader._open_more(60)
