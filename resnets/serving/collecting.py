@@ -59,7 +59,9 @@ async def _collect(request: Request) -> Response:
     collection, server = _collection(request), request.app.state.server
     refuse_unknown(request, ("label", "model", "image"))
     model = server.model(request.query_params.get("model"))
-    label = request.query_params.get("label", "")
+    label = request.query_params.get("label")
+    if label is None:
+        raise HTTPException(400, "say what the image is: ?label=CLASS")
     folder = collection.check_label(label, model.description.class_names)
     deadline = deadline_of(request, server.settings)
     waiting = collection.queue.get(request.query_params.get("image", ""))

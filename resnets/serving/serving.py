@@ -79,7 +79,9 @@ class Serving:
         """The other network, if there is one, which is compared with the model of a name."""
         if self.shadow is None:
             return None
-        return Shadow(self._open(self.shadow, 1), of, self.settings.max_pixels)
+        model = self._open(self.shadow, 1)
+        say(f"{model.name}: {model.engine.name}, compared with {of} (--shadow)", file=sys.stderr)
+        return Shadow(model, of, self.settings.max_pixels)
 
     def _open(self, path: Path, max_batch: int) -> ServedModel:
         """A model."""
