@@ -58,13 +58,12 @@ class FeatureReader:
         """
         if not self.caches:
             self._open_caches()
-        images, keys, parts = self.images[split], self.keys[split], []
-        for mirrored in self._views(split):
-            cache = self.caches[mirrored]
-            for count in _compute(self.setup, images, keys, cache):
-                self.computed += count
-                yield self.known + self.computed, self.computed, self.total
-            parts.append(cache.features(keys))
+        images, keys = self.images[split], self.keys[split]
+        caches = [self.caches[mirrored] for mirrored in self._views(split)]
+        for count in _compute(self.setup, images, keys, caches):
+            self.computed += count
+            yield self.known + self.computed, self.computed, self.total
+        parts = [cache.features(keys) for cache in caches]
         return np.concatenate(parts), np.concatenate([images.labels] * len(parts))
 
     def _views(self, split: str) -> tuple[bool, ...]:
@@ -72,7 +71,7 @@ class FeatureReader:
         return (False, True) if self.mirrors and split == "train" else (False,)
 
     def _open_caches(self) -> None:
-        self.caches = {view: _Cache(self.setup, view) for view in self._views("train")}
+        self.caches = {view: _open_cache(self.setup, view) for view in self._views("train")}
         for split, keys in self.keys.items():
             for view in self._views(split):
                 self.known += len(keys) - len(self.caches[view].missing(keys))
@@ -97,8 +96,8 @@ def _some(images: LabelledImages, seed: int) -> LabelledImages:
 
 def features_of(setup: Setup, images: LabelledImages) -> Features:
     """The features (N, C) of some of a run's images as they are: from the cache, or computed."""
-    cache, keys = _Cache(setup, mirrored=False), _keys(setup, images)
-    for _ in _compute(setup, images, keys, cache):
+    cache, keys = _open_cache(setup, mirrored=False), _keys(setup, images)
+    for _ in _compute(setup, images, keys, [cache]):
         pass
     return cache.features(keys)
 
@@ -118,33 +117,46 @@ def _keys(setup: Setup, images: LabelledImages) -> list[bytes]:
 
 
 def _compute(
-    setup: Setup, images: LabelledImages, keys: Sequence[bytes], cache: "_Cache"
+    setup: Setup, images: LabelledImages, keys: Sequence[bytes], caches: Sequence["_Cache"]
 ) -> Generator[int, None, None]:
-    """Compute the features that a cache lacks. What is done by then is kept if it is closed.
+    """Compute the features that caches lack. What is done by then is kept if it is closed.
 
     Images are computed in the same batches whatever the cache has: the last bits of a feature may
     depend on its batch, and a run that goes on is to be equal to one that was never stopped.
 
     Yields:
-        The number of images of each batch that the cache lacked.
+        The number of images of each batch that a cache lacked.
     """
-    network, missing = setup.network, cache.missing(keys)
+    network, lacking = setup.network, [set(cache.missing(keys)) for cache in caches]
     assert isinstance(network, ResNet)
     network.eval()
-    begins = sorted({index // _BATCH * _BATCH for index in missing})
+    begins = sorted({index // _BATCH * _BATCH for index in set().union(*lacking)})
     rows = [index for begin in begins for index in range(begin, min(begin + _BATCH, len(keys)))]
     batches = setup.in_order(images.subset(rows), _BATCH) if rows else ()
-    lacking = set(missing)
     try:
         for begin, batch in zip(begins, batches, strict=True):
-            pixels = batch.images.flip(-1) if cache.mirrored else batch.images
-            with torch.inference_mode():
-                features = network.embed(pixels).float().cpu().numpy()
-            new = [row for row in range(len(features)) if begin + row in lacking]
-            cache.add([keys[begin + row] for row in new], features[new])
-            yield len(new)
+            for cache, missing in zip(caches, lacking, strict=True):
+                new = [row for row in range(len(batch.images)) if begin + row in missing]
+                if not new:
+                    continue
+                pixels = batch.images.flip(-1) if cache.mirrored else batch.images
+                with torch.inference_mode():
+                    features = network.embed(pixels).float().cpu().numpy()
+                cache.add([keys[begin + row] for row in new], features[new])
+                yield len(new)
     finally:
-        cache.write()
+        for cache in caches:
+            cache.write()
+
+
+def _open_cache(setup: Setup, mirrored: bool) -> "_Cache":
+    """The cache of one view; of layers that are frozen throughout, it is opened once."""
+    if setup.job.recipe.freeze != "all":
+        return _Cache(setup, mirrored)
+    if mirrored not in setup.feature_caches:
+        setup.feature_caches[mirrored] = _Cache(setup, mirrored)
+    cache: _Cache = setup.feature_caches[mirrored]
+    return cache
 
 
 class _Cache:
@@ -194,7 +206,7 @@ def _cache_file(setup: Setup, mirrored: bool) -> Path:
     for name, value in setup.network.state_dict().items():
         if not name.startswith("fc."):
             digest.update(name.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
+            digest.update(value.cpu().contiguous().view(-1).numpy())
     return cache_folder() / "features" / f"{digest.hexdigest()[:32]}.npz"
 
 

@@ -58,6 +58,14 @@ def typical_side(images: Sequence[np.ndarray]) -> int:
     return side
 
 
+def plain_preprocessing(recipe: Recipe, channels: int, white: White = UNKNOWN) -> Preprocessing:
+    """Images at the sizes of the recipe, which are decided, each channel from 0 to 1."""
+    assert recipe.image_size is not None
+    assert recipe.resize is not None
+    zero, one = (0.0,) * channels, (1.0,) * channels
+    return Preprocessing(recipe.image_size, recipe.resize, zero, one, white)
+
+
 def measured_preprocessing(
     recipe: Recipe, images: Sequence[np.ndarray], white: White = UNKNOWN
 ) -> Preprocessing:
@@ -68,11 +76,7 @@ def measured_preprocessing(
         images: (H, W, C) uint8, some of those to train on.
         white: which value is white in images of 16 or 32 bits a value; they were decoded by it.
     """
-    assert recipe.image_size is not None
-    assert recipe.resize is not None
-    channels = images[0].shape[-1]
-    zero, one = (0.0,) * channels, (1.0,) * channels
-    plain = Preprocessing(recipe.image_size, recipe.resize, zero, one, white)
+    plain = plain_preprocessing(recipe, images[0].shape[-1], white)
     pixels = np.stack([plain.pixels(image) for image in images]) / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     rounded = [

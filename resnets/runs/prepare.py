@@ -52,6 +52,7 @@ from resnets.runs.image_statistics import (
     ImageSample,
     measured_preprocessing,
     median_side,
+    plain_preprocessing,
     sample_images,
     typical_side,
 )
@@ -380,14 +381,17 @@ def _new_network(
         )
     channels = recipe.channels or (start.network.architecture.in_channels if start else _RGB)
     images = ImageSample(images.images, images.indices, channels)
-    preprocessing = measured_preprocessing(recipe, images, depth.white)
+    preprocessing = None
     if start is None:
         network = fresh_network(recipe, len(splits.class_names))
     else:
         network = continued(start, recipe, splits.class_names)
-        preprocessing = start.preprocessing_like(preprocessing)
+        plain = plain_preprocessing(recipe, channels, depth.white)
+        preprocessing = start.preprocessing_like(plain)
         for line in _start_in_words(job, start, recipe, splits.class_names):
             notify(line)
+    if preprocessing is None:
+        preprocessing = measured_preprocessing(recipe, images, depth.white)
     refuse_large_images(network.architecture, preprocessing)
     if job.recipe.progressive_resizing_scale is None:
         recipe = _large_enough(recipe, network.architecture)

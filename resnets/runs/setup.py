@@ -1,16 +1,22 @@
 """All that is decided before the first step of a run, and the trainer made from it."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from resnets.data.batches import EvaluationBatches, ProcessRank, TrainingBatches, evaluation_batches
+from resnets.data.batches import (
+    Batch,
+    EvaluationBatches,
+    ProcessRank,
+    TrainingBatches,
+    evaluation_batches,
+)
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests
 from resnets.data.splits import Splits
@@ -67,6 +73,11 @@ class Setup:
         )
         return self.ancestors.after(replace(generation, keeps_classifier=self.keeps_classifier))
 
+    @cached_property
+    def feature_caches(self) -> dict[bool, Any]:
+        """What `frozen_features` keeps of a network whose layers are all frozen, by view."""
+        return {}
+
     @property
     def fits_head_first(self) -> bool:
         """Whether the classifier is fitted to features before the first step."""
@@ -109,10 +120,12 @@ class Setup:
         loss: nn.Module = make_loss(recipe, splits.train.labels, len(splits.class_names))
         loss = (loss if self.custom.loss is None else CustomLoss(self.custom.loss)).to(self.device)
         images = self.statistics_images
+        # the classifier of frozen layers is measured by features, so these are hardly ever read
+        ordered = partial(_Unread, self) if recipe.freeze == "all" else self.in_order
         measured = Measured(
-            None if splits.validation is None else self.in_order(splits.validation),
-            self.in_order(splits.test) if splits.test and self.job.follow_test else None,
-            None if images is None else self.in_order(images, self._statistics_batch_size),
+            None if splits.validation is None else ordered(splits.validation),
+            ordered(splits.test) if splits.test and self.job.follow_test else None,
+            None if images is None else ordered(images, self._statistics_batch_size),
         )
         return make(network, recipe, batches, loss, measured, self.job.log_every)
 
@@ -174,6 +187,21 @@ class Setup:
         if not self.job.image_digests:
             generation = generation.without_digests(NOT_KEPT)
         return self.ancestors.after(generation).to_dict(most=sys.maxsize)
+
+
+class _Unread:
+    """Images in order, as `Setup.in_order` gives them, that are read when they are asked for."""
+
+    def __init__(self, setup: Setup, images: LabelledImages, size: int | None = None) -> None:
+        self.setup, self.images, self.size = setup, images, size
+
+    @cached_property
+    def batches(self) -> EvaluationBatches:
+        """The images, read."""
+        return self.setup.in_order(self.images, self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
 
 
 def _for_training(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:

@@ -63,21 +63,23 @@ class StartingPoint:
         architecture = self.network.architecture
         return not architecture.is_for_small_images and architecture.in_channels == 3
 
-    def preprocessing_like(self, measured: Preprocessing) -> Preprocessing:
+    def preprocessing_like(self, plain: Preprocessing) -> Preprocessing | None:
         """What it is to see of an image: as before, but for the sizes and the white level.
 
         Args:
-            measured: has these, and the mean and std of the training images, which are taken
-                where nobody knows what the network was trained to see.
+            plain: has these, and as many channels as the images; mean and std are not looked at.
+
+        Returns:
+            None where nobody knows what the network was trained to see.
         """
         if self.preprocessing is None and not self.is_of_imagenets_kind:
-            return measured
-        sizes = {name: getattr(measured, name) for name in ("size", "resize", "white")}
+            return None
+        sizes = {name: getattr(plain, name) for name in ("size", "resize", "white")}
         if self.preprocessing is None:
-            known = Preprocessing(measured.size, measured.resize, IMAGENET_MEAN, IMAGENET_STD)
+            known = Preprocessing(plain.size, plain.resize, IMAGENET_MEAN, IMAGENET_STD)
         else:
             known = self.preprocessing
-        return replace(known, **sizes).with_channels(measured.channels)
+        return replace(known, **sizes).with_channels(plain.channels)
 
     @property
     def unknown_preprocessing_in_words(self) -> str | None:

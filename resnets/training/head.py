@@ -92,6 +92,8 @@ class HeadTrainer(FeatureTrainer):
         strength: the inverse penalty that was chosen, scikit-learn's C.
     """
 
+    descends = False
+
     def __init__(self, read: ReadFeatures, *options: Any, **keywords: Any) -> None:
         super().__init__(read, *options, **keywords)
         self.candidates = 1 if self.measured.validation is None else len(_STRENGTHS)
@@ -198,21 +200,21 @@ def _fit_classifier(
         weight /= std
         return weight, bias - weight @ mean
 
-    def loss(rows: NDArray[Any], strength: float, others: tuple[Features, Labels]) -> float:
-        weight, bias = fitted(rows, strength)
+    def loss(classifier: tuple[Features, Features], others: tuple[Features, Labels]) -> float:
+        weight, bias = classifier
         return _score(others[0] @ weight.T + bias, others[1]).loss * len(others[1])
 
     everything = np.arange(len(labels))
     if strength is not None:
         return *fitted(everything, strength), strength
     if validation is not None:
-        parts = [(everything, validation)]
-    else:
-        folds = _folds(labels, views)
+        classifiers = [fitted(everything, c) for c in _STRENGTHS]
+        best = int(np.argmin([loss(classifier, validation) for classifier in classifiers]))
+        return *classifiers[best], _STRENGTHS[best]
+    strength, folds = _UNCHOSEN, _folds(labels, views)
+    if folds:
         parts = [(rows, (features[rest], labels[rest])) for rows, rest in folds]
-    strength = _UNCHOSEN
-    if parts:
-        losses = [sum(loss(rows, c, others) for rows, others in parts) for c in _STRENGTHS]
+        losses = [sum(loss(fitted(rows, c), rest) for rows, rest in parts) for c in _STRENGTHS]
         strength = _STRENGTHS[int(np.argmin(losses))]
     return *fitted(everything, strength), strength
 

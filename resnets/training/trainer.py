@@ -302,6 +302,8 @@ class Trainer:
         waits: how long this process waits for the others; None if it is alone.
     """
 
+    descends = True  # by an optimizer; else there is none: making one imports torch's compiler
+
     def __init__(
         self,
         network: nn.Module,
@@ -315,7 +317,7 @@ class Trainer:
         self.network, self.loss, self.measured = network, loss, measured
         self.device = next(network.parameters()).device
         self.parallel = distribute(network, self.device, recipe)
-        self.optimizer = make_optimizer(network, recipe)
+        self.optimizer = make_optimizer(network, recipe) if self.descends else None
         self.average = _Average(network, recipe) if recipe.average_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.schedule = make_schedule(recipe, batches.steps_per_epoch)
@@ -400,6 +402,7 @@ class Trainer:
 
     def update(self, batch: Batch, rate: float) -> None:
         """One training step, with the mean gradient over a batch, computed in pieces."""
+        assert self.optimizer is not None
         set_rate(self.optimizer, rate)
         pieces = [part.chunk(self.recipe.accumulate) for part in (batch.images, batch.targets)]
         for number, (images, targets) in enumerate(zip(*pieces, strict=True), 1):
@@ -529,12 +532,12 @@ class Trainer:
         """
         self.check_losses()
         for name, weight in self.network.named_parameters():
-            if not weight.isfinite().all():
+            if not weight.sum().isfinite() and not weight.isfinite().all():  # the sum is faster
                 advice = _divergence_advice(self.recipe)
                 raise NotFiniteError(f"step {self.step}: {name} is no longer finite; {advice}")
         return {
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer and self.optimizer.state_dict(),
             "average": self.average and self.average.state_dict(),
             "scaler": self.scaler.state_dict(),
             "done": [self.epoch, self.step],
@@ -546,7 +549,8 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from the state of a trainer of the same network, recipe and images."""
         self.network.load_state_dict(state["network"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        if self.optimizer is not None:
+            load_optimizer(self.optimizer, state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])

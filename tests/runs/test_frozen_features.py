@@ -10,10 +10,13 @@ import torch
 import resnets
 from resnets import model_file
 from resnets.commands.train import main
+from resnets.data.batches import EvaluationBatches
+from resnets.data.labelled import LabelledImages
 from resnets.errors import UsageError
 from resnets.format import percent
 from resnets.networks import ResNet
 from resnets.runs import frozen_features
+from resnets.runs.setup import Setup
 from resnets.training.recipe import Recipe
 from tests.processes import several
 
@@ -77,6 +80,24 @@ def test_features_are_computed_once(
     model_file.save(tmp_path / "other.safetensors", other.network, other.description)
     fitted(photos, start=str(tmp_path / "other.safetensors"))
     assert sum(embedded) == 2 * images
+
+
+def test_with_all_features_in_the_cache_no_image_is_read(
+    photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for a measurement by the network, which the features have already answered."""
+    fitted(photos)
+    read, in_order = [], Setup.in_order
+
+    def noted(self: Setup, images: LabelledImages, size: int | None = None) -> EvaluationBatches:
+        read.append(len(images))
+        return in_order(self, images, size)
+
+    monkeypatch.setattr(Setup, "in_order", noted)
+    fitted(photos)
+    assert read == []
+    fitted(photos, follow_test=True)  # for a curve, by the network
+    assert read == [9]
 
 
 def test_a_pass_that_goes_on_computes_the_same_batches(
@@ -205,7 +226,7 @@ def test_a_pass_that_is_stopped_goes_on_from_there(
     embedded.clear()
     fitted(photos, callbacks=[seen.append])
     passes = [record for record in seen if isinstance(record, resnets.FeaturePass)]
-    assert (passes[0].images, passes[-1].images) == (48 + 12, 126)
+    assert (passes[0].images, passes[-1].images) == (48 + 16, 126)
     assert sum(embedded) == 126 - 48 + 9  # and the test images
 
 
