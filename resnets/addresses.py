@@ -26,6 +26,7 @@ AS_DATA = (
 )
 AS_FILE = "download the file and give its path"
 AS_IMAGE = "download it and give its path"
+AS_SHARDS = "give a folder here, or that of a bucket: s3://BUCKET/FOLDER or gs://BUCKET/FOLDER"
 AS_OUTPUT = "write a file or folder here, and copy it from there"
 
 
@@ -43,7 +44,8 @@ def is_remote(word: str | os.PathLike[str]) -> bool:
 
     Raises:
         UsageError: it is an address of the kind, but has a password or a query in it, which would
-            get into logs and files; or it is that of a single file or of a page of the hub.
+            get into logs and files; or no host; or it is that of a single file or of a page of the
+            hub.
     """
     match = _match(os.fspath(word))
     if match is None or match[1].lower() not in _REMOTE:
@@ -56,6 +58,9 @@ def is_remote(word: str | os.PathLike[str]) -> bool:
             f"{bare}: an address with a user, a query or a fragment in it; give it without, as it "
             "gets into logs and model files (credentials are taken from the environment)"
         )
+    if not host:
+        form = "HOST" if shown.lower().startswith("http") else "BUCKET"
+        raise UsageError(f"{match[1]}:/...: no whole address; write {match[1]}://{form}/FOLDER")
     if _HUB.match(rest) or _ONE_FILE.fullmatch(Path(path).suffix):
         refuse_address(word, AS_DATA)
     return True

@@ -86,6 +86,15 @@ def test_what_may_be_a_secret_is_refused_and_not_repeated(word: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "word", ["s3:/a/b", "s3://", "gs:///a", "https:/me:secret@a/b", Path("s3://a/b")]
+)
+def test_an_address_without_a_host_is_refused_before_anything_is_asked(word: str | Path) -> None:
+    with pytest.raises(UsageError, match=r"://(BUCKET|HOST)/") as caught:
+        is_remote(word)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("word", ["photos", "C:/photos", "C:\\photos", "hub:a/b", "a:b", "x//y"])
 def test_paths_are_no_addresses(word: str) -> None:
     refuse_address(word, AS_DATA)

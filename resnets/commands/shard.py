@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from resnets.addresses import is_remote
+from resnets.addresses import AS_SHARDS, is_remote, refuse_address
 from resnets.commands import run
 from resnets.commands.flags import Cache
 from resnets.commands.notices import print_notices
@@ -72,6 +72,7 @@ def shard(
     if is_remote(output):
         folder.names()  # a place that takes no files is found before any work
     else:
+        refuse_address(output, AS_SHARDS)
         writable_folder(Path(output))
         _refuse_inside(Path(output), Path(data))
     split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}

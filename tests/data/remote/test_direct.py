@@ -323,6 +323,8 @@ def test_at_the_end_all_connections_are_closed(pairs: Pairs) -> None:
         assert data.result(5) == b"123456789"
     assert connection.fileno() == -1
     assert all(ours.fileno() == -1 for ours, _ in pairs)
+    reader._stop(for_now=True)  # by a thread that had to wait meanwhile
+    assert reader.ended
     assert reader.expect(few) == few
     assert [*reader.asked, *reader.free, *reader.waiting, *reader.others] == []
 
@@ -468,6 +470,19 @@ def test_what_a_server_says_on_a_free_connection_answers_nothing(pairs: Pairs) -
     assert pairs[1][1].recv(10_000).endswith(b"Range: bytes=5-13\r\n\r\n")
     assert pairs[2][0].fileno() == -1
     assert len(reader.free) == 1
+
+
+def test_an_answer_that_nobody_has_read_for_long_is_given_up(pairs: Pairs) -> None:
+    reader, wheres = DirectReader("http://a", 5.0, 0.0, most=2), [place(5, 9), place(50, 9)]
+    reader.full_until = math.inf
+    reader.free.extend(direct._Connection(ours) for ours, _ in pairs[:2])
+    assert reader.expect(wheres) == []
+    (old, _), (other, _) = reader.asked.values()
+    old.since -= direct._UNREAD + 1
+    reader.expect([])
+    assert [*reader.asked] == wheres[1:]
+    assert old.socket.fileno() == -1
+    assert other.socket.fileno() != -1
 
 
 def test_a_connection_counts_as_idle_only_since_its_answer_was_read(pairs: Pairs) -> None:
