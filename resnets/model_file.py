@@ -8,13 +8,14 @@ There is no pickle, and nothing in the file is evaluated. `read_description` nee
 import contextlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import escaped
 from resnets.fields import from_table
 from resnets.files import regular, write_atomically
 from resnets.format import percent, plural
@@ -38,6 +39,7 @@ _FORMAT = 1  # raised when a file written today could not be read by yesterday's
 _ADDED_LATER = {"trained_on", "familiarity", "golden"}  # missing in files of earlier versions
 _LARGEST = 1 << 36  # bytes
 _SHOWN = 10  # class names in the table of a notebook
+_SHOWN_IN_LINE, _LONGEST = 3, 60  # class names in a line, and characters of a name
 MODEL, CONFIG = "model.safetensors", "config.toml"  # in the folder of a run
 _CUSTOM = "own"  # in the place of an architecture: the class of a network of the user's own code
 
@@ -81,6 +83,32 @@ class Description:
         generations = self.trained_on.get("generations") or [{}]
         origin: Mapping[str, Any] = generations[0].get("origin", {})
         return origin
+
+    @property
+    def in_a_line(self) -> str:
+        """Network, classes, data and accuracy, in one short line: the digests alone fill pages."""
+        try:
+            return escaped(", ".join(self._parts_of_line()))
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return "damaged"  # but it can be shown all the same
+
+    def _parts_of_line(self) -> Iterator[str]:
+        """Each part of the line; what is unknown is left out."""
+        yield custom_class(self.architecture) or _name_of(self.architecture)
+        names = ", ".join(self.class_names[:_SHOWN_IN_LINE])
+        more = ", ..." if len(self.class_names) > _SHOWN_IN_LINE else ""
+        yield f"{plural(len(self.class_names), 'class')} ({_shortened(names)}{more})"
+        published = " ".join(map(str, self.origin.values()))
+        if published:
+            yield f"published weights {_shortened(published)}"
+        elif source := self.data.get("source"):
+            yield f"trained on {_shortened(str(source))}"
+        for split, score in self.metrics.items():
+            if accuracy := _accuracy(score):
+                yield f"{split.replace('_', '-')} accuracy {accuracy}"
+
+    def __repr__(self) -> str:
+        return f"<Description: {self.in_a_line}>"
 
     def to_header(self) -> dict[str, str]:
         """The description as text values, for the header of a safetensors file."""
@@ -143,6 +171,9 @@ class Model:
     network: "ResNet"
     description: Description
 
+    def __repr__(self) -> str:
+        return f"<Model: {self.description.in_a_line}>"
+
     def _repr_html_(self) -> str:
         """For notebooks."""
         about = self.description
@@ -151,7 +182,7 @@ class Model:
         more = f" and {others:,} more" if others > 0 else ""
         side, channels = about.preprocessing.size, about.preprocessing.channels
         rows = [
-            ("network", custom_class(about.architecture) or self._network_name()),
+            ("network", custom_class(about.architecture) or _name_of(about.architecture)),
             ("classes", f"{names}{more}"),
             ("image", f"{side} x {side} pixels, {plural(channels, 'channel')}"),
             ("trained on", about.data.get("source", "")),
@@ -159,9 +190,19 @@ class Model:
         ]
         return html_table([row for row in rows if row[1]], title="Model")
 
-    def _network_name(self) -> str:
-        """What screens call a network of this package."""
-        return display_name(Architecture.from_dict(self.description.architecture))
+
+def _name_of(architecture: Mapping[str, Any]) -> str:
+    """What screens call a network of this package."""
+    return display_name(Architecture.from_dict(architecture))
+
+
+def _shortened(text: str) -> str:
+    """A text for a line, without the end of a long one.
+
+    >>> len(_shortened("n" * 1000))
+    60
+    """
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _accuracy(score: Any) -> str:

@@ -19,6 +19,7 @@ from resnets import calibrate, evaluate, explain, load, predict
 from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Prediction
+from resnets.evaluation.tta import with_tta
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, architecture_of, save
 from resnets.networks import build
@@ -158,6 +159,34 @@ def test_unreadable_images_raise_or_are_left_out(run: Path, tmp_path: Path) -> N
     assert [row.support for row in result.metrics.classes][:4] == [1, 0, 1, 0]
     assert [each.error is None for each in predict(run, images)] == [True, False, True]
     assert [each.heat is None for each in explain(run, images)] == [False, True, False]
+
+
+def test_what_python_programs_get_is_shown_in_one_short_line(run: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    labels = np.arange(20) % 10
+    loaded = load(run)
+    calibrated = calibrate(run, images, labels)
+    many = tuple("\x1b[31m" + "n" * 5000 for _ in range(1000))
+    hostile = replace(loaded.description, class_names=many, data={"source": "s" * 100_000})
+    shown = {
+        "model": loaded,
+        "description": loaded.description,
+        "calibrated": calibrated,
+        "hostile": hostile,
+        "damaged": replace(loaded.description, architecture={"a": 1}),
+        "engine": load(run, engine="torch"),
+        "with tta": with_tta(load(run, engine="torch"), True),
+        "evaluation": evaluate(run, images, labels),
+        "metrics": evaluate(run, images, labels).metrics,
+        "explanation": explain(run, images[0])[0],
+        "prediction": predict(run, images[0])[0],
+    }
+    for name, value in shown.items():
+        line = repr(value)
+        assert len(line) < 500, name
+        assert line.isprintable(), name
+    assert "10 classes" in repr(loaded)
+    assert "accuracy" in repr(evaluate(run, images, labels))
 
 
 def test_a_heat_map_covers_what_the_network_sees(run: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from resnets.errors import UsageError
-from resnets.evaluation.engine import Engine, Floats, finite, frames_of
+from resnets.evaluation.engine import Engine, Floats, engine_in_a_line, finite, frames_of
 from resnets.evaluation.logits import log_probabilities
 from resnets.evaluation.predict import interpret
 from resnets.images import Pixels, Preprocessing
@@ -60,6 +60,9 @@ class Eager:
 
     def __init__(self, model: Model) -> None:
         self.network, self.description = model.network, model.description
+
+    def __repr__(self) -> str:
+        return engine_in_a_line(self)
 
     @property
     def model(self) -> Model:

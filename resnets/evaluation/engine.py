@@ -165,6 +165,11 @@ def batch_size_that_fits(description: Description, batch_size: int, memory: int 
     return images_at_once(architecture, description.preprocessing, batch_size, memory)
 
 
+def engine_in_a_line(engine: Engine) -> str:
+    """What `repr` shows of an engine: what computes, and which network."""
+    return f"<Engine: {engine.name}, {engine.description.in_a_line}>"
+
+
 def frames_of(images: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Each image's `Preprocessing.frame`: (B, H, W, C) -> (B, R, R, C), R being `resize`.
 

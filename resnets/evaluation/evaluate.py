@@ -105,6 +105,10 @@ class Evaluation:
         """Of those, the ones with a wrong prediction; None where none is ok."""
         return self.statuses.wrong
 
+    def __repr__(self) -> str:
+        error = percent(self.after.error)
+        return f"<Evaluation: accuracy {self.metrics.top1}, calibration error {error}>"
+
     def _repr_html_(self) -> str:
         """For notebooks."""
         never = None if self.statuses.calibrated else self.statuses.not_calibrated

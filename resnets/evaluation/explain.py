@@ -79,6 +79,10 @@ class Explanation:
             raise ContentError(f"{self.prediction.image}: {self.prediction.error}")
         return overlay(self.picture, self.heat)
 
+    def __repr__(self) -> str:
+        about = "" if self.target is None else f", heat map for {self.target}"
+        return f"<Explanation: {self.prediction}{about}>"
+
     def _repr_html_(self) -> str:
         """For notebooks: the overlay, above the prediction."""
         if self.picture is None:

@@ -77,6 +77,10 @@ class Metrics:
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
 
+    def __repr__(self) -> str:
+        classes = plural(len(self.classes), "class")
+        return f"<Metrics: accuracy {self.top1}, loss {self.loss:.4f}, {classes}>"
+
     def for_header(self) -> dict[str, Any]:
         """The figures that a model file keeps: of each class, the images that are right and all."""
         rows = enumerate(self.classes)

@@ -18,7 +18,11 @@ from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_of, members_of
 from resnets.evaluation.familiarity import class_directions, familiarity_of, fit_familiarity
 from resnets.evaluation.logits import Booleans, Integers
-from resnets.evaluation.outputs import choose_images, without_near_duplicates
+from resnets.evaluation.outputs import (
+    NothingNewError,
+    choose_images,
+    without_near_duplicates,
+)
 from resnets.evaluation.source import Source
 from resnets.format import exact_percent, percent, plural
 from resnets.model_file import Description
@@ -76,14 +80,17 @@ def choose_calibration_images(
     Raises:
         UsageError: the network was trained on these images, or there is no such split.
     """
-    chosen = choose_images(
-        source,
-        description,
-        split,
-        file=file,
-        skip_unreadable=skip_unreadable,
-        only_new=split != "validation",
-    )
+    try:
+        chosen = choose_images(
+            source,
+            description,
+            split,
+            file=file,
+            skip_unreadable=skip_unreadable,
+            only_new=split != "validation",
+        )
+    except NothingNewError as error:
+        raise UsageError(f"{error.problem}; {_needs_new(description)}") from None
     # even of an explicit split "all", images that the network has seen are left out
     chosen = without_near_duplicates(
         replace(chosen, automatic=chosen.automatic or split == "all"), instead="give other images"
@@ -109,6 +116,20 @@ def choose_calibration_images(
         tuple(remarks),
         chosen.warnings,
         chosen.skipped,
+    )
+
+
+def _needs_new(description: Description) -> str:
+    """What to do where the network has seen every image."""
+    advice = (
+        "calibration needs labelled images that the network has not seen, as it is more confident "
+        "of those that it knows: give others"
+    )
+    if "cross_validation" not in description.metrics:
+        return advice
+    return (
+        f"{advice}. The file has a temperature and thresholds that its folds measured; "
+        "`resnets predict MODEL IMAGES --max-error 0.05` takes the one for that target"
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.engine import Engine, Floats, frames_of
+from resnets.evaluation.engine import Engine, Floats, engine_in_a_line, frames_of
 from resnets.images import Pixels, Preprocessing
 from resnets.model_file import Description
 
@@ -33,6 +33,9 @@ class _MirrorAveraged:
         self.name, self.threads = engine.name, engine.threads
         self.image_bytes = getattr(engine, "image_bytes", 0)
         self.description = _without_promises(engine.description)
+
+    def __repr__(self) -> str:
+        return engine_in_a_line(self)
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `Engine`."""

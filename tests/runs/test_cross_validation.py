@@ -61,6 +61,11 @@ def test_the_file_says_how_it_was_measured_and_that_all_images_are_known(photos:
     assert "cross-validation" in calibration["images"]
     with pytest.raises(UsageError, match="none of the 75 images is new"):
         resnets.evaluate(run, photos)
+    for split in ("auto", "all"):
+        with pytest.raises(UsageError, match="none of the 75 images is new") as caught:
+            resnets.calibrate(run, photos, split=split)
+        assert "split" not in str(caught.value)  # no split of this data has an image to calibrate
+        assert "max-error" in str(caught.value)  # of what the folds measured
     new = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     for changes in ({}, {"fold": 1}, {"group_by": "column:patient"}):  # fewer images than folds
         description = replace(run.description, data=run.description.data | changes)

@@ -19,7 +19,7 @@ from resnets.deployment.exported.reading import (
     precision_of,
 )
 from resnets.errors import ContentError, require
-from resnets.evaluation.engine import Floats, check_images, finite, frames_of
+from resnets.evaluation.engine import Floats, check_images, engine_in_a_line, finite, frames_of
 from resnets.images import Pixels
 from resnets.machine import engine_threads
 from resnets.model_file import Description
@@ -55,6 +55,9 @@ class OnnxRuntime:
         self.sessions = Graphs(self.open)
         on_cpu = self.accelerator is None
         self.one = _OneImage(self.sessions.one, self.description) if on_cpu else None
+
+    def __repr__(self) -> str:
+        return engine_in_a_line(self)
 
     def open(self, batch: int | None) -> Any:
         """A session for `batch` images at the network's size; None: any number of any size.

@@ -18,7 +18,7 @@ from resnets.deployment.exported.reading import (
     precision_of,
 )
 from resnets.errors import ContentError, require
-from resnets.evaluation.engine import Floats, check_images, finite, frames_of
+from resnets.evaluation.engine import Floats, check_images, engine_in_a_line, finite, frames_of
 from resnets.images import Pixels
 from resnets.machine import engine_threads
 
@@ -81,6 +81,9 @@ class OpenVino:
         self.requests = Graphs(lambda batch: self.request(batch, side))
         self.any_size: Any = None
         self.lock = Lock()
+
+    def __repr__(self) -> str:
+        return engine_in_a_line(self)
 
     def read(self, *source: Any) -> Any:
         """The model from the content of a file."""

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from resnets.deployment.exported.reading import description_from, read_torch
 from resnets.evaluation.eager import Eager
-from resnets.evaluation.engine import Engine, Floats, check_images, finite, frames_of
+from resnets.evaluation.engine import (
+    Engine,
+    Floats,
+    check_images,
+    engine_in_a_line,
+    finite,
+    frames_of,
+)
 from resnets.images import Pixels
 from resnets.model_file import Description, load
 
@@ -22,6 +29,9 @@ class TorchProgram:
 
     def __init__(self, run: _Run, description: Description, threads: int = 0) -> None:
         self.call, self.description, self.threads = run, description, threads
+
+    def __repr__(self) -> str:
+        return engine_in_a_line(self)
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
