@@ -55,6 +55,8 @@ class Familiarity:
         passed: of the same other images, those with the status ok: familiar, and with a
             probability at or above its threshold.
         others: a phrase that describes the other images; empty if there were none.
+        folds: of a cross-validation, whose networks scored the images that chose the threshold,
+            each those that it was not trained on; 0 where this network scored them itself.
         center: (F,), the mean of the validation images' features, each of length 1, by which a
             server notices drift; None in files of earlier versions.
     """
@@ -67,6 +69,7 @@ class Familiarity:
     passed: Proportion | None = None
     others: str = ""
     center: Directions | None = None
+    folds: int = 0
 
     def scores(self, features: ArrayLike) -> Floats:
         """Cosine with the nearest direction, (N, F) -> (N,): 1 is most familiar.
@@ -125,6 +128,12 @@ class Familiarity:
 
     def in_words(self) -> str:
         """The measured shares, as a clause for the user."""
+        if self.folds:
+            return (
+                f"status unfamiliar: {self.lost} of the images, which chose its threshold, each "
+                f"scored by a network that was trained without it ({self.folds} folds). How many "
+                "images of other things get it was not measured"
+            )
         if self.detected is None or self.passed is None:
             return (
                 f"status unfamiliar: {self.lost} of the validation images, which chose "
@@ -140,7 +149,8 @@ class Familiarity:
 
     def to_dict(self) -> dict[str, Any]:
         """For the model file: plain values only."""
-        return {
+        folds = {"folds": self.folds} if self.folds else {}  # earlier versions do not know it
+        return folds | {
             "score": _SCORE,
             "directions": _as_text(self.directions),
             "shape": list(self.directions.shape),
@@ -179,6 +189,7 @@ class Familiarity:
             stored.passed,
             stored.others,
             center,
+            stored.folds,
         )
 
 
@@ -196,6 +207,7 @@ class _Stored:
     passed: Proportion | None
     others: str
     center: str | None = None
+    folds: int = 0
 
 
 def _as_text(numbers: Directions) -> str:
@@ -338,6 +350,36 @@ def fit_familiarity(
         others=others.what,
         center=center_of(validation),
     )
+
+
+def scores_without_threshold(directions: Directions, features: ArrayLike) -> Floats:
+    """The familiarity of images before a threshold is chosen. (M, F) and (N, F) -> (N,)."""
+    return Familiarity(directions, -1.0, 0, Proportion(0, 1)).scores(features)
+
+
+def familiarity_by_folds(
+    directions: Directions, held_out: ArrayLike, folds: int, center: Directions | None
+) -> Familiarity:
+    """The familiarity of a network that was trained on all images.
+
+    The threshold is that below which 5 % of the images lie that the folds held out, as for
+    validation images: a class mean that an image is part of is nearer to it than to a new one.
+
+    Args:
+        directions: (M, F), of this network.
+        held_out: (N,), scores of images by networks that were trained without them.
+        folds: number of those networks.
+        center: see `Familiarity`.
+
+    Raises:
+        UsageError: there is no such image.
+    """
+    known = np.asarray(held_out, dtype=np.float64)
+    if not len(known):
+        raise UsageError("no images to choose the threshold of familiarity by")
+    threshold = _quantile(known, 1 - _FAMILIAR)
+    lost = Proportion(int((known < threshold).sum()), len(known))
+    return Familiarity(directions, threshold, len(known), lost, center=center, folds=folds)
 
 
 def _quantile(scores: Floats, lost: float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from resnets.data.labelled import LabelledImages, joined
 from resnets.errors import UsageError
+from resnets.evaluation.logits import Floats
 from resnets.evaluation.outputs import Logits
 from resnets.format import plural
 from resnets.runs.callbacks import Callback, CallbackList, End, Notice, Record
@@ -18,7 +19,22 @@ from resnets.runs.setup import Setup
 from resnets.runs.stop_signals import Interrupted
 from resnets.training.recipe import Recipe
 
-Predicted = tuple[LabelledImages, Logits]  # N images, and (N, K) of a network that is new to them
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the network of a fold computes for images that it was not trained on.
+
+    Attributes:
+        images: N.
+        logits: (N, K).
+        scores: their familiarity, (N,), see `scores_of_held_out`; None where it is not known.
+    """
+
+    images: LabelledImages
+    logits: Logits
+    scores: Floats | None
+
+
 TrainFold = Callable[[Job, "Path | Literal[False]", list[Callback]], Predicted]
 
 
@@ -30,11 +46,13 @@ class CrossValidation:
         folds: how many networks.
         images: of all folds, N.
         logits: (N, K), each row by the network of the image's fold.
+        scores: their familiarity, (N,), likewise; None where the features are not known.
     """
 
     folds: int
     images: LabelledImages
     logits: Logits
+    scores: Floats | None = None
 
     @property
     def in_words(self) -> str:
@@ -69,7 +87,10 @@ def refuse_with_folds(job: Job, processes: int) -> None:
             job.recipe.validation not in (0, Recipe().validation),
             "every image is measured in its fold, and trained on for the network that is kept",
         ),
-        "--other": (job.other, "its threshold needs validation images, and folds leave none"),
+        "--other": (
+            job.other,
+            "half of the validation images choose its threshold, and folds leave none",
+        ),
         "--follow-test": (job.follow_test, "a fold is measured once, at its end"),
     }
     for flag, (value, why) in unusable.items():
@@ -103,16 +124,19 @@ def cross_validate(
         callback_list.notify(f"Fold {fold} of {folds}: trained without it, then measured on it")
         place: Path | Literal[False] = False if folder is None else folder / FOLD.format(fold)
         try:
-            images, logits = train_fold(_job_of_fold(setup.job, fold), place, callbacks)
+            part = train_fold(_job_of_fold(setup.job, fold), place, callbacks)
         except Interrupted as stop:
             raise Interrupted(stop.signal, stop.step, folder, early=stop.early) from None
-        right = int((logits.argmax(1) == images.labels).sum())
-        callback_list.notify(f"Fold {fold} of {folds}: {right} of {len(images)} images are right")
-        parts.append((images, logits))
+        right = int((part.logits.argmax(1) == part.images.labels).sum())
+        total = len(part.images)
+        callback_list.notify(f"Fold {fold} of {folds}: {right} of {total} images are right")
+        parts.append(part)
+    scores = [part.scores for part in parts if part.scores is not None]
     return CrossValidation(
         folds,
-        joined([images for images, _ in parts]).with_white(setup.preprocessing.white),
-        np.concatenate([logits for _, logits in parts]),
+        joined([part.images for part in parts]).with_white(setup.preprocessing.white),
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate(scores) if len(scores) == folds else None,
     )
 
 

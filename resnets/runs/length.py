@@ -128,7 +128,8 @@ def _with_ending(setup: Setup, speed: budget.Speed, limit: float) -> budget.Spee
     splits = setup.splits
     known = 0 if splits.validation is None else len(splits.validation)
     known += 0 if splits.test is None else len(splits.test)
-    sample = 0 if splits.validation is None else most_for_familiarity(splits.train)
+    has_scores = splits.validation is not None or setup.job.fold
+    sample = most_for_familiarity(splits.train) if has_scores else 0
     images = 2 * known + sample + len(setup.statistics_images or ())
     return budget.with_ending(speed, limit, images / max(1, known), report=setup.job.report)
 

@@ -20,10 +20,14 @@ from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.eager import Eager
 from resnets.evaluation.exposure import Exposure, SeenImages, exposure_from
 from resnets.evaluation.familiarity import UNPROTECTED, OtherImages
-from resnets.evaluation.fit_familiarity import familiarise
+from resnets.evaluation.fit_familiarity import (
+    familiarise,
+    familiarise_by_folds,
+    scores_of_held_out,
+)
 from resnets.evaluation.history import History
 from resnets.evaluation.label_errors import find_label_errors
-from resnets.evaluation.logits import Booleans
+from resnets.evaluation.logits import Booleans, Floats
 from resnets.evaluation.metrics import Metrics
 from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.next_steps import (
@@ -155,6 +159,10 @@ def _calibrated(result: Result, calibration: Calibration) -> Result:
 def _fit_familiarity(result: Result) -> Result:
     """Fit the status unfamiliar on training images, its threshold on the validation images."""
     setup, validation = result.setup, result.setup.splits.validation
+    if result.cross_validation is not None and result.cross_validation.scores is not None:
+        return _fit_familiarity_by_folds(result, result.cross_validation.scores)
+    if validation is None and setup.job.fold:
+        return result  # `familiarity_scores` come after this
     if validation is None:
         result.notify("No validation images: no image gets the status unfamiliar.")
         return result
@@ -175,6 +183,37 @@ def _fit_familiarity(result: Result) -> Result:
     assert images is not None
     familiar = known.familiar(_features(result, images)) if setup.job.report else None
     return replace(result, description=description, familiar=familiar)
+
+
+def _fit_familiarity_by_folds(result: Result, scores: Floats) -> Result:
+    """Fit the status unfamiliar on all images, its threshold on what the folds held out."""
+    setup, recipe = result.setup, result.setup.job.recipe
+    known = familiarise_by_folds(
+        partial(_features, result),
+        setup.splits.train,
+        scores,
+        setup.job.folds or 0,
+        same_features=recipe.freeze == "all",
+        seed=recipe.seed,
+    )
+    result.notify(f"{known.in_words()}. {UNPROTECTED}")
+    description = replace(result.description, familiarity=known.to_dict())
+    familiar = ~(scores < known.threshold)  # NaN, where it is not known, counts as familiar
+    if "test" in result.logits and setup.splits.test is not None:
+        familiar = known.familiar(_features(result, setup.splits.test))
+    return replace(result, description=description, familiar=familiar)
+
+
+def familiarity_scores(result: Result, held_out: LabelledImages) -> Floats | None:
+    """The familiarity of images that a network was not trained on, (N,).
+
+    None where its features are not known.
+    """
+    if not isinstance(result.network, ResNet):
+        return None
+    setup = result.setup
+    look, seed = partial(_features, result), setup.job.recipe.seed
+    return scores_of_held_out(look, setup.splits.train, held_out, seed)
 
 
 def _features(result: Result, images: LabelledImages) -> Logits:

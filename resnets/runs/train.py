@@ -12,12 +12,10 @@ from typing import Literal
 
 import torch
 
-from resnets.data.labelled import LabelledImages
 from resnets.data.sources.checks import all_unreadable
 from resnets.data.sources.opening import read_source, source_name
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import check_error_rate
-from resnets.evaluation.outputs import Logits
 from resnets.fields import check
 from resnets.format import parse_duration
 from resnets.machine import settle_memory, settle_threads
@@ -27,7 +25,12 @@ from resnets.runs.active_run import ActiveRun, train_to_end
 from resnets.runs.batch_size import with_fitting_batch
 from resnets.runs.callbacks import Callback, CallbackList
 from resnets.runs.checkpoint import random_state, set_random_state
-from resnets.runs.cross_validation import CrossValidation, cross_validate, refuse_with_folds
+from resnets.runs.cross_validation import (
+    CrossValidation,
+    Predicted,
+    cross_validate,
+    refuse_with_folds,
+)
 from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts, refuse_fit
 from resnets.runs.job import Job
 from resnets.runs.length import within_budget
@@ -37,7 +40,7 @@ from resnets.runs.opening import folder_to_go_on, new_folder, newest_state, refu
 from resnets.runs.prepare import images_of, prepare, refuse_moved
 from resnets.runs.published_start import ask_at_terminal
 from resnets.runs.restarts import begun_before, goes_on, identity_of
-from resnets.runs.result import Result
+from resnets.runs.result import Result, familiarity_scores
 from resnets.runs.run import Run
 from resnets.runs.stop_signals import interrupted_before_training
 from resnets.runs.trainers import trainer_at
@@ -222,9 +225,7 @@ def _cross_validated(active: ActiveRun) -> CrossValidation | None:
     if not job.folds or job.fold:
         return None
 
-    def train_fold(
-        fold: Job, place: Path | Literal[False], callbacks: list[Callback]
-    ) -> tuple[LabelledImages, Logits]:
+    def train_fold(fold: Job, place: Path | Literal[False], callbacks: list[Callback]) -> Predicted:
         resume = place is not False and (place / CONFIG).is_file()
         if resume and place is not False:
             fold = replace(Job.of_run(place), data=fold.data, device=fold.device)
@@ -239,8 +240,9 @@ def _cross_validated(active: ActiveRun) -> CrossValidation | None:
                 f"a callback stopped fold {fold.fold} ({run.stopped}): cross-validation measures "
                 f"networks that were trained to the end; {on}"
             )
-        assert result.setup.splits.test is not None
-        return result.setup.splits.test, result.logits["test"]
+        held_out = result.setup.splits.test
+        assert held_out is not None
+        return Predicted(held_out, result.logits["test"], familiarity_scores(result, held_out))
 
     folder = None if active.folder is None else active.folder.path
     return cross_validate(active.setup, folder, active.callback_list, train_fold)

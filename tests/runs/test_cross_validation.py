@@ -11,8 +11,11 @@ import pytest
 import torch
 
 import resnets
-from resnets.data.sources.opening import open_data
+from resnets.data.sources.opening import open_data, open_source
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation.exposure import redraw_splits
+from resnets.evaluation.familiarity import class_directions, familiarity_of
+from resnets.evaluation.fit_familiarity import features_by
 from resnets.networks import ResNet
 from resnets.runs.run import Run
 
@@ -80,6 +83,36 @@ def test_the_file_says_how_it_was_measured_and_that_all_images_are_known(photos:
         model = replace(run.model, description=replace(run.description, **damage))
         with pytest.raises(ContentError, match="damaged"):
             resnets.evaluate(model, (new, ["level", "upright"]))
+
+
+@pytest.mark.parametrize("freeze", ["all", None])
+def test_what_the_folds_held_out_chooses_what_is_unfamiliar(
+    photos: Path, tmp_path: Path, freeze: str | None
+) -> None:
+    how = FIT | {"freeze": freeze} | ({} if freeze else {"epochs": 1})
+    run = resnets.train(photos, output=tmp_path / "run", progress=False, **how)
+    known = familiarity_of(run.description.familiarity)
+    assert known is not None
+    assert (known.folds, known.lost.total) == (3, 75)
+    assert known.lost.count == 3  # 5 % of 75, rounded down
+    # the scores of each fold's images, by its own network and its own training images
+    scores: list[float] = []
+    for fold in (1, 2, 3):
+        model = Run.open(tmp_path / "run" / f"fold-{fold}").model
+        same, splits = redraw_splits(open_source(str(photos), to_learn=False), model.description)
+        assert same
+        assert splits.test is not None
+        look = features_by(model)
+        means = class_directions(look(splits.train), splits.train.labels)
+        features = look(splits.test)
+        units = features / np.linalg.norm(features, axis=1, keepdims=True)
+        scores += (units @ means.T).max(axis=1).tolist()
+    assert sum(score < known.threshold for score in scores) == known.lost.count
+    # other things are recognised, as by a network with validation images
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    assert {p.status for p in resnets.predict(run, noise)} >= {"unfamiliar"}
+    # the centre, by which a server notices drift, is known where no feature has learned an image
+    assert (known.center is None) == (freeze is None)
 
 
 def test_a_run_goes_on_in_the_fold_in_which_it_was_stopped(photos: Path, tmp_path: Path) -> None:
