@@ -1,7 +1,7 @@
 """What to do next about a network, from what was measured: at most three steps, with commands."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from resnets.evaluation.overfitting import (
     loss_rise,
     training_accuracy,
 )
-from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.proportion import LEVEL, Proportion
 from resnets.fields import from_table
 from resnets.format import percent, percent_interval, plural, points
 from resnets.model_file import Description
@@ -300,7 +300,7 @@ def _published_weights(findings: Findings) -> Iterator[NextStep]:
 
 
 def _weakest(findings: Findings) -> ClassScores | None:
-    """The class with the lowest recall, if that is clearly below the accuracy.
+    """The class with the lowest recall, if that is clearly below the accuracy and no chance.
 
     Of a network that may be at chance nothing is concluded about a class.
     """
@@ -309,7 +309,26 @@ def _weakest(findings: Findings) -> ClassScores | None:
     rows = [row for row in findings.metrics.classes if row.recall is not None]
     weakest = min(rows, key=lambda row: row.recall or 0.0)
     accuracy = findings.metrics.top1.value
-    return weakest if (weakest.recall or 0.0) < accuracy - _WEAK else None
+    clear = (weakest.recall or 0.0) < accuracy - _WEAK
+    return weakest if clear and _is_apart(weakest, rows) else None
+
+
+def _is_apart(weakest: ClassScores, rows: Sequence[ClassScores]) -> bool:
+    """Whether the lowest recall is below that of the other classes together by more than chance.
+
+    By Fisher's exact test, at 5 % divided by the number of classes: the lowest of many is low by
+    chance alone (Bonferroni).
+    """
+    from scipy.stats import fisher_exact
+
+    right = [round((row.recall or 0.0) * row.support) for row in rows]
+    own, images = round((weakest.recall or 0.0) * weakest.support), sum(row.support for row in rows)
+    others = sum(right) - own
+    table = [
+        [own, weakest.support - own],
+        [others, images - weakest.support - others],
+    ]
+    return bool(fisher_exact(table, alternative="less").pvalue * len(rows) < 1 - LEVEL)
 
 
 def _more_images(findings: Findings, row: ClassScores) -> NextStep:

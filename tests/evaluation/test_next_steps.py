@@ -1,6 +1,7 @@
 """What to do next, and whether the commands for it are ones that the program takes."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,23 @@ def test_the_weakest_class_is_named_with_its_images() -> None:
     assert "62.0 %" in text
     assert "98" in text
     assert "ants" not in text
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "is_named"),
+    [
+        ([12, 10], 12, False),  # Fisher's exact test, one-sided: p = 0.24
+        ([120, 100], 120, True),
+        ([46, 45, 39], 50, False),  # p = 0.028, but of three classes one is the lowest
+        ([46, 45, 34], 50, True),
+    ],
+)
+def test_the_lowest_recall_is_named_only_where_it_is_no_chance(
+    right: list[int], of: int, is_named: bool
+) -> None:
+    run_findings = replace(findings([48, 45]), metrics=metrics(right, of))
+    assert ("to the class" in told(run_findings)) == is_named
+    assert "Add images" in told(run_findings)
 
 
 def test_labels_that_look_wrong_come_first() -> None:
