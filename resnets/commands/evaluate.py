@@ -189,6 +189,7 @@ def _show(evaluation: "Evaluation", how: "Computation", as_json: bool, as_csv: b
 
 def _show_figures(evaluation: "Evaluation") -> None:
     """Print the figures about all images as text."""
+    from resnets.evaluation.calibration import NOT_LOWERED
     from resnets.evaluation.next_steps import wide_interval
 
     metrics = evaluation.metrics
@@ -205,6 +206,8 @@ def _show_figures(evaluation: "Evaluation") -> None:
         say(f"  near-duplicates    {evaluation.near.in_words()}")
     say(f"  loss               {metrics.loss:.4f} nats")
     say(f"  calibration error  {_calibration_error(evaluation)}")
+    if evaluation.error_not_lowered:
+        say(f"                     {NOT_LOWERED}")
     say(f"  Brier score        {metrics.brier:.4f}")
     _show_statuses(evaluation.statuses, evaluation.threshold)
     say(f"  target             {_target(evaluation)}")

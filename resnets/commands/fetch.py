@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from resnets import shipped
 from resnets.commands import run
 from resnets.errors import UsageError
 from resnets.escaping import say
@@ -48,7 +49,8 @@ def fetch(
 
     row = find_recommended(name)
     name = row.id if row else name
-    if not is_reference(name):
+    is_shipped = row is None and name in shipped.names()
+    if not is_shipped and not is_reference(name):
         raise UsageError(
             f"{name}: no id of published weights, such as timm/resnet50.a1_in1k, hf-hub:OWNER/NAME "
             "or torchvision/resnet50.IMAGENET1K_V2 (`resnets list --pretrained` shows them)"
@@ -61,7 +63,11 @@ def fetch(
             raise UsageError(f"{target} exists; give another --to, or --overwrite")
         if to.is_dir():
             writable(target)
-    file = open_published(read_reference(name), again=True, accept_licence=accept_licence)
+    if is_shipped:
+        say(f"{name} comes with the package: nothing to fetch, every command takes it by this name")
+        file = shipped.shipped(name)
+    else:
+        file = open_published(read_reference(name), again=True, accept_licence=accept_licence)
     if to and target:
         to.mkdir(parents=True, exist_ok=True)
         write_atomically(target, read_input(file, _LARGEST))

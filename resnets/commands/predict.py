@@ -1,5 +1,6 @@
 """``resnets predict``: the class and its probability for each image."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,7 @@ def predict(
         raise UsageError("--json, --csv, --parquet, --part and --on ray: choose one")
     if on is None and (address is not None or workers):
         raise UsageError("--address and --workers: give --on ray, too, or leave them out")
+    _refuse_files_to_write(words, as_csv, as_json)
     form = Form(top, sort, overwrite, as_json, as_csv, parquet, features)
     parts = parts_of(part, Cluster(address, workers) if on else None, output)
     form.check(in_parts=parts is not None)
@@ -125,6 +127,21 @@ def predict(
         raise UsageError(f"{flag}: leave it out with --server")
     flags.refuse_for_server()
     return predict_on_server(server, words, form, verbose, cache)
+
+
+def _refuse_files_to_write(words: Sequence[str], as_csv: bool, as_json: bool) -> None:
+    """Refuse the name of a file that was meant for the output: --csv and --json print.
+
+    Raises:
+        UsageError: what to write in its place.
+    """
+    for flag, is_chosen, ending in (("--csv", as_csv, ".csv"), ("--json", as_json, ".json")):
+        for word in words if is_chosen else ():
+            if word.lower().endswith(ending) and not Path(word).exists():
+                raise UsageError(
+                    f"{word}: no such file or folder of images; {flag} takes no name and prints "
+                    f"to standard output, so write {flag} > {shlex.quote(word)}"
+                )
 
 
 def _predict_here(

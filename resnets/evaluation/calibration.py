@@ -273,6 +273,17 @@ _TARGETS = (
 )  # further error rates to fit thresholds for, so that `--max-error` can be changed later
 
 
+NOT_LOWERED = (
+    "The temperature is chosen by the loss on the images that it was fitted to; it did not lower "
+    "the calibration error here."
+)
+
+
+def is_not_lowered(temperature: float, before: float, after: float) -> bool:
+    """Whether a temperature has left the calibration error as it was, or raised it."""
+    return temperature != 1 and after >= before
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The temperature and the confidence threshold of a network.
@@ -362,9 +373,11 @@ class Calibration:
         """The calibration error before and after, as a sentence."""
         before, after = (percent(error) for error in (self.error_before, self.error_after))
         changed = f", and {after} at temperature {self.temperature:.2f}"
+        errors = (self.error_before, self.error_after)
+        worse = f" {NOT_LOWERED}" if is_not_lowered(self.temperature, *errors) else ""
         return (
             f"Calibration error {before}{changed if self.temperature != 1 else ''} "
-            f"({self.images or plural(self.total, 'validation image')})."
+            f"({self.images or plural(self.total, 'validation image')}).{worse}"
         )
 
     def target_in_words(self) -> str:

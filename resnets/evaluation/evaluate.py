@@ -15,7 +15,12 @@ from resnets.data.batches import SINGLE_PROCESS, ProcessRank, evaluation_batches
 from resnets.data.sources.checks import all_unreadable
 from resnets.data.sources.opening import LabelledImages
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.calibration import Calibration, Reliability, reliability
+from resnets.evaluation.calibration import (
+    Calibration,
+    Reliability,
+    is_not_lowered,
+    reliability,
+)
 from resnets.evaluation.doctor.duplicates import (
     COMPARED,
     NearDuplicates,
@@ -104,6 +109,11 @@ class Evaluation:
     def wrong(self) -> Proportion | None:
         """Of those, the ones with a wrong prediction; None where none is ok."""
         return self.statuses.wrong
+
+    @property
+    def error_not_lowered(self) -> bool:
+        """Whether the temperature has not lowered the calibration error of these images."""
+        return is_not_lowered(self.temperature, self.before.error, self.after.error)
 
     def __repr__(self) -> str:
         error = percent(self.after.error)

@@ -27,7 +27,7 @@ from resnets.training.recipe import LEAST_STEPS, Recipe
 _STEPS = 3  # that are shown
 _WIDE = 0.1  # width of the accuracy's interval that is worth a sentence of its own
 _WEAK = 0.05  # by how much a class's recall is below the accuracy where it needs images
-_TRUSTED = 0.9  # accuracy from which its doubts are more often the label's fault than its own
+TRUSTED = 0.9  # accuracy from which its doubts are more often the label's fault than its own
 _LEARNT = 0.97  # accuracy on augmented training images from which more training teaches little
 _GAP = 0.1  # between training and new images, from which the network has learnt by heart
 _LEAST_PATIENCE = 5  # epochs
@@ -172,7 +172,7 @@ def in_words(steps: tuple[NextStep, ...]) -> Iterator[str]:
 
 def _steps(findings: Findings) -> Iterator[NextStep]:
     """All steps that make sense, the most promising first."""
-    trusted = findings.metrics.top1.value >= _TRUSTED
+    trusted = findings.metrics.top1.value >= TRUSTED
     if trusted:
         yield from _check_labels(findings)
     yield from _at_chance(findings)
@@ -264,7 +264,7 @@ def _check_labels(findings: Findings) -> Iterator[NextStep]:
     accuracy = findings.metrics.top1.value
     doubt = (
         ""
-        if accuracy >= _TRUSTED
+        if accuracy >= TRUSTED
         else f" At an accuracy of {percent(accuracy)} most of them are the network's mistakes."
     )
     has_report = findings.is_on_page or findings.report

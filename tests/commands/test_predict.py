@@ -297,3 +297,16 @@ def test_parquet_has_one_schema_whether_all_some_or_no_images_can_be_read(
     assert tables[0].schema == tables[1].schema == tables[2].schema
     assert str(tables[0].schema.field("error").type) == "string"
     assert tables[0].column_names[-3:] == ["top2", "probability2", "error"]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_name_for_the_output_is_told_where_it_goes(
+    form: str, tmp_path: Path, draw_noise: Callable[..., None]
+) -> None:
+    draw_noise(tmp_path / "a.png")
+    refused = call("predict", tmp_path / "a.png", f"--{form}", f"p.{form}")
+    assert refused.returncode == 2
+    assert f"--{form} > p.{form}" in refused.stderr
+    (tmp_path / f"shots.{form}").mkdir()  # a folder of such a name is one of images
+    draw_noise(tmp_path / f"shots.{form}" / "b.png")
+    assert call("predict", tmp_path / f"shots.{form}", f"--{form}").returncode == 0

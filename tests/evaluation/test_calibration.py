@@ -215,3 +215,17 @@ def test_a_promise_tells_the_one_sided_bound_that_it_rests_on(drawn):
     bound = beta.ppf(0.95, made.errors.count + 1, made.errors.total - made.errors.count)
     assert bound <= 0.1
     assert f"{100 * bound:.2f} %" in made.promise_in_words()
+
+
+def test_a_temperature_that_raises_the_calibration_error_says_so() -> None:
+    """The loss chooses it, and the two need not go together."""
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(30):
+        labels = rng.integers(0, 2, 60)
+        logits = rng.normal(0, 1, (60, 2)) + 1.2 * np.eye(2)[labels]
+        fitted = calibrate(logits, labels, 0.02)
+        worse = fitted.error_after >= fitted.error_before
+        assert ("did not lower" in fitted.error_in_words()) == worse
+        seen.add(worse)
+    assert seen == {True, False}

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import resnets
+from resnets.errors import ContentError
 from resnets.images.stderr import silent_decoders
 
 
@@ -62,3 +63,21 @@ def test_the_doctor_in_python_names_a_broken_file_and_prints_nothing(
     sys.stderr.write("still there\n")
     sys.stderr.flush()
     assert capfd.readouterr().err == "still there\n"
+
+
+@pytest.mark.parametrize(("skip", "lines"), [(True, 0), (False, 15)])
+def test_a_training_names_broken_files_without_a_line_of_libtiff_for_each(
+    skip: bool, lines: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(30):
+        pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "TIFF", compression="tiff_adobe_deflate")
+        data = content.getvalue()
+        (tmp_path / "ab"[seed % 2]).mkdir(exist_ok=True)
+        place = tmp_path / "ab"[seed % 2] / f"{seed}.tif"
+        place.write_bytes(data[:40] + bytes(400) + data[440:])
+    with pytest.raises(ContentError):  # with skip_unreadable, no image is left
+        resnets.train(tmp_path, output=False, progress=False, skip_unreadable=skip, epochs=1)
+    # the images that ended the training are decoded beside its display, which may have a line
+    assert len(capfd.readouterr().err.splitlines()) <= lines

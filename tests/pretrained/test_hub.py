@@ -176,6 +176,16 @@ def test_a_word_that_is_no_id_is_told_what_it_may_be_meant_for(
     assert meant in re.split(r"[ ,\n]+", capsys.readouterr().err.partition("; ")[2])
 
 
+@pytest.mark.parametrize("name", ["resnet20_cifar10", "resnet14_cifar10"])
+def test_what_comes_with_the_package_needs_no_fetching(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", name]) == 0
+    assert "nothing to fetch" in capsys.readouterr().out
+    assert main(["fetch", name, "--to", str(tmp_path / "taken")]) == 0
+    assert resnets.load(tmp_path / "taken").description.class_names[0] == "airplane"
+
+
 def test_a_repository_without_weights_is_told_by_their_names(
     published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import resnets
 from resnets.data.sources.opening import open_data, open_source
@@ -113,6 +114,21 @@ def test_what_the_folds_held_out_chooses_what_is_unfamiliar(
     assert {p.status for p in resnets.predict(run, noise)} >= {"unfamiliar"}
     # the centre, by which a server notices drift, is known where no feature has learned an image
     assert (known.center is None) == (freeze is None)
+
+
+def test_a_validation_split_that_is_divided_with_the_rest_is_told(tmp_path: Path) -> None:
+    images, labels = few()
+    for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        for split in ("train", "val"):
+            place = tmp_path / "data" / split / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            if split == "train" or number < 4:
+                Image.fromarray(pixels ^ (split == "val")).save(place / f"{number}.png")
+    lines: list[str] = []
+    resnets.train(tmp_path / "data", Linear(), output=False, callbacks=[lines_into(lines)], **TINY)
+    about_val = [line for line in lines if "validation split" in line]
+    assert len(about_val) == 1
+    assert "4 images" in about_val[0]
 
 
 def test_a_run_goes_on_in_the_fold_in_which_it_was_stopped(photos: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts, e
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError, UnreadableImage
 from resnets.format import plural
+from resnets.images.probing import ENDINGS
+from resnets.images.stderr import silent_decoders
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -119,7 +122,10 @@ def _checked(images: LabelledImages, decode_all: bool) -> Checked:
                 if isinstance(own, ContentError):
                     raise own
                 if decode_all or not own.familiar:
-                    images.try_image(index)
+                    suffix = Path(images.names[index]).suffix.lower()
+                    is_loud = not own.familiar or suffix in ENDINGS["TIFF"]
+                    with silent_decoders() if is_loud else contextlib.nullcontext():
+                        images.try_image(index)
                 for row, digest in zip(digests, (own.digest, own.earlier), strict=True):
                     row[index] = np.frombuffer(digest, dtype=np.uint8)
             except ContentError as error:
@@ -179,9 +185,10 @@ def _unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
             return results
 
         total += len(images)
-        for results in in_threads(look, len(images)):
-            decoded += len(results)
-            problems += filter(None, results)
+        with silent_decoders():  # libtiff prints lines of its own for each, on standard error
+            for results in in_threads(look, len(images)):
+                decoded += len(results)
+                problems += filter(None, results)
         harmed = harmed or (images if problems else None)
     if harmed is None:
         return ""

@@ -91,6 +91,12 @@ class DataSource:
         if not validation[0] and "validation" in self.checked and not split_rule.folds:
             left_out = len(self.checked["validation"].images)
             warnings.append(f"the source's {plural(left_out, 'validation image')} left out")
+        if split_rule.folds and {"train", "validation"} <= set(self.checked):
+            merged_in = plural(len(self.checked["validation"].images), "image")
+            warnings.append(
+                f"the {merged_in} of the source's validation split are in the folds, too: --folds "
+                "divides all images but those of a test split"
+            )
         grouping = self.grouping(split_rule.group_by)
         checked = self.checked if grouping is None else _in_groups(self.checked, grouping)
         warnings += [] if grouping is None else group_warnings(grouping)

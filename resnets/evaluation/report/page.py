@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import TrainedOn
 from resnets.errors import ContentError, MissingExtra, UsageError
-from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.calibration import NOT_LOWERED, Calibration
 from resnets.evaluation.doctor.duplicates import (
     Duplicates,
     accuracy_without,
@@ -34,7 +34,7 @@ from resnets.evaluation.history import History
 from resnets.evaluation.label_errors import find_label_errors
 from resnets.evaluation.logits import Booleans, Floats, log_softmax
 from resnets.evaluation.metrics import better_than_chance
-from resnets.evaluation.next_steps import NextStep, findings_of, next_steps
+from resnets.evaluation.next_steps import TRUSTED, NextStep, findings_of, next_steps
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.report.charts import reliability_diagram
 from resnets.evaluation.report.confusion import chosen_classes, confusion_matrix
@@ -427,6 +427,8 @@ def _page(report: Report) -> str:
         facts=_known_facts(report),
         recipe=_recipe_text(description),
         unprotected=UNPROTECTED,
+        trusted=TRUSTED,
+        not_lowered=NOT_LOWERED,
         familiarity=familiarity_of(description.familiarity),
         version=current_versions().get("resnets", ""),
     )

@@ -14,12 +14,14 @@ from resnets.evaluation.evaluate import Evaluation
 from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.label_errors import LabelErrors
 from resnets.evaluation.metrics import Metrics
-from resnets.evaluation.next_steps import wide_interval
+from resnets.evaluation.next_steps import TRUSTED, wide_interval
 from resnets.evaluation.proportion import Proportion
 from resnets.format import exact_percent, fraction, percent, percent_interval, plural
 
 Level = Literal["yes", "care", "no"]
 
+_RARELY = 0.2  # share of predictions with the status ok below which nearly all need a review
+_FAR = 5  # times the target that the error rate may be, from which the status ok says little
 _OFTEN = 0.5  # least share of predictions with the status ok for the verdict "reliable"
 _FLATTERED = 0.01  # share of duplicates of seen images above which they need a review
 _MISCALIBRATED = 0.05  # expected calibration error from which probabilities mislead
@@ -98,7 +100,7 @@ def verdict(evidence: Evidence) -> Verdict:
             "the network is better than that."
         )
         return Verdict("no", _NOT_READY, (why,))
-    by_target = _verdict_by_target(evidence)
+    by_target = _beside_guessing(_verdict_by_target(evidence), largest)
     if duplicates and duplicates.share > _FLATTERED and by_target.level == "yes":
         why = (
             f"But {percent(duplicates.share)} of these images repeat or resemble a training or "
@@ -106,6 +108,13 @@ def verdict(evidence: Evidence) -> Verdict:
         )
         return Verdict("care", _REVIEW, (*by_target.reasons, why))
     return by_target if by_target.level == "no" else _with_doubt(by_target, evidence.exposure)
+
+
+def _beside_guessing(by_target: Verdict, largest: Proportion) -> Verdict:
+    """The verdict with what guessing would do, after the accuracy."""
+    guess = f"Always predicting the most frequent class would be right on {_short(largest)}."
+    first, *others = by_target.reasons
+    return Verdict(by_target.level, by_target.headline, (first, guess, *others))
 
 
 def _seen_before(exposure: Exposure, total: int) -> str:
@@ -180,8 +189,11 @@ def _verdict_by_status(ok: Proportion, wrong: Proportion, target: float, accurac
             f"These are too few predictions ({wrong.total:,}) to be sure: the true error rate may "
             f"be up to {percent(high)}."
         )
-        headline = _REVIEW if wrong.value <= target else _PROBABLY_NOT
-        return Verdict("care", headline, (*reasons, few))
+        is_near = wrong.value <= target and high <= _FAR * target and ok.value >= _RARELY
+        return Verdict("care", _REVIEW if is_near else _PROBABLY_NOT, (*reasons, few))
+    if ok.value < _RARELY:
+        few = "So nearly all predictions need a review."
+        return Verdict("care", _PROBABLY_NOT, (*reasons, few))
     if ok.value < _OFTEN:
         few = "So most predictions need a review."
         return Verdict("care", _REVIEW, (*reasons, few))
@@ -212,8 +224,7 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
     suspects = len(evidence.labels.suspects)
     if suspects:
         yield Remark(
-            f"{plural(suspects, 'suspicious label')}: some mistakes may be the label's, not the "
-            "network's.",
+            f"{plural(suspects, 'suspicious label')}: {_whose(metrics.top1.value)}.",
             "labels",
         )
     low, high = metrics.top1.interval
@@ -226,6 +237,13 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
             "that.",
             "figures",
         )
+
+
+def _whose(accuracy: float) -> str:
+    """Whose mistakes the suspicious labels are."""
+    if accuracy >= TRUSTED:
+        return "some mistakes may be the label's, not the network's"
+    return f"at an accuracy of {percent(accuracy)} most of them are the network's mistakes"
 
 
 def _on_duplicates(duplicates: Duplicates, metrics: Metrics, without: Proportion | None) -> str:

@@ -57,6 +57,22 @@ def test_the_same_shares_in_few_images_need_a_review():
     assert f"may be up to {100 * high:.1f} %" in judgement.reasons[-1]
 
 
+@pytest.mark.parametrize(("right", "wrong", "ok"), [(271, 125, 20), (70, 30, 15), (850, 150, 150)])
+def test_a_network_that_leaves_nearly_everything_to_a_person_is_not_good_enough(right, wrong, ok):
+    scores, labels = logits_of(right, wrong, 1, 1)
+    scores[:ok] *= 9  # these alone are confident, and right
+    judgement = verdict(evidence(scores, labels))
+    assert judgement.headline == "Probably not ready to rely on"
+    most = np.bincount(labels).max()
+    assert f"({most}/{len(labels):,})" in judgement.reasons[1]  # what guessing would do
+
+
+def test_few_confident_predictions_say_little_however_many_they_are_of_all():
+    judgement = verdict(evidence(*logits_of(20, 5, 5, 1)))  # 0 of 20 wrong: up to 16 %
+    assert judgement.headline == "Probably not ready to rely on"
+    assert verdict(evidence(*logits_of(90, 10, 5, 1))).headline == "Good enough with review"
+
+
 def test_a_network_as_confident_of_its_mistakes_is_not_ready():
     judgement = verdict(evidence(*logits_of(2700, 300, 5, 5)))
     assert (judgement.level, judgement.headline.startswith("Not ready")) == ("no", True)
@@ -106,6 +122,13 @@ def test_what_stands_out_is_remarked_on_and_nothing_else():
     assert "0.0 % (0/1,000)" in texts["classes"]
     assert "dog predicted as cat, 1,000 times" in texts["confusion"]
     assert "off by" in texts["calibration"]
+
+
+def test_the_doubts_of_a_weak_network_are_called_its_own_mistakes():
+    for right, whose in ((700, "most of them are the network's"), (970, "may be the label's")):
+        scores, labels = logits_of(right, 1000 - right, 3, 3)
+        texts = [remark.text for remark in remarks(evidence(scores, labels))]
+        assert any(whose in text for text in texts if "suspicious" in text), texts
 
 
 def test_a_handful_of_images_is_called_so():
