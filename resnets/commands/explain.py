@@ -97,7 +97,8 @@ def explain(
         ):
             rows.append(_write_overlay(explained, folder / name))
             tiles.append(_tile(explained))
-    sheets = save_sheets(tiles, folder, _SHEET, f"{method}: {model}")
+    is_any = any(row["overlay"] for row in rows)  # a sheet of grey boxes shows nothing
+    sheets = save_sheets(tiles, folder, _SHEET, f"{method}: {model}") if is_any else []
     _show(rows, sheets, as_json)
     return 1 if any(row["error"] for row in rows) else 0
 
@@ -147,7 +148,7 @@ def _show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None
             row["prediction"] or "–",
             percent(row["probability"]),
             row["status"],
-            row["overlay"] or row["error"],
+            row["overlay"] or row["error"].removeprefix(f"{row['image']}: "),
         )
         for row in rows
     ]

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from resnets.evaluation.predict import Prediction
     from resnets.evaluation.source import Source
 
-_LAST = ("sorted_to", "error")  # columns
-
 
 @dataclass(frozen=True)
 class Form:
@@ -109,7 +107,8 @@ class _Rows:
             if self.form.as_csv:
                 write_csv(self.stream, [row], list(columns(self.form.top, False)), header=first)
             else:
-                text = textwrap.indent(to_json(row, indent=2), "  ")
+                whole = {column: row.get(column) for column in columns(self.form.top, False)}
+                text = textwrap.indent(to_json(whole, indent=2), "  ")
                 self.stream.write(f"{'[' if first else ','}\n{text}")
             self.stream.flush()
             self.written += 1
@@ -188,9 +187,7 @@ def write_output(
 def _write(predictions: "Sequence[Prediction]", form: Form, caption: str = "") -> None:
     """Write predictions to standard output."""
     if form.as_json:
-        sorts = form.sort is not None
-        rows = _rows(predictions) if sorts else [prediction.row() for prediction in predictions]
-        print(to_json(rows, indent=2))
+        print(to_json(_rows(predictions, form.top, form.sort is not None), indent=2))
     elif form.as_csv:
         _write_csv(predictions, form.top, form.sort is not None)
     else:
@@ -264,15 +261,13 @@ def tell_written(written: tuple[int, int], path: Path) -> int:
     return unreadable
 
 
-def _rows(predictions: "Sequence[Prediction]") -> list[dict[str, Any]]:
-    """One flat row an image, all with the same columns, of images that are sorted."""
-    columns: dict[str, None] = dict.fromkeys(
-        column for prediction in predictions for column in prediction.row()
-    )
-    order = [*(column for column in columns if column not in _LAST), *_LAST]
-    return [
-        {column: prediction.row().get(column) for column in order} for prediction in predictions
-    ]
+def _rows(predictions: "Sequence[Prediction]", top: int, sorts: bool) -> list[dict[str, Any]]:
+    """One flat row an image, all with the same columns, those of unreadable images too."""
+    from resnets.evaluation.prediction_table import columns
+
+    order = columns(top, sorts)
+    rows = [prediction.row() for prediction in predictions]
+    return [{column: row.get(column) for column in order} for row in rows]
 
 
 def _write_csv(predictions: "Sequence[Prediction]", top: int, sorts: bool) -> None:
@@ -295,7 +290,7 @@ def _show(predictions: "Sequence[Prediction]", caption: str = "") -> None:
                 prediction.prediction or "–",
                 share,
                 prediction.status,
-                prediction.error or more,
+                (prediction.error or more).removeprefix(f"{prediction.image}: "),
             )
         )
     wide = 5 if any(row[4] for row in listed) else 4  # columns

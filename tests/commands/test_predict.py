@@ -310,3 +310,19 @@ def test_a_name_for_the_output_is_told_where_it_goes(
     (tmp_path / f"shots.{form}").mkdir()  # a folder of such a name is one of images
     draw_noise(tmp_path / f"shots.{form}" / "b.png")
     assert call("predict", tmp_path / f"shots.{form}", f"--{form}").returncode == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--top", "3")])
+def test_a_row_of_an_unreadable_image_has_the_keys_of_the_others(
+    words: tuple[str, ...], tmp_path: Path, draw_noise: Callable[..., None]
+) -> None:
+    draw_noise(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    rows = json.loads(call("predict", tmp_path, "--json", *words).stdout)
+    assert [*rows[0]] == [*rows[1]]
+    assert {row["error"] is None for row in rows} == {True, False}
+    table = call("predict", tmp_path, *words).stdout
+    assert table.count(str(tmp_path / "b.png")) == 1
+    alone = call("explain", "resnet20_cifar10", tmp_path / "b.png", "--output", tmp_path / "maps")
+    assert alone.returncode == 1
+    assert not [*(tmp_path / "maps").glob("*.png")]
