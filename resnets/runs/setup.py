@@ -1,7 +1,7 @@
 """All that is decided before the first step of a run, and the trainer made from it."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -29,7 +29,9 @@ from resnets.training.optimisation import CustomLoss, make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Measured, Trainer
 
-_LEAST_FOR_STATISTICS = 64  # images of a batch that estimates statistics, where there are as many
+# images of a batch that estimates statistics, where there are as many: so that they are near those
+# of all images, and a device has memory for them
+_LEAST_FOR_STATISTICS, _MOST_FOR_STATISTICS = 64, 256
 NOT_KEPT = "--no-image-digests left them out"
 
 
@@ -125,7 +127,7 @@ class Setup:
         measured = Measured(
             None if splits.validation is None else ordered(splits.validation),
             ordered(splits.test) if splits.test and self.job.follow_test else None,
-            None if images is None else ordered(images, self._statistics_batch_size),
+            None if images is None else self._statistics_batches(images),
         )
         return make(network, recipe, batches, loss, measured, self.job.log_every)
 
@@ -133,20 +135,38 @@ class Setup:
     def statistics_images(self) -> LabelledImages | None:
         """Training images in random order, to estimate the statistics of batch norms.
 
-        They are as many for every process, and for none the last batch is one image alone; None
-        where a process would get one.
+        The last batch is never one image alone; None where there is but one.
         """
-        recipe, train, processes = self.job.recipe, self.splits.train, self.process.world_size
-        images_per_process = min(recipe.batch_norm_images, len(train)) // processes
-        images_per_process -= images_per_process % self._statistics_batch_size == 1
-        if images_per_process < 2:
+        recipe, train = self.job.recipe, self.splits.train
+        number = min(recipe.batch_norm_images, len(train))
+        number -= number % self._statistics_batch_size == 1
+        if number < 2:
             return None
         order = np.random.default_rng(recipe.seed).permutation(len(train))
-        return train.subset(order[: images_per_process * processes])
+        return train.subset(order[:number])
 
     @property
     def _statistics_batch_size(self) -> int:
-        return max(_LEAST_FOR_STATISTICS, self.job.recipe.batch // self.process.world_size)
+        return min(max(_LEAST_FOR_STATISTICS, self.job.recipe.batch), _MOST_FOR_STATISTICS)
+
+    def _statistics_batches(self, images: LabelledImages) -> Iterable[Batch]:
+        """The part of the batches of `statistics_images` that is of this process.
+
+        The batches are the same for any number of processes, and so is the network that a run ends
+        with, or that is scored again by more or fewer of them.
+        """
+        if self.job.recipe.freeze == "all":
+            return _Unread(self, images, self._statistics_batch_size)
+        size, process, order = self._statistics_batch_size, self.process, np.arange(len(images))
+        mine = [order[begin : begin + size] for begin in range(0, len(images), size)]
+        mine = mine[process.rank :: process.world_size]
+        return evaluation_batches(
+            images.subset(np.concatenate([*mine, order[:0]])),
+            self.preprocessing,
+            size,
+            workers=process.workers(self.job.recipe.workers),
+            device=self.device,
+        )
 
     def at_size(self, size: int) -> "Setup":
         """The same with images of another size: a network without weights yet does not mind."""

@@ -148,8 +148,6 @@ def _carry_out(
             refuse_moved(job, custom, output)
         folder = folder_to_go_on(job, output or None, how, stack) if writes else None
         state = from_first(newest_state(folder, notify))
-        if state is not None and (how.again or len(state["random"]) != process.world_size):
-            notify(goes_on(state, process.world_size))
         agree = ask_at_terminal if how.as_command else None
         setup = prepare(job, state, device, process, notify, custom, agree)
         if job.recipe.batch_size == "auto":
@@ -159,6 +157,9 @@ def _carry_out(
         if state is not None:
             refuse_missing_folds(job, custom, folder)
         trainer = trainer_at(setup, state, output, notify)
+        others = state is not None and len(state["random"]) != process.world_size
+        if state is not None and not trainer.finished and (how.again or others):
+            notify(goes_on(state, process.world_size))
         if writes:
             folder = folder or new_folder(setup.job, output or None, how.overwrite, stack)
             places.append(folder.path)

@@ -234,12 +234,13 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def mean_over_processes(*values: Tensor) -> None:
-    """Set each to its mean over all processes. In place."""
+def mean_over_processes(*values: Tensor, weight: int) -> None:
+    """Set each to its mean over all processes, by weights that are not all 0. In place."""
     if dist.is_initialized():
+        (whole,) = total(torch.tensor([weight])).tolist()
         for value in values:
+            value *= weight / whole
             _wait(dist.all_reduce(value, async_op=True))
-            value /= dist.get_world_size()
 
 
 def any_process(*flags: bool) -> tuple[bool, ...]:

@@ -8,6 +8,7 @@ weights by a pass over training images; the same pass is right wherever the aver
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,8 @@ def estimate_statistics(
 
     Args:
         network: its weights stay as they are.
-        images: batches (B, C, S, S) of at least two images; as many in every process, which share
-            the result.
+        images: batches (B, C, S, S) of at least two images. Of several processes each may have
+            another number of them; the mean over all batches is the same in all processes.
         compiled: whether the forward is compiled; the plain one is used then, since evaluation
             would compile it again.
     """
@@ -52,11 +53,13 @@ def estimate_statistics(
     if not norms:
         return
     forward = network.forward if compiled else network
+    number = 0
     with _cumulative(norms):
         for batch in images:
             forward(batch)
-    for norm in norms:
-        mean_over_processes(norm.get_buffer("running_mean"), norm.get_buffer("running_var"))
+            number += 1
+    statistics = [norm.get_buffer(f"running_{name}") for norm in norms for name in ("mean", "var")]
+    mean_over_processes(*statistics, weight=number)
 
 
 def _adapting_norms(network: nn.Module) -> list[_BatchNorm]:
@@ -88,6 +91,8 @@ def _cumulative(norms: Sequence[_BatchNorm]) -> Iterator[None]:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
+        if isinstance(norm, nn.SyncBatchNorm):  # its own waits for a batch of every process
+            norm.forward = partial(_BatchNorm.forward, norm)  # type: ignore[method-assign]
     try:
         yield
     except BaseException:
@@ -97,6 +102,7 @@ def _cumulative(norms: Sequence[_BatchNorm]) -> Iterator[None]:
         raise
     finally:
         for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            vars(norm).pop("forward", None)
             norm.momentum = momentum
             norm.get_buffer("num_batches_tracked").copy_(tracked)
             norm.eval()

@@ -90,6 +90,23 @@ def test_processes_share_the_statistics_that_they_estimate(two: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_finished_run_is_scored_again_alike_by_one_process(two: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(two, again)
+    done = call("train", "--resume", again, "--no-report")
+    assert done.returncode == 0, done.stderr
+    assert "only scored again" in done.stdout
+    assert "goes on" not in done.stdout
+    assert trained(again).numpy() == pytest.approx(trained(two).numpy(), rel=1e-4, abs=1e-5)
+    before, after = (
+        model_file.load(path / "model.safetensors").description.metrics for path in (two, again)
+    )
+    for split in ("validation", "test"):
+        assert after[split]["top1"]["count"] == before[split]["top1"]["count"]
+        assert after[split]["loss"] == pytest.approx(before[split]["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])  # of 64 images, three get 21, 21 and 22
 def test_several_processes_learn_what_one_learns(
     processes: int, start: Path, tmp_path: Path
