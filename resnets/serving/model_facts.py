@@ -27,6 +27,7 @@ from resnets.serving.served_model import ServedModel
 
 _CHANNELS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}
 _UNKNOWN = "The model file does not say."
+_NO_BETTER = " So by this measure the temperature made it no better on these images."
 _NO_DRIFT = (
     "Not known: the file has no familiarity score, by which images are compared with the "
     "validation images (resnets calibrate adds one)."
@@ -95,7 +96,11 @@ def _calibration(description: Description) -> Iterator[str]:
     calibration = calibration_of(description)
     if calibration is not None:
         yield calibration.target_in_words()
-        yield calibration.error_in_words()
+        before, after = percent(calibration.error_before), percent(calibration.error_after)
+        no_better = calibration.temperature != 1 and (
+            before == after or calibration.error_after >= calibration.error_before
+        )
+        yield calibration.error_in_words() + (_NO_BETTER if no_better else "")
 
 
 def _trained_on(description: Description) -> list[str]:
@@ -106,13 +111,21 @@ def _trained_on(description: Description) -> list[str]:
 
 def _licences(description: Description) -> list[str]:
     """Where the weights that the network began with were published, and their licences."""
+    generations = _history(description).generations
     lines = [
         f"{origin.get('id', origin.get('folder', 'published weights'))}: "
         f"{origin.get('licence') or 'no licence is named'}"
-        for each in _history(description).generations
+        for each in generations
         if (origin := each.origin)
     ]
-    return lines or ["It did not start from published weights, as far as its file tells."]
+    if lines or not generations:
+        return lines or [_UNKNOWN]
+    if before := generations[1:]:
+        images = generation_in_words(before[0])
+        return [
+            f"It started from a network trained on {images}, of which the file names no licence."
+        ]
+    return ["The file names no weights that it started from."]
 
 
 def _history(description: Description) -> TrainedOn:

@@ -16,6 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from resnets.files import read_input
+from resnets.format import byte_size
+from resnets.images import UNTRUSTED
 from resnets.serving.example_images import example_images
 from resnets.serving.model_facts import facts
 from resnets.serving.responses import JSON
@@ -74,6 +76,7 @@ async def _model(request: Request) -> Response:
             "models": described,
             "collects": server.collection is not None,
             "examples": list(examples),
+            "takes": {"file": byte_size(server.settings.max_body), "formats": UNTRUSTED},
         },
         headers={"Cache-Control": "no-store"},
     )

@@ -5,12 +5,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import resnets
+from resnets.data.membership import Generation, TrainedOn
+from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.proportion import Proportion
 from resnets.serving.example_images import example_images
 from tests.serving.conftest import NAMES, image_bytes
 from tests.serving.running import running
@@ -87,6 +91,51 @@ def test_accuracy_is_told_with_its_interval_and_of_each_class(
     assert row["interval"] == pytest.approx([0.4901625, 0.9433178], abs=1e-6)
     recalls = [each["recall"] and each["recall"]["value"] for each in facts["classes"]]
     assert recalls == [3 / 4, 5 / 6, None]
+
+
+def facts_of(file: Path) -> Any:
+    with client_of(file) as client:
+        (facts,) = client.get("/model").json()["models"]
+    return facts
+
+
+def test_what_a_network_started_from_is_told_as_far_as_it_is_known(
+    untrained: Callable[..., Path],
+) -> None:
+    own = Generation("insects", 12, 3, unknown="not kept")
+    earlier = Generation("CIFAR-10", 49000, 1000, unknown="not kept")
+    published = {"id": "timm/resnet18", "licence": "apache-2.0"}
+    started = {
+        "from a trained one": [own, earlier],
+        "from published weights": [own, replace(earlier, origin=published)],
+        "from no other": [own],
+        "from what nobody knows": [],
+    }
+    told = {
+        name: " ".join(
+            facts_of(untrained(NAMES, trained_on=TrainedOn(tuple(generations)).to_dict()))[
+                "licences"
+            ]
+        )
+        for name, generations in started.items()
+    }
+    assert "CIFAR-10" in told["from a trained one"]
+    assert "no licence" in told["from a trained one"]
+    assert told["from published weights"] == "timm/resnet18: apache-2.0"
+    assert "licence" not in told["from no other"]
+    assert len({*told.values()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "temperature", "better"),
+    [(0.088, 0.089, 1.14, False), (0.0881, 0.0879, 1.14, False), (0.088, 0.05, 1.14, True)],
+)
+def test_a_temperature_that_did_not_help_is_told(
+    untrained: Callable[..., Path], before: float, after: float, temperature: float, better: bool
+) -> None:
+    calibration = Calibration(temperature, 0.9, 0.02, False, Proportion(0, 6), 153, before, after)
+    facts = facts_of(untrained(NAMES, calibration=calibration.to_dict()))
+    assert ("no better" in facts["calibration"][1]) is not better
 
 
 def test_drift_is_told_once_many_images_are_unlike_the_validation_images() -> None:

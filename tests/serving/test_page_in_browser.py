@@ -45,11 +45,12 @@ Open = Callable[..., "Page"]
 class LiveServer:
     """A server of models in this process, that can stop and start again on its port."""
 
-    def __init__(self, collect: Path, **files: Path) -> None:
+    def __init__(self, collect: Path, collect_mb: int = 1000, **files: Path) -> None:
         from resnets.serving.server import listening
         from resnets.serving.settings import Settings
 
         self._files, self._collect = files, collect
+        self._collect_mb = collect_mb
         with listening(Settings(port=0)) as free:
             self.port = free.getsockname()[1]
         self.start()
@@ -65,7 +66,7 @@ class LiveServer:
             name: open_served(file, name=name, engine=ENGINES[file.suffix], max_batch=4)
             for name, file in self._files.items()
         }
-        app = create_app(models, Settings(collect=self._collect))
+        app = create_app(models, Settings(collect=self._collect, collect_mb=self._collect_mb))
         self._server = uvicorn.Server(
             uvicorn.Config(app, port=self.port, log_config=None, timeout_graceful_shutdown=1)
         )
@@ -221,6 +222,22 @@ def test_pasted_and_dropped_images_are_answered(visit: Open) -> None:
         wait_for_answers(page, count)
 
 
+def test_images_that_are_pasted_under_one_name_can_be_told_apart(visit: Open) -> None:
+    page = visit()
+    paste = """(bytes) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([new Uint8Array(bytes)], "image.png", { type: "image/png" }));
+      const event = new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true });
+      document.dispatchEvent(event);
+    }"""
+    for count in range(1, 4):
+        page.evaluate(paste, list(image_bytes(seed=count)))
+        wait_for_answers(page, count)
+    names = page.locator("#gallery .tile .hint").all_inner_texts()
+    assert len({*names}) == 3
+    assert all(name.startswith("image") and name.endswith(".png") for name in names)
+
+
 def test_a_text_that_is_pasted_or_dropped_is_answered_in_words(visit: Open) -> None:
     page = visit(viewport={"width": 320, "height": 640})
     send = """(event) => {
@@ -294,6 +311,7 @@ def test_the_keyboard_is_enough(visit: Open, server: LiveServer) -> None:
         page.wait_for_timeout(50)
     choosers[0].set_files(images(3))
     wait_for_answers(page, 3)
+    assert page.locator("#gallery-keys").is_visible()
     page.locator("#gallery .tile").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("[aria-current=true]").inner_text().endswith("1.png")
@@ -340,6 +358,99 @@ def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer
     assert len(list(folder.glob("a new class/*.png"))) == 1
 
 
+def test_a_label_waits_for_the_answer_and_what_is_typed_is_kept(visit: Open) -> None:
+    from playwright.sync_api import expect
+
+    page = visit()
+    held: list[Any] = []
+    page.route("**/predict*", lambda route: held.append(route))
+    page.set_input_files("#choose", images(2))
+    wait_until(page, lambda: len(held) == 2)
+    assert page.locator("#label").is_disabled()
+    assert page.locator("#save").is_disabled()
+    for route in held:
+        route.continue_()
+    wait_for_answers(page, 2)
+    expect(page.locator("#label")).to_be_enabled()
+    page.locator("#label").press_sequentially("half a na")
+    page.locator("#gallery .tile").nth(1).click()
+    assert page.input_value("#label") == ""
+    page.locator("#gallery .tile").nth(0).click()
+    assert page.input_value("#label") == "half a na"
+
+
+def test_a_label_is_shown_beside_the_prediction_and_can_be_undone(
+    visit: Open, untrained: Callable[..., Path], model_file: Path, tmp_path: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    folder, other = tmp_path / "collected", untrained(("ant", "bee"))
+    live = LiveServer(folder, tiny=model_file, other=other)
+    try:
+        page = visit(live.url)
+        page.set_input_files("#choose", images(2))
+        wait_for_answers(page, 2)
+        tile = page.locator("#gallery .tile").first
+        predicted = tile.locator(".tile-class").inner_text()
+        page.fill("#label", "hornet")
+        page.keyboard.press("Enter")
+        for model, classes in (("tiny", {predicted}), ("other", {"ant", "bee"})):
+            page.select_option("#which-model", model)
+            wait_for_answers(page, 2)
+            expect(tile.locator(".label-of-person")).to_contain_text("hornet")
+            assert tile.locator(".tile-class").inner_text() in classes
+            assert page.locator("#detail h2").inner_text() in classes
+        for wanted in ("hornet", tile.locator(".tile-class").inner_text()):
+            page.select_option("#class-filter", wanted)
+            assert tile.is_visible()
+        page.select_option("#class-filter", "")
+        assert len(list(folder.glob("hornet/*.png"))) == 1
+        page.locator("#undo").press("Enter")
+        expect(tile.locator(".label-of-person")).to_have_count(0)
+        assert not list(folder.glob("hornet/*.png"))
+        assert page.evaluate("document.activeElement.id") == "label"
+        refuse_faults(page)
+    finally:
+        live.stop()
+
+
+def test_reasons_are_told_in_words_of_the_page(
+    visit: Open, model_file: Path, tmp_path: Path
+) -> None:
+    live = LiveServer(tmp_path / "collected", collect_mb=1, tiny=model_file)
+    pictures = {
+        "a.tif": image_bytes(form="TIFF"),
+        "b.txt": b"hallo",
+        "c.png": bytes(33 << 20),
+        "d.png": image_bytes()[:80],
+        "e.png": b"",
+        "full.png": image_bytes(640),
+    }
+    try:
+        page = visit(live.url)
+        for count, (name, data) in enumerate(pictures.items(), 1):
+            page.set_input_files("#choose", {"name": name, "mimeType": "image/png", "buffer": data})
+            wait_for_answers(page, count)
+        told = []
+        for name in (*pictures,)[:-1]:
+            page.locator("#gallery .tile", has_text=name).click()
+            assert page.inner_text("#detail .says .status") == "unreadable"
+            told.append(page.inner_text("#detail .says > p"))
+        page.locator("#gallery .tile", has_text="full.png").click()
+        page.fill("#label", "cat")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#label-note:text('server')")
+        told.append(page.inner_text("#label-note"))
+        assert "PNG" in told[0] == told[1]
+        assert "32.0 MiB" in told[2]
+        assert len({*told}) == len(pictures) - 1
+        for text in told:
+            assert not any(word in text for word in ("--", "b'", "HTTP", "body", "bytes", "curl"))
+        assert page.input_value("#label") == "cat"
+    finally:
+        live.stop()
+
+
 def test_every_key_of_the_labelling_does_what_the_page_says(
     visit: Open, untrained: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -363,6 +474,14 @@ def test_every_key_of_the_labelling_does_what_the_page_says(
         stored = {file.parent.name for file in (tmp_path / "collected").glob("*/*.png")}
         assert stored == {guess, "class 11"}
         assert page.inner_text("#announcer") == "Stored as class 11."
+        page.keyboard.press("z")  # there are 12 classes
+        page.wait_for_selector("#labels .note:text(' z')")
+        assert page.inner_text("#announcer") == page.inner_text("#labels .note")
+        page.fill("#label-other", "no/folder")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#labels .note:text('no/folder')")
+        assert page.input_value("#label-other") == "no/folder"
+        assert page.evaluate("document.activeElement.id") == "label-other"
     finally:
         live.stop()
 
@@ -455,7 +574,7 @@ def test_each_status_is_shown_as_what_it_is_and_nothing_moves(
         for place in (tile, page.locator("#detail .says")):
             assert place.locator(".status").inner_text() == prediction["status"]
         if prediction["status"] in ("ok", "unsure"):
-            means = page.locator("#detail .says p").inner_text()
+            means = page.locator("#detail .says > p").inner_text()
             assert f"{100 * facts['threshold']:.1f}\u00a0%" in means
         rows = bars.locator("li")
         for place, share in zip(rows.all(), prediction["top"], strict=True):
@@ -593,6 +712,15 @@ def test_the_heat_map_fades_with_the_slider(visit: Open) -> None:
     page.set_input_files("#choose", images(1))
     wait_for_answers(page, 1)
     page.wait_for_selector("#detail .overlay")
+    for width in (320, 360, 390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.locator("#opacity").evaluate("node => node.offsetWidth") >= 120
+        title, status = (page.locator(f"#detail {each}") for each in (".title", ".says .status"))
+        between = [
+            place.evaluate(f"node => node.getBoundingClientRect().{edge}")
+            for place, edge in ((title, "bottom"), (status, "top"))
+        ]
+        assert 0 <= between[1] - between[0] <= 20
     page.fill("#opacity", "25")
     assert page.locator("#detail .overlay").evaluate("node => node.style.opacity") == "0.25"
 

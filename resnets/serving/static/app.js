@@ -5,6 +5,7 @@ import { announce, byId, element, meaning, possible, statusBadge } from "./eleme
 import { addImages, onAnotherFile, setModel } from "./gallery.js";
 import { openLabelling, showLabelling } from "./labelling.js";
 import { showModel } from "./model.js";
+import { setLimits } from "./reasons.js";
 import { onKeyNeeded, request, watchConnection } from "./server.js";
 
 const KEPT =
@@ -23,6 +24,7 @@ const chosenModel = () => facts.models.find(({ name }) => name === chosen) ?? fa
 
 async function loadModels() {
   facts = await (await request("model")).json();
+  setLimits(facts.takes);
   offerModels();
   show();
 }
@@ -123,7 +125,7 @@ async function receive(files, means = "") {
   if (!chosenModel()) return;
   choose(byId("tab-images"));
   byId("welcome").hidden = true;
-  addImages(files);
+  addImages(files, means === "pasted");
 }
 
 function setUpInputs() {

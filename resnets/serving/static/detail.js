@@ -1,13 +1,26 @@
 // The selected image: large, with where the network looked, the top five, and the status.
 
 import { bar, byId, element, meaning, percent, statusBadge } from "./elements.js";
-import { collect } from "./labelling.js";
+import { collect, withdraw } from "./labelling.js";
+import { whyNotStored, whyNotUndone } from "./reasons.js";
 
 const ROWS = 5; // places kept for classes, so that nothing moves when they come
+let shown = null; // the item
 let opacity = 0.8; // of the explanation, as the user left it
 
-/** Show an image and what is known of it so far. */
+/** Show an image and what is known of it so far; who types a label goes on typing. */
 export function showDetail(item, server, onLabel) {
+  const { id, selectionStart } = document.activeElement;
+  const focused = item === shown && byId("detail").contains(document.activeElement);
+  shown = item;
+  draw(item, server, onLabel);
+  if (!focused) return;
+  const same = byId(id)?.disabled === false ? byId(id) : byId("label");
+  same?.focus({ preventScroll: true });
+  if (id === "label" && same === byId("label")) same?.setSelectionRange(selectionStart, selectionStart);
+}
+
+function draw(item, server, onLabel) {
   const { answer } = item;
   byId("detail").setAttribute("aria-busy", String(!answer));
   const title = element(
@@ -20,40 +33,68 @@ export function showDetail(item, server, onLabel) {
   if (answer?.error) { // no class, so nothing that could be wrong about it
     byId("detail").replaceChildren(
       element("div", {}, stage(item), name),
-      element("div", {}, title, status(item)),
+      element("div", {}, says(title, item)),
     );
     return;
   }
   const label = server.collects ? [wrong(item, onLabel)] : [];
   byId("detail").replaceChildren(
     element("div", {}, stage(item), slider(item), name),
-    element("div", {}, title, status(item), bars(item), ...label),
+    element("div", {}, says(title, item), bars(item), ...label),
   );
 }
 
-/** "Wrong? Say what it is": stores the image with its label. */
+/** "Wrong? Say what it is": stores the image with its label, and takes it back.
+ *
+ * What is typed, and the note, stay with the image: this is drawn anew with each answer.
+ */
 function wrong(item, onLabel) {
-  const input = element("input", { type: "text", required: true, autocomplete: "off" });
+  const input = element("input", { type: "text", required: true, autocomplete: "off", id: "label" });
   input.setAttribute("list", "class-names");
-  input.value = item.label ?? "";
-  const note = element("p", { role: "status" }, item.label ? `Stored as ${item.label}.` : "");
-  const form = element(
-    "form",
-    { class: "wrong" },
-    element("label", {}, "Wrong? Say what it is", input),
-    element("button", { class: "button" }, "Save"),
-    note,
-  );
-  form.addEventListener("submit", async (event) => {
+  input.value = item.typed ?? item.label ?? "";
+  input.addEventListener("input", () => (item.typed = input.value));
+  const save = element("button", { class: "button", id: "save" }, "Save");
+  const undo = element("button", { type: "button", class: "button", id: "undo" }, "Undo");
+  const waits = !item.answer;
+  const note = element("p", { role: "status", id: "label-note" }, waits ? "Once the image is answered." : (item.note ?? ""));
+  input.disabled = save.disabled = waits;
+  undo.disabled = waits || !item.label;
+  const form = element("form", { class: "wrong" }, element("label", {}, "Wrong? Say what it is", input), save, element("div", {}, note, undo));
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const label = input.value.trim();
-    if (!label || !item.answer || item.answer.error) return;
-    note.textContent = "Storing …";
-    const stored = await collect({ file: item.file, label, modelName: item.answeredBy.name });
-    note.textContent = stored.ok ? `Stored as ${label}.` : (stored.error ?? "The label was not stored.");
-    if (stored.ok) onLabel(item, label);
+    if (input.value.trim()) store(item, input.value.trim(), onLabel);
   });
+  undo.addEventListener("click", () => takeBack(item, onLabel));
   return form;
+}
+
+function say(item, note) {
+  item.note = note;
+  if (item === shown && byId("label-note")) byId("label-note").textContent = note;
+}
+
+async function store(item, label, onLabel) {
+  if (item.busy) return;
+  item.busy = true;
+  say(item, "Storing …");
+  const answer = await collect({ file: item.file, label, modelName: item.answeredBy.name });
+  item.busy = false;
+  if (!answer.ok) return say(item, whyNotStored(answer));
+  item.stored = answer.digest;
+  delete item.typed;
+  item.note = `Stored as ${label}.`;
+  onLabel(item, label);
+}
+
+async function takeBack(item, onLabel) {
+  if (item.busy) return;
+  item.busy = true;
+  const answer = await withdraw(item.stored);
+  item.busy = false;
+  if (!answer.ok) return say(item, whyNotUndone(answer));
+  item.note = `No longer stored as ${item.label}.`;
+  item.typed = item.label; // to be changed, where it was a slip
+  onLabel(item, null);
 }
 
 function stage(item) {
@@ -106,15 +147,16 @@ function slider(item) {
     "div",
     { class: "opacity" },
     element("label", { htmlFor: "opacity" }, "Where it looked (Grad-CAM)"),
-    input,
-    shownOpacity,
+    element("span", {}, input, shownOpacity),
   );
 }
 
-function status({ answer, answeredBy }) {
-  if (!answer) return element("div", { class: "says" }, statusBadge("waiting"));
-  const means = answer.error ?? meaning(answer.status, answeredBy);
-  return element("div", { class: "says" }, statusBadge(answer.status), element("p", {}, means));
+/** The title and the status: they keep a place together, so that no gap is between them. */
+function says(title, { answer, answeredBy }) {
+  const parts = answer
+    ? [statusBadge(answer.status), element("p", {}, answer.reason ?? meaning(answer.status, answeredBy))]
+    : [statusBadge("waiting")];
+  return element("div", { class: "says" }, title, ...parts);
 }
 
 function bars({ answer, answeredBy }) {

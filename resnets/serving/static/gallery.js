@@ -10,7 +10,7 @@ const narrow = matchMedia("(max-width: 939px)"); // the selected image is above 
 
 let model = null; // what /model says of it
 let server = null; // what /model says of the server
-let items = []; // each {name, file, url, answer (null while it waits), label, tile, entry}
+let items = []; // each {name, file, url, answer (null while it waits), label: what a person says, tile, entry}
 let selected = null;
 let stop = new AbortController(); // ends the requests of a batch that was cleared
 let renew = async () => {}; // has the facts of the model asked for anew
@@ -41,11 +41,18 @@ function answerAgain() {
   update();
 }
 
-/** Take in files, show them at once, and each answer as it comes. */
-export function addImages(files) {
+/** Take in files, show them at once, and each answer as it comes.
+ *
+ * @param files to answer.
+ * @param numbered whether a file whose name is taken gets a number: all that is pasted has one name.
+ */
+export function addImages(files, numbered = false) {
   byId("results").hidden = false;
-  const added = files.map(newItem);
-  items.push(...added);
+  const added = files.map((file) => {
+    const item = newItem(file, numbered ? freeName(file.name) : file.name);
+    items.push(item);
+    return item;
+  });
   byId("gallery").append(...added.map((item) => item.entry));
   select(added[0]);
   update();
@@ -53,8 +60,17 @@ export function addImages(files) {
   for (const item of added) answer(item, stop.signal);
 }
 
-function newItem(file) {
-  const item = { name: file.name, file, url: URL.createObjectURL(file), answer: null, label: null };
+/** A name that no image has: "image.png", then "image 2.png". */
+function freeName(name) {
+  const taken = new Set(items.map((item) => item.name));
+  const [, stem, ending] = name.match(/^(.*?)(\.[^.]*)?$/s);
+  let free = name;
+  for (let number = 2; taken.has(free); number += 1) free = `${stem} ${number}${ending ?? ""}`;
+  return free;
+}
+
+function newItem(file, name) {
+  const item = { name, file, url: URL.createObjectURL(file), answer: null, label: null };
   item.tile = element("button", { type: "button", class: "tile" });
   item.tile.addEventListener("click", () => {
     select(item);
@@ -95,7 +111,7 @@ function pictureOf(base64) {
 }
 
 function inWords({ name, answer }) {
-  if (answer.error) return `${name}: ${answer.status}, ${answer.error}`;
+  if (answer.error) return `${name}: ${answer.status}. ${answer.reason}`;
   return `${name}: ${answer.prediction}, ${percent(answer.probability)}, ${answer.status}`;
 }
 
@@ -108,10 +124,11 @@ function preview(url) {
 
 function drawTile(item) {
   const { answer } = item;
-  const named = item.label ?? answer?.prediction ?? "";
+  const named = answer?.prediction ?? "";
   item.picture ??= preview(item.url);
   const thumb = element("span", { class: "thumb" }, item.picture);
   if (answer?.prediction) thumb.append(element("span", { class: "share-of-class" }, percent(answer.probability, 0)));
+  if (item.label) thumb.append(element("span", { class: "label-of-person", title: item.label }, `Label: ${item.label}`));
   item.tile.replaceChildren(
     thumb,
     element(
@@ -124,10 +141,12 @@ function drawTile(item) {
   );
 }
 
-/** Show the label that a user gave an image. */
+/** Show the label that a person gave an image, or took back: null. */
 function setLabel(item, label) {
   item.label = label;
   drawTile(item);
+  if (item === selected) showDetail(item, server, setLabel);
+  update();
 }
 
 function select(item) {
@@ -144,12 +163,12 @@ function revealDetail() {
   byId("detail").scrollIntoView({ block, behavior: calm ? "auto" : "smooth" });
 }
 
-function passes({ answer }) {
+function passes({ answer, label }) {
   if (!answer) return true; // it waits
   const status = byId("status-filter").querySelector(`[value="${answer.status}"]`);
   if (status && !status.checked) return false;
   const wanted = byId("class-filter").value;
-  if (wanted && answer.prediction !== wanted) return false;
+  if (wanted && answer.prediction !== wanted && label !== wanted) return false;
   const share = (id, empty) => Number(byId(id).value || empty) / 100;
   const [least, most] = [share("least", 0), share("most", 100)];
   const all = least <= 0 && most >= 1; // what has no probability passes only then
@@ -183,8 +202,8 @@ function update() {
 function offerClasses(answered) {
   const select = byId("class-filter");
   const known = new Set([...select.options].map((option) => option.value));
-  const found = new Set(answered.map((item) => item.answer.prediction).filter(Boolean));
-  const more = [...found].filter((name) => !known.has(name)).sort();
+  const names = new Set(answered.flatMap((item) => [item.answer.prediction, item.label]).filter(Boolean));
+  const more = [...names].filter((name) => !known.has(name)).sort();
   select.append(...more.map((name) => element("option", { value: name }, name)));
 }
 

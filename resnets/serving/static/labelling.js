@@ -1,25 +1,33 @@
 // Labelling: the images worth a label one after another, by keyboard, and one image by its name.
 
 import { announce, byId, element, percent, statusBadge } from "./elements.js";
+import { whyNotStored, whyNotUndone } from "./reasons.js";
 import { request } from "./server.js";
 
 const KEYS = "1234567890abcdefghijklmnopqrstvwxyz"; // without u, which undoes
-const JSON_OF = async (response) => ({ ok: response.ok, ...(await response.json().catch(() => ({}))) });
 
 let queue = []; // what waits for a label, most worthy first
 let place = 0; // of the image that is shown
 let done = []; // {entry, digest, label} in the order of labelling, for undo
 let model = null;
+let typed = ""; // of a class that has no key, for the image that is shown
+
+/** What a response says, with its status. */
+async function outcome(response) {
+  const { ok, status } = response;
+  return { ...(await response.json().catch(() => ({}))), ok, status };
+}
 
 /** Store an image with a label: a file, or without one an image of the queue by its digest. */
 export async function collect({ file, digest, label, modelName }) {
   const query = new URLSearchParams({ label, model: modelName });
   if (!file) query.set("image", digest);
   const headers = { "Content-Type": "application/octet-stream" };
-  return JSON_OF(await request(`collect?${query}`, { method: "POST", headers, body: file ?? null }));
+  return outcome(await request(`collect?${query}`, { method: "POST", headers, body: file ?? null }));
 }
 
-const withdraw = async (digest) => JSON_OF(await request(`collect/${digest}`, { method: "DELETE" }));
+/** Take the label of an image back. */
+export const withdraw = async (digest) => outcome(await request(`collect/${digest}`, { method: "DELETE" }));
 
 /** Show the tab with what waits now. */
 export async function openLabelling(newModel) {
@@ -27,6 +35,7 @@ export async function openLabelling(newModel) {
   const { images } = await (await request("queue")).json();
   queue = images.filter((each) => each.model === model.name);
   place = 0;
+  typed = "";
   draw();
 }
 
@@ -125,8 +134,9 @@ function keys(entry) {
 
 /** A form for a class that has no key, or is new. */
 function otherClass() {
-  const input = element("input", { type: "text", required: true, autocomplete: "off" });
+  const input = element("input", { type: "text", required: true, autocomplete: "off", id: "label-other", value: typed });
   input.setAttribute("list", "class-names");
+  input.addEventListener("input", () => (typed = input.value));
   const form = element(
     "form",
     { class: "wrong" },
@@ -158,6 +168,7 @@ function undoButton() {
 function move(step) {
   if (!queue[place + step]) return;
   place += step;
+  typed = "";
   draw();
 }
 
@@ -170,13 +181,12 @@ async function give(label) {
   const file = entry.withdrawn ? await entry.content : null;
   const answer = await collect({ file, digest: entry.digest, label, modelName: model.name });
   busy = false;
-  if (!answer.ok) return draw(answer.error ?? "The label was not stored.");
+  if (!answer.ok) return tell(whyNotStored(answer));
+  typed = "";
   done.push({ entry, digest: answer.digest, label });
   queue.splice(place, 1);
   place = Math.min(place, Math.max(0, queue.length - 1));
-  const note = `Stored as ${label}.`;
-  announce(note);
-  draw(note);
+  tell(`Stored as ${label}.`);
 }
 
 async function undo() {
@@ -185,11 +195,16 @@ async function undo() {
   busy = true;
   const answer = await withdraw(digest);
   busy = false;
-  if (!answer.ok) return draw(answer.error);
+  if (!answer.ok) return tell(whyNotUndone(answer));
   done.pop();
+  typed = "";
   entry.withdrawn = true;
   queue.splice(place, 0, entry);
-  const note = `No longer stored as ${label}.`;
+  tell(`No longer stored as ${label}.`);
+}
+
+/** Show a note, to screen readers, too. */
+function tell(note) {
   announce(note);
   draw(note);
 }
@@ -205,6 +220,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "ArrowLeft") move(-1);
   else if (predicted) give(queue[place]?.prediction);
   else if (number >= 0 && model?.classes[number]) give(model.classes[number].name);
+  else if (/^[0-9a-z]$/i.test(event.key) && queue[place]) tell(`No class has the key ${event.key}.`);
   else return;
   event.preventDefault();
 });

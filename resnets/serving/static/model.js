@@ -48,7 +48,7 @@ function lastingCards(model) {
     card(
       "Trained on",
       ...paragraphs(model.trained_on),
-      element("h3", {}, "Licence of the weights it started from"),
+      element("h3", {}, "Weights it started from, and their licence"),
       ...paragraphs(model.licences),
     ),
   ];

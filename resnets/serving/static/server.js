@@ -1,10 +1,13 @@
 // Requests to the server: what is busy or away is asked again, so that no image is lost.
 
+import { GONE, whyNoAnswer } from "./reasons.js";
+
 const AT_ONCE = 4; // requests
 const PAUSES = [1, 2, 4, 8]; // seconds between tries while the server is away
 const LONGEST_PAUSE = 30; // seconds, whatever Retry-After says
 const BUSY = [429, 503];
-const ABOUT_THE_IMAGE = [413, 415, 422];
+const EMPTY = 400; // the page itself asks nothing else that is wrong
+const ABOUT_THE_IMAGE = [EMPTY, 413, 415, 422];
 const NOT_EXPLAINED = 501;
 const UNAUTHORIZED = 401;
 
@@ -87,7 +90,7 @@ export async function predict(file, { model, top, signal }) {
     try {
       content = await file.arrayBuffer();
     } catch {
-      return failed("unreadable", "the file cannot be read any more");
+      return failed("unreadable", "the file cannot be read any more", GONE);
     }
     const weights = `${model.name} ${model.digest}`;
     let response = await ask(content, model.name, top, !unexplained.has(weights), signal);
@@ -112,13 +115,16 @@ function ask(content, model, top, explain, signal) {
 
 async function answerOf(response) {
   const body = await response.json().catch(() => ({}));
-  if (body.predictions?.length) return { ...body.predictions[0], model: body.model };
-  const error = body.error ?? `the server answered ${response.status}`;
-  return failed(ABOUT_THE_IMAGE.includes(response.status) ? "unreadable" : "unanswered", error);
+  const { status } = response;
+  const [prediction] = body.predictions ?? [];
+  if (prediction) return { ...prediction, model: body.model, reason: prediction.error ? whyNoAnswer(status, true) : null };
+  const error = body.error ?? `the server answered ${status}`;
+  return failed(ABOUT_THE_IMAGE.includes(status) ? "unreadable" : "unanswered", error, whyNoAnswer(status, false));
 }
 
-function failed(status, error) {
-  return { status, error, prediction: null, probability: null, top: [] };
+/** An answer without a prediction: `error` is for files and programs, `reason` for the page. */
+function failed(status, error, reason) {
+  return { status, error, reason, prediction: null, probability: null, top: [] };
 }
 
 async function turn(signal) {

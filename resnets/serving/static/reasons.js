@@ -1,0 +1,43 @@
+// Why something did not work, for the page's users. What the server says is worded for programs.
+
+let takes = { file: "", formats: [] }; // what /model says of the images that the server takes
+
+export function setLimits(limits) {
+  takes = limits;
+}
+
+export const GONE = "The file cannot be read any more: it was moved or changed. Choose it again.";
+const REPORT = "If it happens again, tell whoever runs the server.";
+
+/** Why an image has no answer.
+ *
+ * @param status of HTTP.
+ * @param decoded whether the server got the whole file, and looked into it.
+ */
+export function whyNoAnswer(status, decoded) {
+  const formats = takes.formats.join(", ").replace(/, ([^,]*)$/, " and $1");
+  const reasons = {
+    400: "The file is empty.",
+    413: decoded
+      ? "The image has more pixels than this server takes. Choose a smaller copy of it."
+      : `The file is too large: this server takes files of up to ${takes.file}. Choose a smaller copy of it.`,
+    415: `This is no image of a kind that the page takes. Save it as one of these: ${formats}.`,
+    422: "The file is damaged, or has no pixels that can be shown. Choose another copy of it.",
+  };
+  return reasons[status] ?? `The server did not answer this image (status ${status}). ${REPORT}`;
+}
+
+const FULL = "The server cannot store it: its folder for labels is full or cannot be written to. Tell whoever runs the server.";
+const LARGE = "The image is too large to be stored on this server.";
+const NOT_UNDONE = "Only a label that was given since the server started can be undone.";
+
+/** Why a label was not stored; of the label itself the server says what is wrong. */
+export function whyNotStored({ status, error }) {
+  const reasons = { 422: error, 507: FULL, 413: LARGE };
+  return reasons[status] ?? `The label was not stored (status ${status}). ${REPORT}`;
+}
+
+/** Why a label was not taken back. */
+export function whyNotUndone({ status }) {
+  return status === 404 ? NOT_UNDONE : `The label is still stored (status ${status}). ${REPORT}`;
+}
