@@ -111,7 +111,7 @@ def test_what_a_network_started_from_is_told_as_far_as_it_is_known(
         "from no other": [own],
         "from what nobody knows": [],
     }
-    told = {
+    origins = {
         name: " ".join(
             facts_of(untrained(NAMES, trained_on=TrainedOn(tuple(generations)).to_dict()))[
                 "licences"
@@ -119,11 +119,11 @@ def test_what_a_network_started_from_is_told_as_far_as_it_is_known(
         )
         for name, generations in started.items()
     }
-    assert "CIFAR-10" in told["from a trained one"]
-    assert "no licence" in told["from a trained one"]
-    assert told["from published weights"] == "timm/resnet18: apache-2.0"
-    assert "licence" not in told["from no other"]
-    assert len({*told.values()}) == 4
+    assert "CIFAR-10" in origins["from a trained one"]
+    assert "no licence" in origins["from a trained one"]
+    assert origins["from published weights"] == "timm/resnet18: apache-2.0"
+    assert "licence" not in origins["from no other"]
+    assert len({*origins.values()}) == 4
 
 
 @pytest.mark.parametrize(

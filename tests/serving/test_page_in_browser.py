@@ -431,20 +431,20 @@ def test_reasons_are_told_in_words_of_the_page(
         for count, (name, data) in enumerate(pictures.items(), 1):
             page.set_input_files("#choose", {"name": name, "mimeType": "image/png", "buffer": data})
             wait_for_answers(page, count)
-        told = []
+        reasons = []
         for name in (*pictures,)[:-1]:
             page.locator("#gallery .tile", has_text=name).click()
             assert page.inner_text("#detail .says .status") == "unreadable"
-            told.append(page.inner_text("#detail .says > p"))
+            reasons.append(page.inner_text("#detail .says > p"))
         page.locator("#gallery .tile", has_text="full.png").click()
         page.fill("#label", "cat")
         page.keyboard.press("Enter")
         page.wait_for_selector("#label-note:text('server')")
-        told.append(page.inner_text("#label-note"))
-        assert "PNG" in told[0] == told[1]
-        assert "32.0 MiB" in told[2]
-        assert len({*told}) == len(pictures) - 1
-        for text in told:
+        reasons.append(page.inner_text("#label-note"))
+        assert "PNG" in reasons[0] == reasons[1]
+        assert "32.0 MiB" in reasons[2]
+        assert len({*reasons}) == len(pictures) - 1
+        for text in reasons:
             assert not any(word in text for word in ("--", "b'", "HTTP", "body", "bytes", "curl"))
         assert page.input_value("#label") == "cat"
     finally:
