@@ -176,10 +176,15 @@ def _bench_training(
         print(to_json([asdict(row) for row in rows], indent=2))
         return 0
     cells = [
-        (row.network, row.device, row.batch_size, significant(row.images_per_second), row.steps)
+        (
+            *(row.network, row.device, row.size, row.precision, row.batch_size),
+            *(significant(row.images_per_second), row.steps),
+        )
         for row in rows
     ]
-    print_table(("network", "device", "batch", "images/s", "steps"), cells)
+    print_table(("network", "device", "pixels", "in", "batch", "images/s", "steps"), cells)
+    if any(row.steps == 1 for row in rows):
+        say("one step alone says little; --seconds measures more of them", file=sys.stderr)
     return 0
 
 

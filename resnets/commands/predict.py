@@ -1,7 +1,6 @@
 """``resnets predict``: the class and its probability for each image."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,13 +20,13 @@ from resnets.commands.prediction_output import (
     Form,
     collect,
     sort_copies,
+    tell_never_ok,
     write_output,
     write_parquet,
 )
 from resnets.commands.progress import SEVERAL
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
-from resnets.escaping import say
 from resnets.files import writable
 from resnets.format import plural
 
@@ -155,7 +154,6 @@ def _predict_here(
     """Predict images on this machine, or have a cluster predict files of it; the exit code."""
     from resnets.evaluation.engine import computation_of
     from resnets.evaluation.predict import predict as predict_images
-    from resnets.evaluation.predict import why_never_ok
     from resnets.model_path import files_of
 
     model, images = model_and_images(words)
@@ -171,14 +169,14 @@ def _predict_here(
     tell_enlarged(sources, predictor.description)
     if form.parquet is not None and form.sort is None:
         unreadable = write_parquet(predictor, sources, form, flags.batch_size, form.parquet)
+        tell_never_ok(predictor.description)
         return 1 if unreadable else 0
     pending = predict_images(predictor, sources, top=form.top, batch_size=flags.batch_size)
     predictions = collect(pending, len(sources), form)
     if form.sort is not None:
         names = predictor.description.class_names
         predictions = sort_copies(predictions, sources, form.sort, names)
-    if reason := why_never_ok(predictor.description):
-        say(reason, file=sys.stderr)
+    tell_never_ok(predictor.description)
     caption = "" if model else _of_shipped(predictor.description)
     return write_output(predictions, form, caption, computation_of(predictor, file))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from resnets.commands.engine_flags import EngineFlags
 from resnets.commands.notices import tell_enlarged
 from resnets.commands.predict_parts import Parts, record_for
-from resnets.commands.prediction_output import Form, tell_written
+from resnets.commands.prediction_output import Form, tell_never_ok, tell_written
 from resnets.commands.progress import with_progress
 from resnets.escaping import say, shell_line
 from resnets.images.stderr import silent_decoders
@@ -31,7 +31,6 @@ def predict_on_ray(
     """Have a Ray cluster predict the parts that are missing; the exit code."""
     from resnets.deployment.on_ray import predicted_on_ray
     from resnets.evaluation.parts import Part, missing_parts, usual_number, write_parts
-    from resnets.evaluation.predict import why_never_ok
 
     cluster, output = parts.cluster, parts.output
     assert cluster is not None
@@ -55,8 +54,7 @@ def predict_on_ray(
         written = write_parts(tables, record, output, task.schema)
         errors = (error for table in written for error in table["error"])
         unreadable = sum(error.is_valid for error in with_progress(errors, total, stream))
-    if reason := why_never_ok(description):
-        say(reason, file=sys.stderr)
+    tell_never_ok(description)
     tell_written((total, unreadable), output)
     merge = shell_line("resnets", "merge", output, "--output", "FILE")
     say(f"`{merge}` joins the parts", file=sys.stderr)

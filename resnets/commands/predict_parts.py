@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resnets.commands.engine_flags import EngineFlags
 from resnets.commands.notices import tell_enlarged
-from resnets.commands.prediction_output import Form, write_parquet
+from resnets.commands.prediction_output import Form, tell_never_ok, write_parquet
 from resnets.commands.progress import SEVERAL
 from resnets.errors import UsageError
 from resnets.escaping import say
@@ -84,6 +84,8 @@ def predict_part(
     tell_enlarged(images, predictor.description)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_parquet(predictor, images, form, flags.batch_size, path, record.metadata())
+    if part.number == 1:  # the others have the same network
+        tell_never_ok(predictor.description)
     return 0
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resnets.evaluation.engine import Engine
     from resnets.evaluation.predict import Prediction
     from resnets.evaluation.source import Source
+    from resnets.model_file import Description
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def write_parquet(
         path: of the file.
         metadata: texts of the file's footer.
     """
-    from resnets.evaluation.predict import predict, why_never_ok
+    from resnets.evaluation.predict import predict
     from resnets.evaluation.prediction_table import (
         number_of_features,
         schema_of,
@@ -227,9 +228,15 @@ def write_parquet(
     with silent_decoders() as stream:
         shown = with_progress(pending, len(sources), stream)
         written = write_predictions(shown, path, schema, metadata)
-    if reason := why_never_ok(predictor.description):
-        say(reason, file=sys.stderr)
     return tell_written(written, path)
+
+
+def tell_never_ok(description: "Description") -> None:
+    """Say on standard error why no prediction has the status ok, where none can have it."""
+    from resnets.evaluation.predict import why_never_ok
+
+    if reason := why_never_ok(description):
+        say(reason, file=sys.stderr)
 
 
 def sort_copies(

@@ -230,6 +230,12 @@ def test_training_is_measured_by_images_per_second_for_each_batch_size() -> None
     rows = json.loads(done.stdout)
     assert [row["batch_size"] for row in rows] == [2, 4]
     assert all(row["images_per_second"] > 0 and row["steps"] >= 1 for row in rows)
+    assert all((row["size"], row["precision"]) == (8, "fp32") for row in rows)
+    done = call("bench", *words)
+    head, first, *_ = done.stdout.splitlines()
+    assert {"pixels": "8", "in": "fp32", "batch": "2"}.items() <= dict(
+        zip(head.split(), first.split(), strict=True)
+    ).items()
 
 
 def test_training_too_leaves_out_batches_for_which_there_is_no_time() -> None:

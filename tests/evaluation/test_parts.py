@@ -111,6 +111,18 @@ def test_a_part_that_is_there_is_not_predicted_again(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_holds_for_every_part_is_told_with_the_first(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    words = (model, photos, "--output", tmp_path)
+    tells = [
+        number
+        for number in (1, 2, 3)
+        if "not calibrated" in predict(*words, "--part", f"{number}/3")[1]
+    ]
+    assert tells == [1]
+
+
 def test_a_part_that_is_interrupted_is_not_there_until_it_is_whole(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ class TrainingSpeed:
         batch_size: images of a step.
         images_per_second: at the median step.
         steps: how many were measured.
+        precision: of the arithmetic.
     """
 
     network: str
@@ -41,6 +42,7 @@ class TrainingSpeed:
     batch_size: int
     images_per_second: float
     steps: int
+    precision: Literal["bf16", "fp32"]
 
 
 def measure_training(
@@ -71,20 +73,21 @@ def measure_training(
         raise UsageError(f"batch sizes {list(batch_sizes)}, size {size}: each must be at least 1")
     device = choose_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    actual = precision if device.type != "cpu" else "fp32"
     speeds: list[TrainingSpeed] = []
     end = time.monotonic() + limit
     for batch_size in sorted(set(batch_sizes)):
         step = batch_size / speeds[-1].images_per_second if speeds else 0.0
         if speeds and time.monotonic() + max((_WARM_UP + 1) * step, seconds) > end:
             break
-        times = _steps(network, size, batch_size, seconds, precision, device)
+        times = _steps(network, size, batch_size, seconds, actual == "bf16", device)
         rate = batch_size / statistics.median(times)
-        speeds.append(TrainingSpeed(network, name, size, batch_size, rate, len(times)))
+        speeds.append(TrainingSpeed(network, name, size, batch_size, rate, len(times), actual))
     return speeds
 
 
 def _steps(
-    network: str, size: int, batch_size: int, seconds: float, precision: str, device: torch.device
+    network: str, size: int, batch_size: int, seconds: float, in_bf16: bool, device: torch.device
 ) -> list[float]:
     """Seconds of each step."""
     architecture = CATALOG[network].architecture
@@ -99,7 +102,7 @@ def _steps(
     began = time.perf_counter()
     while len(times) <= _WARM_UP or time.perf_counter() - began < seconds:
         start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu and precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
             loss = cross_entropy(trained(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
