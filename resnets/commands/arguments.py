@@ -65,6 +65,12 @@ _PLAIN = {  # how Python and tyro say it -> in plain words
     r"no type matching (?:\{None\}\|)?FLOAT could be instantiated from \[(.*?)\].*": (
         r"\1 is not a number"
     ),
+    r"no type matching (?:\{None\}\|)?INT\|\{(\w+)\} could be instantiated from \[(.*?)\].*": (
+        r"\2 is neither a whole number nor \1"
+    ),
+    r"no type matching (?:\{None\}\|)?\{(\w+)\}\|INT could be instantiated from \[(.*?)\].*": (
+        r"\2 is neither a whole number nor \1"
+    ),
     r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*?)\].*": (
         r"\2 is not one of \1"
     ),

@@ -205,6 +205,9 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     after = f", after {facts['prefix']!r}" if facts["prefix"] else ""
     after += ", guessed (`resnets convert --verify DATA` measures it)" if facts["guessed"] else ""
     unsound_weights = [f"{name} ({what})" for name, what in facts["unsound"].items()]
+    if refused := set(facts["not_understood"]):
+        what = f"{plural(len(refused), 'weight')} (at the end) that may change what it computes"
+        yield "refused", f"not understood: {what}"
     yield "network", facts["network"] or "no named one; its parts are below"
     yield "layout", f"{facts['layout']}{after}"
     yield "block", f"{facts['block']}, {' '.join(map(str, facts['depths']))} a stage"
@@ -221,11 +224,9 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, text in facts["origin"].items():
         yield _ORIGIN.get(name, name), text
     yield "missing", _some(facts["missing"])
-    refused = set(facts["not_understood"])
     yield "left over", _some([name for name in facts["left_over"] if name not in refused])
-    if facts["not_understood"]:
-        names = _some(facts["not_understood"])
-        yield "refused", f"{names}: not understood, and may change what it computes"
+    if refused:
+        yield "unknown", _some(facts["not_understood"])
     if facts["training"]:
         yield "training", f"{len(facts['training']):,} buffers of the optimizer and the like"
 

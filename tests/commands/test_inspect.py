@@ -90,6 +90,7 @@ def test_every_weight_that_is_not_understood_is_listed_and_buffers_are_counted_a
     assert all(name in table for name in facts["not_understood"])
     assert "momentum_buffer" not in table
     assert "105 buffers" in table
+    assert table.splitlines()[1].split()[0] == "refused"
 
 
 def test_convert_refuses_what_it_does_not_understand_or_lists_it_when_told(

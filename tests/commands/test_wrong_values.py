@@ -14,6 +14,8 @@ CASES = [  # words, and what the line names
     ("evaluate MODEL digits --diagram x.png", ["--diagram x.png", ".svg"]),
     ("evaluate MODEL digits --batch-size 0", ["batch size 0", "1"]),
     ("predict PHOTO --engine torch --threads 999999", ["threads is 999999", "1,024"]),
+    ("train digits --freeze everything", ["--freeze", "everything", "whole number", "all"]),
+    ("train digits --batch-size many", ["--batch-size", "many", "whole number", "auto"]),
     ("predict PHOTO --top 1.5", ["--top", "1.5", "whole number"]),
     ("predict MODEL --top x PHOTO", ["--top", "'x'", "whole number"]),
     ("bench --seconds x MODEL", ["--seconds", "'x'", "number"]),

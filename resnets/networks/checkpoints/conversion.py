@@ -64,7 +64,8 @@ def _check_convertible(architecture: Architecture, project: str) -> None:
         if value not in allowed:
             raise UsageError(
                 f"{project} has no such network: {field} is {value!r}; there it is "
-                f"{' or '.join(map(repr, allowed))}"
+                f"{' or '.join(map(repr, allowed))}. A model file of resnets holds any: convert to "
+                "'resnets'"
             )
     if project == "timm":
         _check_together(architecture)
