@@ -30,7 +30,8 @@ from resnets.evaluation.report.charts import BLUE, ORANGE, STYLE, svg
 from resnets.files import writable, writable_folder, write_atomically
 from resnets.format import duration, parse_duration
 from resnets.machine import machine
-from resnets.training.recipe import Recipe, named_recipe
+from resnets.training.named_recipes import named_recipe
+from resnets.training.recipe import Recipe
 
 EPOCHS = 200  # of the reference, before it is scaled to the budget
 COLOURS = {"quick": BLUE, "reference": ORANGE}

@@ -32,7 +32,8 @@ from resnets.evaluation.report.curves import Curve, save
 from resnets.format import byte_size, duration, fraction, percent, percent_interval, plural
 from resnets.runs.experiments import EXPERIMENTS, Experiment, Row
 from resnets.runs.reproduction import Comparison, different
-from resnets.training.recipe import Recipe, named_recipe
+from resnets.training.named_recipes import named_recipe
+from resnets.training.recipe import Recipe
 
 README = "README.md"
 PANELS = ("plain", "residual")

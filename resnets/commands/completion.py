@@ -14,7 +14,7 @@ from resnets.commands.help_text import meaning_of
 from resnets.commands.parser import parser_of
 from resnets.errors import UsageError
 from resnets.networks import CATALOG
-from resnets.training.recipe import RECIPES
+from resnets.training.named_recipes import RECIPES
 
 _SHELLS = ("bash", "zsh", "fish")
 _NAMES = " ".join(RECIPES)

@@ -15,7 +15,8 @@ from resnets.pretrained.reference import pinned
 from resnets.runs.characters import are_characters
 from resnets.runs.freezing import has_use
 from resnets.runs.job import Job
-from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimizer
+from resnets.training.named_recipes import RECIPES, named_recipe, with_optimizer
+from resnets.training.recipe import Recipe
 
 _NEW_LINE = " \\\n  "
 _FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same

@@ -17,15 +17,8 @@ from resnets.fields import Between, check, from_toml, to_toml
 from resnets.files import read_text
 from resnets.runs.freezing import refuse_unused
 from resnets.runs.loggers import Service
-from resnets.training.recipe import (
-    EARLIER_NAMES,
-    FOR_OPTIMIZER,
-    NETWORK_FIELDS,
-    Positive,
-    Recipe,
-    named_recipe,
-    with_optimizer,
-)
+from resnets.training.named_recipes import named_recipe, with_optimizer
+from resnets.training.recipe import EARLIER_NAMES, FOR_OPTIMIZER, NETWORK_FIELDS, Positive, Recipe
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,9 @@ from resnets.runs.starting_point import (
     recipe_for_start,
     with_weights,
 )
+from resnets.training.named_recipes import transferring
 from resnets.training.parallel import first_of_machine_first, from_first
-from resnets.training.recipe import Recipe, are_photos, transferring
+from resnets.training.recipe import Recipe, are_photos
 
 _RGB = 3  # channels
 _ENOUGH_FOR_SIDE = 64  # images

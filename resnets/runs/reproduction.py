@@ -19,7 +19,8 @@ from resnets.runs.experiments import Choices, Experiment, Row, experiment, rows
 from resnets.runs.job import Job
 from resnets.runs.train import train_as_command
 from resnets.training.devices import choose_device, computes_bf16
-from resnets.training.recipe import Recipe, named_recipe
+from resnets.training.named_recipes import named_recipe
+from resnets.training.recipe import Recipe
 
 # what a recipe may decide by the data or the machine
 _DECIDED = {"image_size", "training_size", "resize", "augmentation"}

@@ -27,7 +27,7 @@ from resnets.evaluation.proportion import Proportion
 from resnets.images import decode
 from resnets.networks import ResNet
 from resnets.runs.starting_point import read_starting_point
-from resnets.training.recipe import RECIPES
+from resnets.training.named_recipes import RECIPES
 
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
 QUICK += ["--epochs", "2", "--learning-rate", "0.05"]

@@ -394,7 +394,7 @@ TARGETS: dict[str, Target] = {
 
 def recipes() -> list[bytes]:
     from resnets.fields import to_toml
-    from resnets.training.recipe import named_recipe
+    from resnets.training.named_recipes import named_recipe
 
     return [to_toml(named_recipe(name)).encode() for name in ("quick", "paper")]
 

@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from resnets.errors import ContentError, UsageError
 from resnets.machine import machine
 from resnets.runs.job import Job
-from resnets.training.recipe import named_recipe
+from resnets.training.named_recipes import named_recipe
 from tests.in_process import call_script
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -11,7 +11,8 @@ from resnets.images import Preprocessing
 from resnets.model_file import Description
 from resnets.runs.command_line import command_by_default, command_to_change, training_command
 from resnets.runs.job import Job
-from resnets.training.recipe import RECIPES, Recipe
+from resnets.training.named_recipes import RECIPES
+from resnets.training.recipe import Recipe
 
 ODD = Recipe(
     network="resnet32",

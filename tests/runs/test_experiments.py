@@ -5,7 +5,7 @@ import pytest
 from resnets.errors import UsageError
 from resnets.networks import CATALOG
 from resnets.runs.experiments import EXPERIMENTS, experiment, rows
-from resnets.training.recipe import RECIPES
+from resnets.training.named_recipes import RECIPES
 
 # He et al. 2015 (arXiv:1512.03385), table 6, test error in percent
 TABLE_6 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}

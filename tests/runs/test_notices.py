@@ -20,7 +20,8 @@ from resnets.runs.notices import (
     rate_without_optimizer,
 )
 from resnets.runs.prepare import prepare
-from resnets.training.recipe import RECIPES, Recipe
+from resnets.training.named_recipes import RECIPES
+from resnets.training.recipe import Recipe
 
 Draw = Callable[..., None]
 

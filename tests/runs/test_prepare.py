@@ -14,7 +14,7 @@ from resnets.errors import UsageError
 from resnets.model_file import load, update
 from resnets.runs.job import Job
 from resnets.runs.prepare import prepare
-from resnets.training.recipe import RECIPES
+from resnets.training.named_recipes import RECIPES
 
 Draw = Callable[..., None]
 

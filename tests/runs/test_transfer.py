@@ -15,7 +15,8 @@ from resnets.runs.job import Job, new_job
 from resnets.shipped import shipped
 from resnets.training import head
 from resnets.training.head import HeadFirstTrainer
-from resnets.training.recipe import RECIPES, Recipe
+from resnets.training.named_recipes import RECIPES
+from resnets.training.recipe import Recipe
 
 START = "resnet14_cifar10"
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, UsageError
 from resnets.fields import from_table
-from resnets.training.recipe import RECIPES, Recipe, named_recipe
+from resnets.training.named_recipes import RECIPES, named_recipe
+from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
 
 HINTS = typing.get_type_hints(Recipe, include_extras=True)
