@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import resnets
-from resnets.data.batches import ProcessRank
+from resnets.data.batches import Batch, ProcessRank
 from resnets.errors import UsageError
 from resnets.model_file import load, update
 from resnets.runs.job import Job
@@ -78,13 +78,19 @@ def test_statistics_of_batch_norms_are_estimated_on_images_of_all_classes_mixed(
         draw_noise(tmp_path / f"{'ab'[seed // 48]}/{seed}.png", 16, 16, seed)
     recipe = replace(RECIPES["quick"], network="resnet14", batch_size=16)
     job = Job(data=str(tmp_path), recipe=recipe)
-    for processes in (1, 2):
-        process = ProcessRank(0, processes)
+
+    def batches(process: ProcessRank) -> list[Batch]:
         setup = prepare(job, None, torch.device("cpu"), process, lambda _: None)
-        batches = list(setup.trainer(setup.network).measured.statistics or ())
-        assert sum(len(batch.images) for batch in batches) == len(setup.splits.train) // processes
-        assert all(0.2 < batch.targets.float().mean() < 0.8 for batch in batches)
-        assert all(len(batch.images) > 1 for batch in batches)
+        return list(setup.trainer(setup.network).measured.statistics or ())
+
+    alone = batches(ProcessRank())
+    assert [len(batch.images) for batch in alone] == [64, 14]
+    assert all(0.2 < batch.targets.float().mean() < 0.8 for batch in alone)
+    for processes in (2, 3):  # the third gets no batch
+        parts = [batches(ProcessRank(rank, processes)) for rank in range(processes)]
+        assert [len(part) for part in parts] == [1, 1, 0][:processes]
+        for batch, (same,) in zip(alone, parts, strict=False):
+            assert torch.equal(batch.images, same.images)
 
 
 @pytest.mark.parametrize(
