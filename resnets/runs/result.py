@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -159,8 +160,9 @@ def _calibrated(result: Result, calibration: Calibration) -> Result:
 def _fit_familiarity(result: Result) -> Result:
     """Fit the status unfamiliar on training images, its threshold on the validation images."""
     setup, validation = result.setup, result.setup.splits.validation
-    if result.cross_validation is not None and result.cross_validation.scores is not None:
-        return _fit_familiarity_by_folds(result, result.cross_validation.scores)
+    scores = None if result.cross_validation is None else result.cross_validation.scores
+    if scores is not None and not np.isnan(scores).all():  # it is, if classes have an image each
+        return _fit_familiarity_by_folds(result, scores)
     if validation is None and setup.job.fold:
         return result  # `familiarity_scores` come after this
     if validation is None:

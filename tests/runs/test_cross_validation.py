@@ -116,6 +116,16 @@ def test_what_the_folds_held_out_chooses_what_is_unfamiliar(
     assert (known.center is None) == (freeze is None)
 
 
+def test_classes_of_one_image_each_leave_nothing_to_judge_the_unfamiliar_by(
+    tmp_path: Path, draw_noise: Callable[..., Path]
+) -> None:
+    for seed, name in enumerate("abcd"):
+        draw_noise(tmp_path / "data" / name / "0.png", 16, 16, seed)
+    run = resnets.train(tmp_path / "data", output=tmp_path / "run", **FIT)
+    assert run.description.metrics["cross_validation"]["top1"]["total"] == 4
+    assert not run.description.familiarity
+
+
 def test_a_validation_split_that_is_divided_with_the_rest_is_told(tmp_path: Path) -> None:
     images, labels = few()
     for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
