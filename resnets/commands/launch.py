@@ -15,7 +15,7 @@ from resnets.commands.parser import parser_of
 from resnets.commands.train import check_words
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
-from resnets.format import parse_duration
+from resnets.format import parse_duration, plural
 from resnets.runs.job import Job
 from resnets.runs.launch import (
     Launch,
@@ -104,6 +104,9 @@ def launch(
         )
     text = launch_file(on, job).rstrip("\n")
     _refuse(asked, job, on)
+    if nodes == 1:
+        devices = f"with {plural(gpus, 'GPU')}" if gpus else "without a GPU"
+        say(f"for 1 machine {devices}: --nodes and --gpus take other numbers", file=sys.stderr)
     say_text(text)
     return 0
 

@@ -204,12 +204,19 @@ def test_a_pod_needs_a_folder_on_its_volume(output: str) -> None:
 
 def test_paths_of_this_machine_that_a_pod_does_not_have_are_named(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("batch_size = 64\n", encoding="utf-8")
-    words = ("photos", "--output", "/data/runs/a", "--other", "../others", *POD)
+    words = ("photos", "--output", "/data/runs/a", "--other", "../others", *POD, "--nodes", "2")
     done = call("launch", *words, "--recipe", tmp_path / "mine.toml", f"--from={tmp_path}/a.pt")
     assert done.returncode == 0, done.stderr
     paths = [line.split(": not on the volume")[0] for line in done.stderr.splitlines()]
     assert paths == ["../others", f"{tmp_path}/mine.toml", f"{tmp_path}/a.pt"]
-    assert not call("launch", "/data/photos", "--output", "run", *POD).stderr
+    assert not call("launch", "/data/photos", "--output", "run", *POD, "--nodes", "2").stderr
+
+
+def test_a_job_for_one_machine_is_told_to_be_one() -> None:
+    for gpus, what in ((8, "1 machine with 8 GPUs"), (0, "1 machine without a GPU")):
+        done = call("launch", "/data/photos", "--output", "run", *POD, "--gpus", gpus)
+        assert done.returncode == 0, done.stderr
+        assert what in done.stderr
 
 
 def test_a_job_is_refused_for_what_this_machine_can_tell(tmp_path: Path) -> None:
