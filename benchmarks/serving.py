@@ -257,13 +257,16 @@ def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, f
         for number in range(SLICES):
             slices.measure(number, seconds / SLICES)
     image, of_same = statistics.median(slices.one), statistics.median(slices.one_of_same)
-    rate = max(1 / statistics.mean(slices.one), batch / statistics.mean(slices.several))
+    singly = 1 / statistics.mean(slices.one)
+    rate = max(singly, batch / statistics.mean(slices.several))
     busy, alone = statistics.mean(slices.rates), statistics.median(slices.alone)
     return {
         "max_batch": batch,
         "bare images/s": rate,
+        "bare images/s one at a time": singly,
         "server images/s": busy,
         "server of bare": busy / rate,
+        "server of bare one at a time": busy / singly,
         "bare ms": 1e3 * image,
         "bare p99 ms": 1e3 * percentile(slices.one, 99),
         "one client ms": 1e3 * alone,
