@@ -182,7 +182,7 @@ def _bench_training(
         )
         for row in rows
     ]
-    print_table(("network", "device", "pixels", "in", "batch", "images/s", "steps"), cells)
+    print_table(("network", "device", "pixels", "precision", "batch", "images/s", "steps"), cells)
     if any(row.steps == 1 for row in rows):
         say("one step alone says little; --seconds measures more of them", file=sys.stderr)
     return 0

@@ -150,18 +150,17 @@ class Setup:
         return min(max(_LEAST_FOR_STATISTICS, self.job.recipe.batch), _MOST_FOR_STATISTICS)
 
     def _statistics_batches(self, images: LabelledImages) -> Iterable[Batch]:
-        """The part of the batches of `statistics_images` that is of this process.
+        """The batches of `statistics_images` that one of n processes computes: every n-th of them.
 
         The batches are the same for any number of processes, and so is the network that a run ends
         with, or that is scored again by more or fewer of them.
         """
         if self.job.recipe.freeze == "all":
             return _Unread(self, images, self._statistics_batch_size)
-        size, process, order = self._statistics_batch_size, self.process, np.arange(len(images))
-        mine = [order[begin : begin + size] for begin in range(0, len(images), size)]
-        mine = mine[process.rank :: process.world_size]
+        size, process = self._statistics_batch_size, self.process
+        batch = np.arange(len(images)) // size  # of each image
         return evaluation_batches(
-            images.subset(np.concatenate([*mine, order[:0]])),
+            images.subset(np.flatnonzero(batch % process.world_size == process.rank)),
             self.preprocessing,
             size,
             workers=process.workers(self.job.recipe.workers),

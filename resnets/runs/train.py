@@ -157,9 +157,10 @@ def _carry_out(
         if state is not None:
             refuse_missing_folds(job, custom, folder)
         trainer = trainer_at(setup, state, output, notify)
-        others = state is not None and len(state["random"]) != process.world_size
-        if state is not None and not trainer.finished and (how.again or others):
-            notify(goes_on(state, process.world_size))
+        if state is not None and not trainer.finished:
+            before = len(state["random"])  # processes
+            if how.again or before != process.world_size:
+                notify(goes_on(state, process.world_size))
         if writes:
             folder = folder or new_folder(setup.job, output or None, how.overwrite, stack)
             places.append(folder.path)

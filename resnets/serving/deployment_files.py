@@ -64,7 +64,7 @@ class Deployment:
     @property
     def files(self) -> list[Path]:
         """The files of the models that are not in the package."""
-        every = [*self.models, *([self.shadow] if self.shadow else [])]
+        every = [*self.models, *filter(None, [self.shadow])]
         mine = [path for path in dict.fromkeys(every) if path.is_file() and not _is_shipped(path)]
         weights = [path.with_suffix(".bin") for path in mine if path.suffix == ".xml"]
         return [*mine, *weights]
@@ -82,16 +82,17 @@ class Deployment:
 
     def arguments(self, folder: str, keys: str = _KEYS, port: int = _PORT) -> list[str]:
         """The words after `resnets` in a container whose models are in a folder."""
-
-        def there(path: Path) -> str:
-            return path.stem if _is_shipped(path) else f"{folder}/{path.name}"
-
-        models = [there(path) for path in self.models]
-        shadow = ["--shadow", there(self.shadow)] if self.shadow else []
+        words = self.model_words(lambda path: f"{folder}/{path.name}")
         # in a cluster a server is called by names that are not known here
         needed = ["--api-key", keys] if self.keys else ["--allow-host", "*"]
         address = ["--host", "0.0.0.0", "--port", str(port)]
-        return ["serve", *models, *address, *needed, *shadow, *self.flags]
+        return ["serve", *words, *address, *needed, *self.flags]
+
+    def model_words(self, place: Callable[[Path], str]) -> list[str]:
+        """The words for the models, by name or, of those not in the package, by their place."""
+        every = [*self.models, *filter(None, [self.shadow])]
+        words = [path.stem if _is_shipped(path) else place(path) for path in every]
+        return [*words[:-1], "--shadow", words[-1]] if self.shadow else words
 
 
 def deployment_file(target: Target, deployment: Deployment) -> str:
@@ -123,23 +124,16 @@ def _is_shipped(path: Path) -> bool:
 
 def _systemd(deployment: Deployment) -> str:
     """A unit of systemd (systemd.exec(5), systemd.service(5))."""
-
-    def here(path: Path) -> str:
-        return path.stem if _is_shipped(path) else str(path.resolve())
-
-    models = [here(path) for path in deployment.models]
     flags, collect = list(deployment.flags), ""
     if "--collect" in flags:
         place = flags.index("--collect") + 1
         collect = flags[place] = str(Path(flags[place]).resolve())
-    words = [*_this_command(), "serve", *models]
+    words = [*_this_command(), "serve", *deployment.model_words(lambda path: str(path.resolve()))]
     if deployment.host != Deployment.host:
         words += ["--host", deployment.host]
     words += ["--port", str(deployment.port)]
     if deployment.allowed_hosts:
         words += ["--allow-host", *deployment.allowed_hosts]
-    if deployment.shadow is not None:
-        words += ["--shadow", here(deployment.shadow)]
     words += flags
     command = " ".join(_systemd_word(word) for word in words)
     if deployment.keys is not None:

@@ -27,7 +27,6 @@ from resnets.serving.served_model import ServedModel
 
 _CHANNELS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}
 _UNKNOWN = "The model file does not say."
-_NO_BETTER = " So by this measure the temperature made it no better on these images."
 _NO_DRIFT = (
     "Not known: the file has no familiarity score, by which images are compared with the "
     "validation images (resnets calibrate adds one)."
@@ -96,11 +95,7 @@ def _calibration(description: Description) -> Iterator[str]:
     calibration = calibration_of(description)
     if calibration is not None:
         yield calibration.target_in_words()
-        before, after = percent(calibration.error_before), percent(calibration.error_after)
-        no_better = calibration.temperature != 1 and (
-            before == after or calibration.error_after >= calibration.error_before
-        )
-        yield calibration.error_in_words() + (_NO_BETTER if no_better else "")
+        yield calibration.error_in_words()
 
 
 def _trained_on(description: Description) -> list[str]:

@@ -233,7 +233,7 @@ def test_training_is_measured_by_images_per_second_for_each_batch_size() -> None
     assert all((row["size"], row["precision"]) == (8, "fp32") for row in rows)
     done = call("bench", *words)
     head, first, *_ = done.stdout.splitlines()
-    assert {"pixels": "8", "in": "fp32", "batch": "2"}.items() <= dict(
+    assert {"pixels": "8", "precision": "fp32", "batch": "2"}.items() <= dict(
         zip(head.split(), first.split(), strict=True)
     ).items()
 

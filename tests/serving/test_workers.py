@@ -163,13 +163,18 @@ def test_a_worker_that_is_killed_is_started_again_and_all_end_in_order() -> None
                 os.kill(pid, 0)
 
 
-@pytest.mark.slow
-def test_all_workers_serve_a_changed_file_and_no_request_fails(tmp_path: Path) -> None:
+def two_networks(folder: Path) -> tuple[Path, Path, str]:
+    """A network, another one that is to replace it, and the digest of that."""
     shipped = Path(resnets.__file__).with_name("shipped")
-    file, new = tmp_path / "net.onnx", tmp_path / "new"
+    file, new = folder / "net.onnx", folder / "new"
     shutil.copy(shipped / "resnet14_cifar10.onnx", file)
     shutil.copy(shipped / "resnet20_cifar10.onnx", new)
-    expected = hashlib.sha256(new.read_bytes()).hexdigest()
+    return file, new, hashlib.sha256(new.read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_all_workers_serve_a_changed_file_and_no_request_fails(tmp_path: Path) -> None:
+    file, new, expected = two_networks(tmp_path)
     with two_workers(model=file) as (process, lines):
         address, _ = address_after(lines)
         threading.Thread(target=lambda: list(lines), daemon=True).start()  # lest its pipe be full
@@ -213,18 +218,14 @@ def test_sighup_has_every_worker_look_again_at_a_file_that_it_could_not_read(
 
 
 def events(lines: Iterator[str], count: int) -> list[str]:
-    """The next events that are no requests."""
+    """The next events in the log, without those of requests."""
     others = (event for line in lines if (event := json.loads(line)["event"]) != "request")
     return [*islice(others, count)]
 
 
 @pytest.mark.slow
 def test_sighup_while_a_worker_is_started_anew_ends_none(tmp_path: Path) -> None:
-    shipped = Path(resnets.__file__).with_name("shipped")
-    file, new = tmp_path / "net.onnx", tmp_path / "new"
-    shutil.copy(shipped / "resnet14_cifar10.onnx", file)
-    shutil.copy(shipped / "resnet20_cifar10.onnx", new)
-    expected = hashlib.sha256(new.read_bytes()).hexdigest()
+    file, new, expected = two_networks(tmp_path)
     with two_workers(model=file) as (process, lines):
         first, second = started(lines), started(lines)
         address, _ = address_after(lines)

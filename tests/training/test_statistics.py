@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -64,6 +65,24 @@ def test_it_depends_on_weights_and_images_alone():
     for network in (fresh, trained):
         estimate_statistics(network, batches())
     assert_equal(statistics(fresh), statistics(trained))
+
+
+def test_synchronised_norms_do_not_wait_for_batches_that_another_process_lacks():
+    """Torch's own forward of them exchanges statistics in each batch, on GPUs only."""
+    plain = small_network()
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match="GPU"):
+            synchronised.train()(batches()[0])
+        estimate_statistics(synchronised, batches())
+    finally:
+        dist.destroy_process_group()
+    estimate_statistics(plain, batches())
+    assert_equal(statistics(synchronised), statistics(plain))
+    norms = [norm for norm in synchronised.modules() if isinstance(norm, nn.SyncBatchNorm)]
+    assert norms
+    assert not any("forward" in vars(norm) for norm in norms)
 
 
 def test_all_else_stays_as_it_is():
