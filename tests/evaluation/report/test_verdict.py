@@ -57,14 +57,17 @@ def test_the_same_shares_in_few_images_need_a_review():
     assert f"may be up to {100 * high:.1f} %" in judgement.reasons[-1]
 
 
-@pytest.mark.parametrize(("right", "wrong", "ok"), [(271, 125, 20), (70, 30, 15), (850, 150, 150)])
+@pytest.mark.parametrize(
+    ("right", "wrong", "ok"),
+    [(271, 125, 20), (70, 30, 15), (850, 150, 150), (4000, 1000, 600)],  # the last meets the target
+)
 def test_a_network_that_leaves_nearly_everything_to_a_person_is_not_good_enough(right, wrong, ok):
     scores, labels = logits_of(right, wrong, 1, 1)
     scores[:ok] *= 9  # these alone are confident, and right
     judgement = verdict(evidence(scores, labels))
     assert judgement.headline == "Probably not ready to rely on"
     most = np.bincount(labels).max()
-    assert f"({most}/{len(labels):,})" in judgement.reasons[1]  # what guessing would do
+    assert f"({most:,}/{len(labels):,})" in judgement.reasons[1]  # what guessing would do
 
 
 def test_few_confident_predictions_say_little_however_many_they_are_of_all():
