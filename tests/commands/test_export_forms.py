@@ -1,6 +1,7 @@
 """`resnets export` in 8 and 16 bits and for Triton, as people call it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -9,8 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from resnets.data.sources.opening import open_data
+from resnets.deployment.engines import accelerators
+from resnets.deployment.engines.accelerators import ACCELERATORS, Accelerator
+from resnets.deployment.engines.onnx import OnnxRuntime
 from resnets.deployment.engines.opening import open_engine
+from resnets.deployment.export.release import ExportOptions, release
 from resnets.deployment.exported.reading import read_onnx, report_of
+from resnets.errors import ContentError
+from resnets.evaluation.engine import Floats
+from resnets.images import Pixels
 from tests.in_process import call
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -62,6 +70,34 @@ def test_sixteen_bits_say_what_pytorch_says(model: Path, tmp_path: Path) -> None
     pixels = test.stacked()
     half = open_engine(target, "onnxruntime").probabilities(pixels)
     assert np.abs(half - open_engine(model, "torch").probabilities(pixels)).max() < 0.01
+
+
+@pytest.mark.slow
+def test_sixteen_bits_are_checked_on_each_gpu_that_there_is(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is the CPU by another name, then one that computes something else."""
+    pytest.importorskip("onnxruntime")
+    target, cuda = tmp_path / "half.onnx", "onnxruntime-cuda"
+    cpu = Accelerator("onnxruntime", "CPUExecutionProvider", "", in_float32=True)
+    monkeypatch.setattr(accelerators, "_may_be_here", lambda _: True)
+    monkeypatch.setitem(ACCELERATORS, cuda, cpu)
+    monkeypatch.setattr(OnnxRuntime, "providers", lambda _: ["CPUExecutionProvider"])
+    options = ExportOptions("onnx", "float16", images=5)
+    assert release(model, target, options).endswith(f"by onnxruntime and {cuda}")
+    assert report_of(read_onnx(target)[1])["fp16"]["engines"] == ["onnxruntime", cuda]
+    target.unlink()
+    right = OnnxRuntime.probabilities
+
+    def probabilities(engine: OnnxRuntime, images: Pixels) -> Floats:
+        return right(engine, 255 - images if engine.name == cuda else images)
+
+    monkeypatch.setattr(OnnxRuntime, "probabilities", probabilities)
+    with pytest.raises(ContentError, match=f"not written in float16: by {cuda}"):
+        release(model, target, options)
+    assert not target.exists()
+    monkeypatch.setitem(ACCELERATORS, cuda, replace(cpu, name="CUDAExecutionProvider"))
+    assert release(model, target, options).endswith("by onnxruntime")
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ pixels need. OpenVINO stores the weights in float16 and computes in the type tha
 
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from resnets.deployment.engines import EngineName, open_engine
+from resnets.deployment.engines.accelerators import worth_measuring
 from resnets.deployment.export.files import (
     Agreement,
     Write,
@@ -123,8 +126,10 @@ _TOLERANCE = 0.02  # of a probability; float16 has 11 significant bits
 
 def convert_to_float16(
     model: Model, source: Path, target: Path, images: Sequence[Pixels], words: str
-) -> Agreement:
+) -> str:
     """Write an exported file in float16, if it then predicts what the network predicts.
+
+    It is run on the CPU and on the GPUs of this machine that its runtime can use.
 
     Args:
         model: the network that was exported, for the comparison.
@@ -132,6 +137,9 @@ def convert_to_float16(
         target: the file to write, with the same suffix; an existing one is replaced.
         images: (H, W, C) uint8 on which the file is compared with PyTorch.
         words: a description of the images.
+
+    Returns:
+        The largest difference, and by what it was computed, in words.
 
     Raises:
         UsageError: the file is for another runtime.
@@ -144,12 +152,27 @@ def convert_to_float16(
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / target.name
         write(trial, {})
-        agreement = compare(model, open_exported(trial), images, words, _TOLERANCE)
-        if not agreement.holds:
-            raise ContentError(f"{target} is not written in float16: {agreement}")
-        write(trial, {"fp16": agreement.to_dict()})
+        agreements = _compared(model, trial, images, words)
+        for name, agreement in agreements.items():
+            if not agreement.holds:
+                raise ContentError(f"{target} is not written in float16: by {name}, {agreement}")
+        worst = max(agreements.values(), key=lambda agreement: agreement.difference)
+        write(trial, {"fp16": worst.to_dict() | {"engines": [*agreements]}})
         publish(trial, target)
-    return agreement
+    return f"{worst}, by {' and '.join(agreements)}"
+
+
+def _compared(
+    model: Model, file: Path, images: Sequence[Pixels], words: str
+) -> dict[str, Agreement]:
+    """How a file agrees with PyTorch on the CPU and on each GPU that is here, by engine."""
+    cpu = open_exported(file)
+    agreements = {cpu.name: compare(model, cpu, images, words, _TOLERANCE)}
+    for name in worth_measuring([cpu.name]):
+        with suppress(UsageError):  # there is no such device, or it cannot start
+            gpu = open_engine(file, cast("EngineName", name))
+            agreements[name] = compare(model, gpu, images, words, _TOLERANCE)
+    return agreements
 
 
 def _make_onnx(source: Path) -> Write:
