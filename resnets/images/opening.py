@@ -28,6 +28,7 @@ ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *AVIF, *HEIC)
 # the records of libtiff and of libheif's decoders are why TIFF and HEIC are left out
 UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")
 HEIC_HINT = f"{install_hint('heic')} to read HEIC, or convert it to JPEG"
+EMPTY = "0 bytes; not an image"  # the error of an empty file
 MAX_PIXELS = 128_000_000  # 108-megapixel phones pass; as RGB in memory: 384 MB
 MAX_BYTES = 1 << 29  # as large as its pixels may be, uncompressed
 _TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP = 322, 323, 278  # tags of TIFF
@@ -110,7 +111,7 @@ def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
         ContentError: it is empty.
     """
     if not data:
-        raise ContentError("0 bytes; not an image")
+        raise ContentError(EMPTY)
     name = format_of(data)
     if name is not None and name in formats:
         return name

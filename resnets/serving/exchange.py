@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _TO_CONNECT = 10.0  # seconds; a host that is not there answers nothing at all
 _SHORTEST_WAIT = 0.05  # seconds until a busy server is asked again
-_UNREADABLE = (413, 415, 422)
+_TOO_LARGE = 413
+_UNREADABLE = (_TOO_LARGE, 415, 422)
 _WRONG = (400, 401, 403, 404, 405, 406, 501)  # whose reason the caller can remove
 _BUSY = (429, 503)
 _NO_KEY = 401
@@ -119,6 +120,8 @@ class Query:
         """
         if response.status_code not in (200, *_UNREADABLE):
             raise _error(response, url)
+        if response.status_code == _TOO_LARGE and _values(response) is None:
+            return unreadable(source, "larger than what is before the server, a proxy, lets pass")
         answer = _json(response, url)
         try:
             if "predictions" not in answer:
@@ -236,7 +239,9 @@ class Exchange:
 
     def prediction(self, query: Query, source: Source, content: bytes) -> "Steps[Prediction]":
         """The prediction for an image, whose bytes are those of `query.body`."""
-        request = Request("POST", "/predict", {"content": content, "params": query.parameters})
+        # an empty file goes in a form: an empty body is a request without any image
+        body = {"content": content} if content else {"files": {"file": ("image", content)}}
+        request = Request("POST", "/predict", {**body, "params": query.parameters})
         response = yield from self._asked(request)
         return query.prediction(source, response, self.url)
 
@@ -273,11 +278,15 @@ class Exchange:
                 f"{self.url}: its certificate is not trusted here; the variable SSL_CERT_FILE may "
                 f"name a file of certificates to trust: {error}"
             )
+        if "WRONG_VERSION_NUMBER" in str(error):  # of TLS
+            return NotReachable(f"{self.url}: what answers there is no https; try http://...")
         if isinstance(error, library.ConnectError | library.ConnectTimeout):
             return NotReachable(
                 f"{self.url}: nothing answers there (is `resnets serve` running?): "
                 f"{error or type(error).__name__}"
             )
+        if isinstance(error, library.RemoteProtocolError) and self.url.startswith("http://"):
+            return ServerFailed(f"{self.url}: {error} (does it serve https? give https://...)")
         if isinstance(error, library.TimeoutException):
             return ServerFailed(f"{self.url}: no answer within {self.timeout:g} seconds")
         return ServerFailed(f"{self.url}: {error or type(error).__name__}")
@@ -309,13 +318,19 @@ class Exchange:
 
 def _json(response: "httpx2.Response", url: str) -> dict[str, Any]:
     """The JSON object of a response."""
+    values = _values(response)
+    if values is None:
+        raise _no_server(url)
+    return values
+
+
+def _values(response: "httpx2.Response") -> dict[str, Any] | None:
+    """The JSON object of a response; None where it has none."""
     try:
         values = response.json()
     except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise _no_server(url)
-    return values
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _error(response: "httpx2.Response", url: str) -> Exception:

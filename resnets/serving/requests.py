@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from resnets.escaping import escaped
 from resnets.format import byte_size
-from resnets.images.opening import format_of
+from resnets.images.opening import EMPTY, format_of
 from resnets.serving.answers import Upload
 from resnets.serving.batching import DeadlinePassed, Places
 from resnets.serving.connections import GONE, REFUSAL, WHOLE
@@ -167,11 +167,12 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
         HTTPException: 400, there is no image, or the form is damaged; 413, there are too many.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/x-www-form-urlencoded":  # curl says so of any file, too
+    if kind == _BY_CURL:
         _refuse_text(body)
     if kind != "multipart/form-data":
-        if not body:
-            raise HTTPException(400, f"the body is empty; {_HOW}")
+        if not body:  # of another kind it is an empty file, as the page sends it
+            hint = f"the body is empty; {_HOW}" if kind in ("", _BY_CURL) else EMPTY
+            raise HTTPException(400, hint)
         return [Upload("image", body)]
     parser = _InMemoryParser(request.headers, _once(body), max_files=most, max_fields=_MOST_FIELDS)
     try:
@@ -195,6 +196,7 @@ _HOW = (
     "send an image's bytes (curl --data-binary @photo.jpg), or a form with files "
     "(curl --form file=@photo.jpg)"
 )
+_BY_CURL = "application/x-www-form-urlencoded"  # what curl says of any file
 _SHOWN = 50  # characters of a text that was sent instead of an image
 _TAKEN_OUT = b"\0\r\n"  # by curl's --data
 _LONG = 500  # bytes: so many without any of these are hardly an image as it was

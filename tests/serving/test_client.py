@@ -68,6 +68,53 @@ def test_predictions_are_those_of_predict(url: str, model_file: Path, images: li
         assert client.predict([]) == []
 
 
+def test_one_odd_file_loses_none_of_the_others(url: str, model_file: Path, tmp_path: Path) -> None:
+    odd = {
+        "cut.png": image_bytes()[:90],
+        "empty.jpg": b"",
+        "other.jpg": b"%PDF-1.7",
+        "text.jpg": b"hello",
+    }
+    for name, content in odd.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    files = [*sorted(tmp_path.iterdir()), image_bytes(), b""]
+
+    async def predict() -> list[Prediction]:
+        async with AsyncClient(url) as client:
+            return await client.predict(files)
+
+    with Client(url) as client:
+        for answered in (client.predict(files), asyncio.run(predict())):
+            local = resnets.predict(model_file, files)
+            same(answered, local)
+            # where the format is none, the two tell which formats they read
+            tell_alike = [0, 1, 2, len(files) - 1]
+            assert [answered[n].error for n in tell_alike] == [local[n].error for n in tell_alike]
+
+
+def test_a_file_larger_than_the_server_takes_fails_alone(model_file: Path) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from resnets.serving.app import create_app
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    model = open_served(model_file, name="tiny", engine="torch", max_batch=1)
+    app = create_app({"tiny": model}, Settings(max_body=20_000))
+    files = [image_bytes(), image_bytes(200), bytes(9_000_000), image_bytes(seed=1)]
+    with running(app) as address, Client(f"http://{address}") as client:
+        answered = client.predict(files)
+    assert [each.status == "unreadable" for each in answered] == [False, True, True, False]
+    # of a proxy before the server, in words of its own
+    responses = [
+        httpx2.Response(413, text="<html>"),
+        httpx2.Response(200, json={"predictions": [ANSWER]}),
+    ]
+    with Client("http://x", transport=answering(*responses)) as client:
+        statuses = [client.predict(image_bytes())[0].status for _ in responses]
+    assert statuses == ["unreadable", "ok"]
+
+
 def test_an_event_loop_is_served_too(url: str, model_file: Path, images: list[Any]) -> None:
     async def predict() -> list[Prediction]:
         async with AsyncClient(url) as client:

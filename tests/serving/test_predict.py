@@ -64,6 +64,17 @@ def test_what_cannot_be_answered_has_the_code_that_says_why(
     assert client.post("/predict", content=image_bytes()).status_code == 200
 
 
+def test_an_empty_file_is_told_in_the_words_of_predict(serving: Serving) -> None:
+    client = serving()
+    (local,) = resnets.predict(client.app.state.server.models["tiny"].path, b"")  # type: ignore[attr-defined]
+    for kind in ("application/octet-stream", "image/jpeg"):
+        response = client.post("/predict", content=b"", headers={"Content-Type": kind})
+        assert response.json()["error"] == local.error
+    form = client.post("/predict", files={"file": ("a.jpg", b"")})
+    assert only(form)["error"] == local.error
+    assert "curl" in client.post("/predict", content=b"").json()["error"]
+
+
 @pytest.mark.parametrize(
     ("method", "url", "status"),
     [

@@ -12,6 +12,7 @@ import pytest
 
 from tests.in_process import call
 from tests.serving.conftest import image_bytes
+from tests.serving.running import running
 from tests.serving.test_server import server
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
@@ -67,6 +68,20 @@ def test_a_file_that_does_not_exist_is_wrong_usage(pem: Path, model_file: Path) 
     done = call("serve", model_file, "--tls-certificate", pem / "none.pem")
     assert done.returncode == 2
     assert "none.pem" in done.stderr
+
+
+def test_clients_hint_at_the_other_of_http_and_https(pem: Path) -> None:
+    pytest.importorskip("httpx2", reason="the extra serve is not installed")
+    from starlette.applications import Starlette
+
+    from resnets.serving import Client, NotReachable, ServerFailed
+
+    options = {"ssl_certfile": pem / "own.pem", "ssl_keyfile": pem / "own.key"}
+    with running(Starlette()) as http, running(Starlette(), **options) as https:
+        with Client(f"http://{https}") as client, pytest.raises(ServerFailed, match="https://"):
+            client.models()
+        with Client(f"https://{http}") as client, pytest.raises(NotReachable, match="http://"):
+            client.models()
 
 
 @pytest.mark.slow
