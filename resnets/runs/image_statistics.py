@@ -34,11 +34,11 @@ class ImageSample(Sequence[np.ndarray]):
         return image
 
 
-def sample_images(images: LabelledImages, count: int = SAMPLE) -> ImageSample:
+def sample_images(images: LabelledImages, count: int = SAMPLE, channels: int = 3) -> ImageSample:
     """Some of the images, the same each time."""
     indices = sampled(len(images), count)
     images.expect(indices)
-    return ImageSample(images, indices)
+    return ImageSample(images, indices, channels)
 
 
 def median_side(images: Sequence[np.ndarray]) -> int:

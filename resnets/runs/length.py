@@ -102,8 +102,9 @@ def _speed_at_sizes(
     speed, per_epoch, spent = _measure_speed(setup, large, limit)
     estimates = from_first(budget.measured_enough(limit, spent))
     if may_choose_size:
-        left = limit - prepared - spent
+        began, left = time.monotonic(), limit - prepared - spent
         smaller = setup.at_size(from_first(budget.fitting_size(large, speed, left)))
+        spent += time.monotonic() - began
         if smaller is not setup:
             size, before = smaller.job.recipe.image_size or 1, setup.job.recipe.image_size or 1
             notify(f"--budget {setup.job.budget}: images at {size} pixels, so that more steps fit")

@@ -24,6 +24,7 @@ from resnets.evaluation.source import Source
 from resnets.images import Preprocessing
 from resnets.model_file import architecture_of
 from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts
+from resnets.runs.image_statistics import measured_preprocessing, sample_images
 from resnets.runs.job import Job
 from resnets.training.optimisation import CustomLoss, make_loss
 from resnets.training.recipe import Recipe
@@ -168,16 +169,21 @@ class Setup:
         )
 
     def at_size(self, size: int) -> "Setup":
-        """The same with images of another size: a network without weights yet does not mind."""
+        """The same with images of another size: a network without weights yet does not mind.
+
+        Mean and deviation are measured anew, as a run that is asked for this size measures them:
+        smaller images deviate less.
+        """
         recipe, seen = self.job.recipe, self.preprocessing
         if size == recipe.image_size:
             return self
         resize = round(seen.resize * size / seen.size)
         sized = replace(recipe, image_size=size, training_size=size, resize=resize)
+        sample = sample_images(self.splits.train, channels=seen.channels)
         return replace(
             self,
             job=replace(self.job, recipe=sized),
-            preprocessing=replace(seen, size=size, resize=resize),
+            preprocessing=measured_preprocessing(sized, sample, seen.white),
         )
 
     def in_order(self, images: LabelledImages, size: int | None = None) -> EvaluationBatches:
