@@ -31,7 +31,7 @@ class EngineFlags:
             measure: whether the fastest runtime may be measured, which takes seconds.
         """
         from resnets.deployment.engines import open_engine
-        from resnets.evaluation.statuses import engine_with_target, in_words
+        from resnets.evaluation.statuses import doubt_in_words, engine_with_target, in_words
         from resnets.evaluation.tta import in_words as tta_in_words
         from resnets.evaluation.tta import with_tta
 
@@ -41,6 +41,8 @@ class EngineFlags:
             say(tta_in_words(predictor.description), file=sys.stderr)
         if self.max_error is not None:
             say(in_words(predictor.description, self.max_error), file=sys.stderr)
+        elif not self.tta and (doubt := doubt_in_words(predictor.description)):
+            say(doubt, file=sys.stderr)
         return predictor
 
     def refuse_for_server(self) -> None:

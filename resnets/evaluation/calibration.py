@@ -51,6 +51,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 _DOUBT = 1 - LEVEL  # accepted probability of a broken promise, over the choice of the images
+_EVEN = 0.5  # the same where nothing is promised
 _SEED = 0  # draws the images that are held back
 
 
@@ -60,8 +61,8 @@ class Threshold:
 
     Attributes:
         max_error: the target error rate, 0 to 1.
-        value: the threshold, 0 to 1; None if even the most confident predictions are wrong too
-            often.
+        value: the threshold, 0 to 1; None if the most confident predictions are wrong too often,
+            or are too few to tell.
         promised: whether `max_error` holds for new images like these, with 95 % confidence.
         errors: the wrong ones of the predictions at or above the threshold, measured on the images
             that were held back if it is promised, else on those that chose the threshold. None
@@ -139,8 +140,8 @@ def _fit_threshold(
     is promised. Where these images have chosen among several networks before, that may be by their
     luck: the doubt is shared among the networks (Bonferroni).
 
-    Where nothing can be promised, it is the least threshold at which the measured error rate is at
-    most `max_error`.
+    Where nothing can be promised, it is the least threshold at which `max_error` is more likely
+    kept than not: by the same bound, at 50 %.
 
     Args:
         confidence: (N,), 0 to 1, at a temperature that was not fitted on images held back.
@@ -210,10 +211,21 @@ def _last_confirmed(
 
 
 def _least_threshold(confidence: Floats, correct: Booleans, max_error: float) -> float | None:
-    """The least threshold with at most this share of wrong predictions; None if none exists."""
+    """The least threshold that rather keeps an error rate than not; None if none exists."""
+    from scipy.special import bdtr  # the probability of at most k of n
+
     values, accepted, wrong = selections(confidence, correct)
-    passed = np.flatnonzero(wrong <= max_error * accepted)
+    passed = np.flatnonzero(bdtr(wrong, accepted, max_error) <= _EVEN)
     return float(values[passed[-1]]) if passed.size else None
+
+
+def least_confident(max_error: float) -> int:
+    """How many predictions without a mistake make it likely that an error rate is kept.
+
+    >>> least_confident(0.02), least_confident(0.1)
+    (35, 7)
+    """
+    return math.ceil(math.log(_EVEN) / math.log1p(-max_error))
 
 
 def _errors_above(confidence: Floats, correct: Booleans, value: float | None) -> Proportion | None:
@@ -387,7 +399,11 @@ class Calibration:
             "wrong."
         )
         if self.threshold is None or self.errors is None:
-            return f"{target} No threshold meets it on these images: every prediction is unsure."
+            return (
+                f"{target} No threshold meets it on these {plural(self.total, 'image')}, where at "
+                f"least {least_confident(self.max_error)} must be confident, and right: every "
+                "prediction is unsure."
+            )
         apart = (self.promised or self.withheld) and self.held_back
         measured = plural(self.held_back if apart else self.total, "image")
         where = "held back for it" if apart else "that chose the threshold"
@@ -408,8 +424,12 @@ class Calibration:
             )
         if self.withheld:
             return f"The target is not promised for new images: {self.withheld}."
-        needed = _images_needed(self.max_error, self.candidates)
-        why = f": that takes {plural(needed, 'image')} or more" if self.total < needed else ""
+        needed, why = _images_needed(self.max_error, self.candidates), ""
+        if self.total < needed and self.errors is not None:
+            needed = math.ceil(
+                needed * self.total / self.errors.total
+            )  # where as many are confident
+            why = f": that takes {plural(needed, 'image')} or more"
         if self.held_back:
             why = f": {plural(self.held_back, 'image')} held back did not confirm it"
         return f"The target is not promised for new images{why}."

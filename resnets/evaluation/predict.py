@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.calibration import Calibration, least_confident
 from resnets.evaluation.engine import Engine, batch_size_of, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
@@ -218,12 +218,13 @@ def why_never_ok(description: Description) -> str:
         )
     if description.calibration["threshold"] is not None:
         return ""
-    target = exact_percent(description.calibration["max_error"])
+    target = description.calibration["max_error"]
     return (
         f"status unsure: on the {plural(description.calibration['total'], 'image')} that this "
-        f"network was calibrated on, no probability was high enough for a target of at most "
-        f"{target} wrong; --max-error takes another target, and `resnets calibrate MODEL DATA` "
-        "fits a threshold on other labelled images"
+        "network was calibrated on, no threshold makes it likely that at most "
+        f"{exact_percent(target)} are wrong, which takes {least_confident(target)} confident ones "
+        "that are right, or more; --max-error takes another target, and `resnets calibrate MODEL "
+        "DATA` fits a threshold on other labelled images"
     )
 
 

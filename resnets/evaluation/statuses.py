@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engine import Engine
-from resnets.evaluation.predict import Status
+from resnets.evaluation.predict import Status, is_calibrated
 from resnets.evaluation.proportion import Proportion
 from resnets.format import exact_percent
 from resnets.model_file import Description
@@ -60,6 +60,20 @@ def in_words(description: Description, max_error: float) -> str:
         else f"For {exact_percent(max_error)} the threshold of the next stricter target is used. "
     )
     return f"{other}{calibration.target_in_words()}"
+
+
+def doubt_in_words(description: Description) -> str:
+    """What predictions with the status ok do not promise; empty where there are none, or they do.
+
+    A threshold that few images chose may keep its target on new ones, or not.
+    """
+    if not is_calibrated(description):
+        return ""
+    calibration = Calibration.from_dict(description.calibration)
+    if calibration.threshold is None or calibration.promised:
+        return ""
+    target = exact_percent(calibration.max_error)
+    return f"status ok: its target is at most {target} wrong. {calibration.promise_in_words()}"
 
 
 @dataclass(frozen=True)

@@ -231,9 +231,9 @@ def test_an_exported_file_is_refused_with_what_to_do(
 def test_python_calibrates_on_images_and_labels_of_its_own(model: Path) -> None:
     images = open_data("digits").test
     assert images is not None
-    by_data = resnets.calibrate(model, "digits", max_error=0.1)
+    by_data = resnets.calibrate(model, "digits", max_error=0.3)
     by_labels = resnets.calibrate(
-        resnets.load(model), images.stacked(), images.labels, max_error=0.1
+        resnets.load(model), images.stacked(), images.labels, max_error=0.3
     )
     one, other = (each.description.calibration for each in (by_data, by_labels))
     assert one["threshold"] == pytest.approx(other["threshold"], abs=1e-6)
@@ -279,11 +279,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_predict_takes_another_target_and_says_what_is_known_of_it(
     calibrated: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own, silence = statuses(calibrated, photos, capsys=capsys)
-    strict, message = statuses(calibrated, photos, "--max-error", "0.05", capsys=capsys)
-    assert silence == ""
+    own, doubt = statuses(calibrated, photos, capsys=capsys)
+    strict, message = statuses(calibrated, photos, "--max-error", "0.2", capsys=capsys)
+    usual = Calibration.from_dict(model_file.read_description(calibrated).calibration)
+    assert ("not promised" in doubt) == (not usual.promised)
     assert strict.count("ok") < own.count("ok")
-    fitted = Calibration.from_dict(model_file.read_description(calibrated).calibration).at(0.05)
+    fitted = usual.at(0.2)
     predictions = resnets.predict(calibrated, photos)
     sure = [(each.probability or 0) >= (fitted.threshold or 2) for each in predictions]
     known = [each.status != "unfamiliar" for each in predictions]
@@ -291,7 +292,7 @@ def test_predict_takes_another_target_and_says_what_is_known_of_it(
         ("ok" if a else "unsure") if b else "unfamiliar" for a, b in zip(sure, known, strict=True)
     ]
     assert strict == expected
-    assert "at most 5 %" in message
+    assert "at most 20 %" in message
     assert str(fitted.errors) in message
     assert ("not promised" in message) == (not fitted.promised)
     same, _ = statuses(calibrated, photos, "--max-error", "0.3", capsys=capsys)

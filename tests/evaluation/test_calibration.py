@@ -124,7 +124,7 @@ def test_using_a_calibration_loads_neither_scipy_nor_torch():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("total", [2, 161])
+@pytest.mark.parametrize("total", [35, 161])
 def test_a_few_right_predictions_are_told_as_measured_and_nothing_is_promised(total):
     labels = np.arange(total) % 10
     text = calibrate(9.0 * np.eye(10)[labels], labels).in_words()
@@ -134,6 +134,31 @@ def test_a_few_right_predictions_are_told_as_measured_and_nothing_is_promised(to
     assert "at most 2 %" in text  # the target, by itself
     assert "not promised" in text
     assert "224 images" in text  # 149 of them, two thirds, are held back: 0.98^149 < 0.05
+
+
+@pytest.mark.parametrize(("rate", "least"), [(0.02, 35), (0.1, 7), (0.3, 2)])
+def test_fewer_confident_images_than_make_the_target_likely_choose_no_threshold(rate, least):
+    """Of n right ones out of n, an error rate e has the probability (1 - e)^n."""
+    assert (1 - rate) ** least <= 0.5 < (1 - rate) ** (least - 1)
+
+    def fitted(total):
+        labels = np.arange(total) % 10
+        return calibrate(9.0 * np.eye(10)[labels], labels, max_error=rate)
+
+    assert fitted(least).threshold is not None
+    few = fitted(least - 1)
+    assert few.threshold is None
+    assert f"at least {least} must be confident" in few.in_words()
+
+
+def test_a_promise_takes_more_images_the_fewer_of_them_are_confident():
+    labels = np.arange(160) % 10
+    logits = 9.0 * np.eye(10)[labels]
+    logits[::4] /= 30  # not confident
+    logits[::4], labels[::4] = logits[::4] + 0.0, (labels[::4] + 1) % 10  # and wrong
+    made = calibrate(logits, labels)
+    assert made.errors.total == 120
+    assert "299 images" in made.in_words()  # 224 / 0.75
 
 
 def test_what_is_promised_is_told_with_what_was_measured_apart_from_the_target(drawn):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.calibration import Calibration, least_confident
 from resnets.evaluation.doctor import Duplicates
 from resnets.evaluation.evaluate import Evaluation
 from resnets.evaluation.exposure import Exposure
@@ -158,9 +158,21 @@ def _verdict_by_target(evidence: Evidence) -> Verdict:
     if mistakes.interval[1] <= calibration.max_error:
         return Verdict("yes", _RELIABLE, (f"{accuracy}; {target}.",))
     if statuses.wrong is None:
-        why = "It is never confident enough to meet the target: every prediction is marked unsure."
-        return Verdict("no", _NOT_READY, (f"{accuracy}; {target}.", why))
+        return _verdict_without_threshold(calibration, f"{accuracy}; {target}.")
     return _verdict_by_status(statuses.ok, statuses.wrong, calibration.max_error, f"{accuracy}.")
+
+
+def _verdict_without_threshold(calibration: Calibration, accuracy: str) -> Verdict:
+    """The verdict on a network none of whose predictions has the status ok."""
+    least, total = least_confident(calibration.max_error), calibration.total
+    if calibration.threshold is None and total < 2 * least:
+        why = (
+            f"It was calibrated on {plural(total, 'image')}, of which at least {least} had to be "
+            "confident, and right, for a threshold: every prediction is marked unsure."
+        )
+        return Verdict("care", _PROBABLY_NOT, (accuracy, why))
+    why = "It is not confident enough to meet the target: every prediction is marked unsure."
+    return Verdict("no", _NOT_READY, (accuracy, why))
 
 
 def _verdict_by_status(ok: Proportion, wrong: Proportion, target: float, accuracy: str) -> Verdict:
