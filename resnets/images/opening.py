@@ -117,12 +117,23 @@ def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
         return name
     if name == "HEIC" and not HEIC:
         raise OtherFormat(f"HEIC data; {HEIC_HINT}")
-    content = f"{name} data" if name else f"not an image (it starts with {data[:8]!r})"
+    content = f"{name} data" if name else f"not an image (it starts with {_start(data)})"
     read = ", ".join(formats)
     if name in ALLOWED:
         why = "which is read from files, but not over HTTP or as bytes"
         raise OtherFormat(f"{content}, {why}; send one of {read}")
     raise OtherFormat(f"{content}; what can be read is {read}")
+
+
+def _start(data: bytes) -> str:
+    r"""The first bytes of a file for people: as text where they are, else in hexadecimal digits.
+
+    >>> _start(b"<!DOCTYPE html>"), _start(b"\x89")
+    ('"<!DOCTYP"', 'the bytes 89')
+    """
+    first = data[:8]
+    text = first.decode("ascii", errors="replace")
+    return f'"{text}"' if text.isascii() and text.isprintable() else f"the bytes {first.hex(' ')}"
 
 
 def format_of(data: bytes) -> str | None:

@@ -28,13 +28,18 @@ if TYPE_CHECKING:
 async def offer(
     server: "Server", model: "ServedModel", uploads: Sequence[Upload], answers: Sequence[Answer]
 ) -> None:
-    """Let the images of a request wait for a label, if labels are collected."""
+    """Let the images of a request wait for a label, if labels are collected.
+
+    One that has a label waits for none: the page sends it again for its heat map.
+    """
     if server.collection is None:
         return
     for upload, answer in zip(uploads, answers, strict=True):
         content = upload.content
         if answer.outputs is not None and isinstance(content, bytes):
             digest = await asyncio.to_thread(digest_of, content)
+            if await asyncio.to_thread(server.collection.has, digest):
+                continue
             server.collection.queue.add(
                 Candidate(
                     content, digest, upload.name, model.name, answer.prediction, answer.outputs

@@ -110,6 +110,11 @@ class Collection:
         self._own.add(digest)
         return {"image": line["image"], "digest": digest, "stored": True}
 
+    def has(self, digest: str) -> bool:
+        """Whether the image of a digest has a label."""
+        place = self._places.get(digest)
+        return place is not None and place.exists()
+
     def withdraw(self, digest: str) -> None:
         """Remove an image that was labelled since the start.
 

@@ -105,17 +105,21 @@ def refuse_unexplained(model: ServedModel) -> None:
     Raises:
         HTTPException: 501, the model is an exported file, or a package is missing.
     """
+    if reason := why_unexplained(model):
+        raise HTTPException(501, reason)
+
+
+def why_unexplained(model: ServedModel) -> str:
+    """Why no prediction of a model can be explained; empty if they can."""
     if is_exported(model.path):
-        raise HTTPException(
-            501,
+        return (
             f"{model.name} is an exported file, which has no gradients to explain it by; serve the "
-            "model file that it was made from",
+            "model file that it was made from"
         )
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise HTTPException(
-            501, f"explanations need {' and '.join(missing)} ({install_hint('explain')})"
-        )
+        return f"explanations need {' and '.join(missing)} ({install_hint('explain')})"
+    return ""
 
 
 def _views(

@@ -23,6 +23,7 @@ from resnets.format import percent, plural
 from resnets.model_file import Description
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
+from resnets.serving.explaining import why_unexplained
 from resnets.serving.served_model import ServedModel
 
 _CHANNELS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}
@@ -31,6 +32,16 @@ _NO_DRIFT = (
     "Not known: the file has no familiarity score, by which images are compared with the "
     "validation images (resnets calibrate adds one)."
 )
+
+
+_CALIBRATION_ERROR = (
+    "The calibration error is how far the probabilities are, on average, from the share of "
+    "predictions that are right."
+)
+_TEMPERATURE = (
+    " The temperature is what the network's scores are divided by before they become probabilities."
+)
+_FEW = 100  # images, too few to tell of drift unless nearly all of them are unfamiliar
 
 
 _LASTING: WeakKeyDictionary[ServedModel, dict[str, Any]] = WeakKeyDictionary()
@@ -70,9 +81,11 @@ def _lasting(model: ServedModel) -> dict[str, Any]:
             for row in accuracies(description)
         ],
         "threshold": calibration and calibration.threshold,
+        "max_error": calibration and calibration.max_error,
         "calibration": [] if calibration is None else list(_calibration(description)),
         "unfamiliar": familiarity_in_words(model.familiarity),
         "unprotected": UNPROTECTED,
+        "unexplained": why_unexplained(model),
         "trained_on": _trained_on(description),
         "licences": _licences(description),
     }
@@ -96,6 +109,7 @@ def _calibration(description: Description) -> Iterator[str]:
     if calibration is not None:
         yield calibration.target_in_words()
         yield calibration.error_in_words()
+        yield _CALIBRATION_ERROR + (_TEMPERATURE if calibration.temperature != 1 else "")
 
 
 def _trained_on(description: Description) -> list[str]:
@@ -138,24 +152,32 @@ def _drift(model: ServedModel) -> dict[str, Any]:
         return {"known": False, "text": _NO_DRIFT}
     if now is None:
         return {"known": False, "text": "Not known before the first image is answered."}
-    usual = model.familiarity.lost
-    verdict = (
-        "These images are less like the training images than the validation images were."
-        if more
-        else "No drift is seen."
-    )
+    usual, distance = model.familiarity.lost, model.drift.distance
     text = (
         f"{percent(now.value)} of the latest {plural(now.total, 'image')} "
         f"{'is' if now.total == 1 else 'are'} unfamiliar; "
-        f"{percent(usual.value)} of the validation images were. {verdict}"
+        f"{percent(usual.value)} of the validation images were. {_verdict(now.total, more)}"
     )
-    distance = model.drift.distance
-    if distance is not None:
+    if distance is not None and now.total >= _FEW:
         text += (
-            f" The mean of their features is {distance:.2f} away from that of the validation "
-            "images, where 1 is the usual distance of one image."
+            f" By the network's features, their average is {distance:.2f} from that of the "
+            "validation images: 0 would be no drift, 1 is as far as a single image usually is."
         )
     return {"known": True, "drifted": more, "distance": distance, "text": text, **now.to_dict()}
+
+
+def _verdict(images: int, more: bool) -> str:
+    """What the share of unfamiliar images among so many says.
+
+    Args:
+        images: of which it is.
+        more: whether it is larger than chance explains.
+    """
+    if more:
+        return "These images are less like the training images than the validation images were."
+    if images < _FEW:
+        return f"That is too few images to tell whether there is drift: it takes {_FEW}."
+    return "No drift is seen."
 
 
 def _proportion(value: Proportion | None) -> dict[str, Any] | None:

@@ -29,7 +29,9 @@ def refusal(source: bytes | Path, **options: int) -> str:
 def test_each_reason_is_plain_to_a_person() -> None:
     reads = f"; what can be read is JPEG, PNG, WEBP, BMP, GIF, TIFF, {', '.join(ALLOWED[6:])}"
     assert refusal(b"") == "0 bytes; not an image"
-    assert refusal(b"hello world") == f"not an image (it starts with b'hello wo'){reads}"
+    assert refusal(b"hello world") == f'not an image (it starts with "hello wo"){reads}'
+    assert refusal(b"\x89") == f"not an image (it starts with the bytes 89){reads}"
+    assert refusal(b"\x00\nab") == f"not an image (it starts with the bytes 00 0a 61 62){reads}"
     assert refusal(b"\xff\x0a jxl") == f"JPEG XL data{reads}"
     assert refusal(b"%PDF-1.7") == f"PDF data{reads}"
     assert refusal(b"\xff\xd8\xff") == "broken JPEG: its header makes no sense"

@@ -169,6 +169,25 @@ def candidate(
     )
 
 
+def test_an_image_that_is_sent_again_waits_once_and_not_with_a_label(
+    serving: Serving, tmp_path: Path
+) -> None:
+    """As the page does: it asks for the heat map of an image that was answered before."""
+    client = serving(collect=tmp_path)
+
+    def waiting_after(path: str) -> list[str]:
+        assert client.post(path, content=image_bytes()).status_code == 200
+        return [each["digest"] for each in client.get("/queue").json()["images"]]
+
+    digest = digest_of(image_bytes())
+    assert [waiting_after("/predict") for _ in range(2)] == [[digest], [digest]]
+    assert client.post("/collect?label=cat", content=image_bytes()).status_code == 201
+    assert waiting_after("/predict") == []
+    (path,) = tmp_path.glob("cat/*.png")
+    path.unlink()  # moved away: it has no label here
+    assert waiting_after("/predict") == [digest]
+
+
 def test_the_order_is_by_doubt_but_nearly_equal_images_do_not_follow_each_other() -> None:
     queue = Queue()
     for each in (

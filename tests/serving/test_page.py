@@ -149,8 +149,20 @@ def test_drift_is_told_once_many_images_are_unlike_the_validation_images() -> No
     before, after = drift
     assert (before["count"], before["total"], before["drifted"]) == (0, 3, False)
     assert (after["count"], after["total"], after["drifted"]) == (12, 15, True)
-    assert "No drift" in before["text"]
-    assert "No drift" not in after["text"]
+    assert "too few" in before["text"]
+    assert "too few" not in after["text"]
+
+
+def test_no_drift_is_told_only_of_enough_images() -> None:
+    packaged = Path(resnets.__file__).with_name("shipped") / "resnet20_cifar10.safetensors"
+    with client_of(packaged) as client:
+        files = [("file", (f"{n}.png", example_images()["ship.png"])) for n in range(99)]
+        texts = []
+        for sent in (files, files[:1]):
+            assert client.post("/predict", files=sent).status_code == 200
+            texts.append(client.get("/model").json()["models"][0]["drift"]["text"])
+    assert ["too few" in text for text in texts] == [True, False]
+    assert "No drift" in texts[1]
 
 
 @contextmanager

@@ -185,6 +185,10 @@ def test_images_are_answered_filtered_and_saved(visit: Open, tmp_path: Path) -> 
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [*(f"{n}.png" for n in range(5)), "'=1+1.png"]
     assert sum(float(rows[0][f"probability{rank}"]) for rank in (1, 2, 3)) == pytest.approx(1)
+    assert rows[0]["reason"] == rows[0]["error"] == ""
+    page.click("#gallery .tile:has(.unreadable)")
+    assert rows[5]["reason"] == page.inner_text("#detail .says > p")
+    page.click("#gallery .tile >> nth=0")
     wanted = page.locator("#detail .title h2").inner_text()
     page.select_option("#class-filter", wanted)
     visible = page.locator("#gallery li:visible .tile-class").all_inner_texts()
@@ -194,7 +198,9 @@ def test_images_are_answered_filtered_and_saved(visit: Open, tmp_path: Path) -> 
     assert page.locator("#gallery li:visible").count() == 5
     page.fill("#least", "100")
     assert page.locator("#none-shown").is_visible()
+    assert page.locator("#detail").is_hidden()  # nothing is told of an image that is not shown
     page.fill("#least", "")  # before another number is typed
+    assert page.locator("#detail").is_visible()
     page.fill("#most", "")
     assert page.locator("#gallery li:visible").count() == 5
     with page.expect_download() as download:
@@ -268,6 +274,7 @@ def test_long_names_of_classes_are_told_in_full_and_never_cut_in_silence(
         wait_for_answers(page, 1)
         bars = page.locator("#detail .bars li span:first-child").all()
         assert {bar.get_attribute("title") for bar in bars} == {*names}
+        assert page.locator("#detail #undo").is_hidden()  # nothing is stored
         page.fill("#detail .wrong input", names[1] + " indeed")
         page.click("#detail .wrong button")
         page.wait_for_selector("#detail .wrong p:text('characters')")
@@ -358,6 +365,26 @@ def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer
     assert len(list(folder.glob("a new class/*.png"))) == 1
 
 
+def test_enter_stores_the_predicted_class_on_the_tab_that_arrows_led_to(
+    visit: Open, model_file: Path, tmp_path: Path
+) -> None:
+    live = LiveServer(tmp_path / "collected", tiny=model_file)
+    try:
+        page = visit(live.url)
+        page.set_input_files("#choose", images(1))
+        wait_for_answers(page, 1)
+        page.locator("#tab-images").press("ArrowRight")
+        guess = page.locator("#labels .guess span").inner_text()
+        hint = page.locator("#labels .hint", has_text="Enter").inner_text()
+        assert "etters" not in hint  # of three classes each has a digit
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"#labels p:text('Stored as {guess}.')")
+        assert len([*(tmp_path / "collected").glob(f"{guess}/*.png")]) == 1
+        assert page.evaluate("document.activeElement.id") == "tab-labels"
+    finally:
+        live.stop()
+
+
 def test_a_label_waits_for_the_answer_and_what_is_typed_is_kept(visit: Open) -> None:
     from playwright.sync_api import expect
 
@@ -392,8 +419,19 @@ def test_a_label_is_shown_beside_the_prediction_and_can_be_undone(
         wait_for_answers(page, 2)
         tile = page.locator("#gallery .tile").first
         predicted = tile.locator(".tile-class").inner_text()
+        page.set_viewport_size({"width": 1440, "height": 900})
+        assert page.locator("#undo").is_hidden()
         page.fill("#label", "hornet")
         page.keyboard.press("Enter")
+        page.wait_for_selector("#undo:visible")
+        assert page.locator("#save").is_hidden()
+        undo = page.locator("#undo").bounding_box()
+        assert undo is not None
+        assert undo["y"] + undo["height"] <= 900
+        page.fill("#label", "wasp")  # not stored yet
+        assert page.locator("#save").is_visible()
+        assert page.locator("#undo").is_hidden()
+        page.fill("#label", "hornet")
         for model, classes in (("tiny", {predicted}), ("other", {"ant", "bee"})):
             page.select_option("#which-model", model)
             wait_for_answers(page, 2)
@@ -407,6 +445,7 @@ def test_a_label_is_shown_beside_the_prediction_and_can_be_undone(
         assert len(list(folder.glob("hornet/*.png"))) == 1
         page.locator("#undo").press("Enter")
         expect(tile.locator(".label-of-person")).to_have_count(0)
+        assert page.locator("#undo").is_hidden()
         assert not list(folder.glob("hornet/*.png"))
         assert page.evaluate("document.activeElement.id") == "label"
         refuse_faults(page)
@@ -514,6 +553,7 @@ def test_a_wrong_key_is_told_and_the_right_one_lets_in(visit: Open, server: Live
     page.route("**/model", answer)
     page.reload()
     page.wait_for_selector("#key-dialog[open]")
+    assert "key" in page.inner_text("#model-line")
     refuse_faults(page)
     assert not page.inner_text("#key-note")
     for key in ("wrong", "right"):
@@ -523,6 +563,7 @@ def test_a_wrong_key_is_told_and_the_right_one_lets_in(visit: Open, server: Live
             page.wait_for_selector("#key-note:text('not accept')")
     page.wait_for_selector("html[data-ready]")
     assert page.locator("#key-dialog").is_hidden()
+    assert page.inner_text("#model-line").endswith("3 classes")
 
 
 def test_nothing_is_drawn_for_an_image_that_cannot_be_read(visit: Open) -> None:
@@ -632,7 +673,7 @@ def test_a_busy_server_is_asked_again(visit: Open) -> None:
         else:
             route.continue_()
 
-    page.route("**/predict*", answer)
+    page.route("**/predict*top=3", answer)  # not for heat maps
     page.set_input_files("#choose", images(3))
     wait_for_answers(page, 3)
     assert len(asked) == 5
@@ -725,6 +766,159 @@ def test_the_heat_map_fades_with_the_slider(visit: Open) -> None:
         assert 0 <= between[1] - between[0] <= 20
     page.fill("#opacity", "25")
     assert page.locator("#detail .overlay").evaluate("node => node.style.opacity") == "0.25"
+
+
+def test_a_heat_map_is_asked_for_once_and_only_of_the_image_that_is_shown(visit: Open) -> None:
+    pytest.importorskip("captum", reason="the extra explain is not installed")
+    page = visit()
+    held: list[Any] = []
+    dropped: list[str] = []
+    page.on("requestfailed", lambda request: dropped.append(request.url))
+    page.route("**/predict*explain=1", lambda route: held.append(route))
+    page.set_input_files("#choose", images(3))
+    wait_for_answers(page, 3)  # though no heat map comes
+    line = page.locator("#heat-map-line")
+    height = line.evaluate("node => node.offsetHeight")
+    wait_until(page, lambda: len(held) == 1)
+    tiles = page.locator("#gallery .tile")
+    tiles.nth(0).press("ArrowRight")
+    wait_until(page, lambda: len(dropped) == 1)  # nobody waits for the first image any more
+    wait_until(page, lambda: len(held) == 2)
+    assert page.locator("#detail .overlay").count() == 0
+    held[1].continue_()
+    page.wait_for_selector("#detail .overlay")
+    assert line.evaluate("node => node.offsetHeight") == height
+    tiles.nth(1).press("ArrowRight")
+    wait_until(page, lambda: len(held) == 3)
+    held[2].continue_()
+    page.wait_for_selector("#detail .overlay")
+    tiles.nth(2).press("ArrowLeft")  # whose heat map is known
+    page.wait_for_selector("#gallery li:nth-child(2) [aria-current]")
+    page.wait_for_selector("#detail .overlay")
+    page.wait_for_timeout(400)  # in which nothing is asked
+    assert len(held) == 3
+    assert sum(page.evaluate("window.shifts")) < 0.01
+
+
+def test_a_heat_map_that_does_not_come_is_told_and_asked_for_again(visit: Open) -> None:
+    pytest.importorskip("captum", reason="the extra explain is not installed")
+    page = visit()
+    held: list[Any] = []
+    page.route("**/predict*explain=1", lambda route: held.append(route))
+    page.set_input_files("#choose", images(1))
+    wait_until(page, lambda: len(held) == 1)
+    held[0].fulfill(status=503, headers={"Retry-After": "0"}, json={"error": "busy"})
+    page.wait_for_selector("#heat-map-line span:text('busy')")
+    wait_until(page, lambda: len(held) == 2)
+    held[1].fulfill(status=504, json={"error": "late"})
+    page.wait_for_selector("#heat-map-line span:text('too long')")
+    refuse_faults(page)
+    page.set_viewport_size({"width": 320, "height": 640})
+    refuse_faults(page)
+    page.locator("#heat-map-line button").press("Enter")
+    wait_until(page, lambda: len(held) == 3)
+    held[2].continue_()
+    page.wait_for_selector("#detail .overlay")
+
+
+def test_a_heat_map_of_a_changed_file_comes_with_its_prediction(
+    visit: Open, untrained: Callable[..., Path], model_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("captum", reason="the extra explain is not installed")
+    file = tmp_path / "tiny.safetensors"
+    shutil.copy(model_file, file)
+    shutil.copy(untrained(("ant", "bee", "fly", "gnat")), tmp_path / "new")
+    live = LiveServer(tmp_path / "collected", tiny=file)
+    try:
+        page = visit(live.url)
+        held: list[Any] = []
+        page.route("**/predict*explain=1", lambda route: held.append(route))
+        page.set_input_files("#choose", images(1))
+        wait_until(page, lambda: len(held) == 1)
+        before = page.inner_text("#detail h2")
+        (tmp_path / "new").replace(file)
+        wait_until(page, lambda: len(asked(f"{live.url}model")["models"][0]["classes"]) == 4)
+        held[0].continue_()
+        page.wait_for_selector("#detail .overlay")
+        after = page.inner_text("#detail h2")
+        assert before in ("cat", "dog", "owl")
+        assert after in ("ant", "bee", "fly", "gnat")
+        assert page.inner_text("#gallery .tile-class") == after
+    finally:
+        live.stop()
+
+
+def test_tiles_in_which_nothing_is_seen_say_so(visit: Open) -> None:
+    from playwright.sync_api import expect
+
+    page = visit()
+    icon = io.BytesIO()
+    Image.new("RGBA", (16, 16)).save(icon, "ICO")
+    files = {"clear.ico": icon.getvalue(), "text.png": b"hello", "tall.png": image_bytes()}
+    page.set_input_files(
+        "#choose",
+        [{"name": name, "mimeType": "", "buffer": data} for name, data in files.items()],
+    )
+    wait_for_answers(page, 3)
+    for name, texts in (("clear.ico", 1), ("text.png", 1), ("tall.png", 0)):
+        tile = page.locator("#gallery .tile", has_text=name)
+        expect(tile.get_by_text("no preview")).to_have_count(texts)
+
+
+def test_the_confidence_filter_tells_bounds_that_make_no_sense(visit: Open) -> None:
+    from playwright.sync_api import expect
+
+    page = visit()
+    page.set_input_files("#choose", images(2))
+    wait_for_answers(page, 2)
+    note = page.locator("#range-note")
+    assert note.is_hidden()
+    page.fill("#least", "150")
+    expect(note).to_contain_text("100")
+    page.keyboard.press("Tab")
+    assert page.input_value("#least") == "100"
+    page.fill("#least", "90")
+    expect(note).to_be_hidden()
+    page.fill("#most", "10")
+    expect(note).to_contain_text("above")
+    refuse_faults(page)
+    page.fill("#least", "0")
+    page.fill("#most", "100")
+    expect(note).to_be_hidden()
+
+
+def test_another_image_is_shown_in_place_of_one_that_the_filter_hides(visit: Open) -> None:
+    page = visit()
+    bad = {"name": "bad.png", "mimeType": "image/png", "buffer": image_bytes()[:80]}
+    page.set_input_files("#choose", [bad, *images(2)])
+    wait_for_answers(page, 3)
+    assert page.inner_text("#detail .file") == "bad.png"
+    page.click("#status-filter label:has([value=unreadable])")
+    assert page.inner_text("#detail .file") == "0.png"
+    assert page.locator("[aria-current=true]").inner_text().endswith("0.png")
+
+
+def test_the_empty_page_names_the_classes_and_leads_to_all_of_them(
+    visit: Open, packaged: LiveServer, untrained: Callable[..., Path], tmp_path: Path
+) -> None:
+    page = visit(packaged.url)
+    (facts,) = asked(f"{packaged.url}model")["models"]
+    assert all(each["name"] in page.inner_text("#knows") for each in facts["classes"])
+    assert page.locator("#knows button").count() == 0
+    assert page.inner_text("#legend").count(f"{100 * facts['max_error']:g}\u00a0%") == 1
+    names = tuple(f"class {number}" for number in range(1, 31))
+    live = LiveServer(tmp_path / "collected", tiny=untrained(names))
+    try:
+        page = visit(live.url, viewport={"width": 320, "height": 640})
+        assert names[0] in page.inner_text("#knows")
+        assert names[-1] not in page.inner_text("#knows")
+        rest = page.locator("#knows button")
+        refuse_faults(page)
+        rest.press("Enter")
+        page.wait_for_selector("#model .classes")
+        assert page.evaluate("document.activeElement.id") == "tab-model"
+    finally:
+        live.stop()
 
 
 def test_a_changed_file_is_known_from_the_next_answer_on(

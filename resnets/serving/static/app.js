@@ -11,6 +11,7 @@ import { onKeyNeeded, request, watchConnection } from "./server.js";
 const KEPT =
   "Images are sent to this server only. It keeps those that somebody labels, and in memory the latest ones that are worth a label.";
 const INSTEAD = "Copy an image itself, not its address or a text, or choose its file.";
+const NAMED = 20; // classes on the empty page
 const REFRESH = 3000; // milliseconds
 
 let facts = { models: [] };
@@ -54,6 +55,7 @@ function show() {
   byId("tab-labels").hidden = !facts.collects;
   if (facts.collects) byId("kept").textContent = KEPT;
   explainStatuses(model);
+  tellClasses(model);
   if (!byId("labels").hidden) showLabelling(model);
   if (!byId("model").hidden) showModel(model);
 }
@@ -170,6 +172,21 @@ function offerExamples(names) {
   byId("examples").hidden = !names.length;
 }
 
+/** The first classes, and a way to the others. */
+function tellClasses({ classes }) {
+  const names = classes.slice(0, NAMED).map(({ name }) => name).join(", ");
+  const more = classes.length - NAMED;
+  const others = element("button", { type: "button", class: "link" }, `${more.toLocaleString("en")} more`);
+  others.addEventListener("click", () => {
+    choose(byId("tab-model"));
+    byId("tab-model").focus();
+  });
+  byId("knows").replaceChildren(
+    ...(more > 0 ? [`${names} and `, others] : [names]),
+    ". Each image is given one of these, whatever it shows.",
+  );
+}
+
 function explainStatuses(model) {
   byId("legend").replaceChildren(
     ...possible(model).map((name) => element("li", {}, statusBadge(name), element("p", {}, meaning(name, model)))),
@@ -179,6 +196,8 @@ function explainStatuses(model) {
 /** Ask for a key, again where one was refused; the dialog stays until there is one. */
 function askForKey(refused) {
   const dialog = byId("key-dialog");
+  const line = byId("model-line").textContent;
+  byId("model-line").textContent = "The server asks for a key.";
   byId("key").value = "";
   byId("key-note").textContent = refused ? "The server does not accept this key." : "";
   dialog.onclose = () => dialog.showModal(); // without a key nothing here works
@@ -188,6 +207,7 @@ function askForKey(refused) {
       event.preventDefault();
       dialog.onclose = null;
       dialog.close();
+      byId("model-line").textContent = line;
       resolve(byId("key").value.trim());
     };
   });

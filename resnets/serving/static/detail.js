@@ -1,26 +1,42 @@
 // The selected image: large, with where the network looked, the top five, and the status.
 
-import { bar, byId, element, meaning, percent, statusBadge } from "./elements.js";
+import { bar, byId, element, isBlank, meaning, percent, statusBadge } from "./elements.js";
 import { collect, withdraw } from "./labelling.js";
 import { whyNotStored, whyNotUndone } from "./reasons.js";
 
+const UNSEEN = "This browser cannot show the image.";
 const ROWS = 5; // places kept for classes, so that nothing moves when they come
 let shown = null; // the item
 let opacity = 0.8; // of the explanation, as the user left it
 
-/** Show an image and what is known of it so far; who types a label goes on typing. */
-export function showDetail(item, server, onLabel) {
+/** Show an image and what is known of it so far; who types a label goes on typing.
+ *
+ * @param actions what to do with the item: `label` (item, label or null), and `explain` to ask for
+ *   its heat map again.
+ */
+export function showDetail(item, server, actions) {
   const { id, selectionStart } = document.activeElement;
   const focused = item === shown && byId("detail").contains(document.activeElement);
   shown = item;
-  draw(item, server, onLabel);
+  draw(item, server, actions);
   if (!focused) return;
-  const same = byId(id)?.disabled === false ? byId(id) : byId("label");
+  const same = byId(id)?.matches(":enabled:not(.gone)") ? byId(id) : byId("label");
   same?.focus({ preventScroll: true });
   if (id === "label" && same === byId("label")) same?.setSelectionRange(selectionStart, selectionStart);
 }
 
-function draw(item, server, onLabel) {
+/** Show the heat map of the image, or what is known of it, where the image is shown; all else stays. */
+export function showHeatMap(item, actions) {
+  const line = byId("heat-map-line");
+  if (item !== shown || !line) return;
+  const focused = line.contains(document.activeElement);
+  line.replaceWith(heatMapLine(item, actions));
+  if (focused) byId("gallery").querySelector("[aria-current]")?.focus({ preventScroll: true });
+  const picture = byId("detail").querySelector(".frame.loaded > img");
+  if (picture && item.explanation) picture.after(overlay(item, picture));
+}
+
+function draw(item, server, actions) {
   const { answer } = item;
   byId("detail").setAttribute("aria-busy", String(!answer));
   const title = element(
@@ -37,9 +53,9 @@ function draw(item, server, onLabel) {
     );
     return;
   }
-  const label = server.collects ? [wrong(item, onLabel)] : [];
+  const label = server.collects ? [wrong(item, actions.label)] : [];
   byId("detail").replaceChildren(
-    element("div", {}, stage(item), slider(item), name),
+    element("div", {}, stage(item), heatMapLine(item, actions), name),
     element("div", {}, says(title, item), bars(item), ...label),
   );
 }
@@ -58,8 +74,15 @@ function wrong(item, onLabel) {
   const waits = !item.answer;
   const note = element("p", { role: "status", id: "label-note" }, waits ? "Once the image is answered." : (item.note ?? ""));
   input.disabled = save.disabled = waits;
-  undo.disabled = waits || !item.label;
-  const form = element("form", { class: "wrong" }, element("label", {}, "Wrong? Say what it is", input), save, element("div", {}, note, undo));
+  const choose = () => { // only what is stored as it stands there can be undone
+    const isStored = Boolean(item.label) && input.value.trim() === item.label;
+    save.classList.toggle("gone", isStored);
+    undo.classList.toggle("gone", !isStored);
+  };
+  choose();
+  input.addEventListener("input", choose);
+  const buttons = element("span", { class: "either" }, save, undo);
+  const form = element("form", { class: "wrong" }, element("label", {}, "Wrong? Say what it is", input), buttons, note);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (input.value.trim()) store(item, input.value.trim(), onLabel);
@@ -101,18 +124,18 @@ function stage(item) {
   const picture = element("img", { src: item.url, alt: item.name });
   const frame = element("div", { class: "frame" }, picture);
   const node = element("div", { class: "stage" }, frame);
-  picture.addEventListener("error", () => frame.replaceWith("This browser cannot show the image."));
+  picture.addEventListener("error", () => frame.replaceWith(UNSEEN));
   picture.addEventListener("load", () => {
-    const { naturalWidth: width, naturalHeight: height } = picture;
-    frame.style.setProperty("--ratio", width / height);
+    if (item.answer?.error && isBlank(picture)) return frame.replaceWith(UNSEEN);
+    frame.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
     frame.classList.add("loaded");
-    if (item.explanation) frame.append(overlay(item, width, height));
+    if (item.explanation) picture.after(overlay(item, picture));
   });
   return node;
 }
 
 /** The explanation over the part of the image that the network sees. */
-function overlay({ explanation, answeredBy }, width, height) {
+function overlay({ explanation, answeredBy }, { naturalWidth: width, naturalHeight: height }) {
   const { mode, share } = answeredBy.view;
   const side = { center: Math.min(width, height), border: Math.max(width, height) }[mode];
   const [across, down] = [(side ?? width) * share / width, (side ?? height) * share / height];
@@ -127,28 +150,39 @@ function overlay({ explanation, answeredBy }, width, height) {
   return picture;
 }
 
-function slider(item) {
+/** The slider of the heat map; before there is one, and where there is none, words in its place. */
+function heatMapLine(item, actions) {
+  const none = item.answeredBy?.unexplained;
+  if (none) return element("p", { class: "hint", id: "heat-map-line" }, `No Grad-CAM: ${none}`);
+  const title = "Where it looked (Grad-CAM)";
+  return element(
+    "div",
+    { class: "opacity", id: "heat-map-line" },
+    item.explanation ? element("label", { htmlFor: "opacity" }, title) : title,
+    element("span", {}, ...(item.explanation ? slider() : [...withoutHeatMap(item, actions)])),
+  );
+}
+
+function slider() {
   const shownOpacity = element("output", {}, `${Math.round(100 * opacity)} %`);
   const input = element("input", {
     type: "range", min: 0, max: 100, value: Math.round(100 * opacity), id: "opacity",
   });
-  input.disabled = !item.explanation;
   input.addEventListener("input", () => {
     opacity = Number(input.value) / 100;
     shownOpacity.textContent = `${input.value} %`;
-    const shown = document.querySelector(".overlay");
-    if (shown) shown.style.opacity = opacity;
+    const picture = document.querySelector(".overlay");
+    if (picture) picture.style.opacity = opacity;
   });
-  if (item.answer && !item.explanation) {
-    const why = item.answer.unexplained ? `: ${item.answer.unexplained}` : " for this image";
-    return element("p", { class: "hint" }, `No Grad-CAM${why}`);
-  }
-  return element(
-    "div",
-    { class: "opacity" },
-    element("label", { htmlFor: "opacity" }, "Where it looked (Grad-CAM)"),
-    element("span", {}, input, shownOpacity),
-  );
+  return [input, shownOpacity];
+}
+
+function* withoutHeatMap(item, actions) {
+  if (!item.unexplained) return yield item.isServerBusy ? "coming, the server is busy …" : "coming …";
+  yield `none, ${item.unexplained}`;
+  const again = element("button", { type: "button", class: "button small" }, "Try again");
+  again.addEventListener("click", () => actions.explain());
+  yield again;
 }
 
 /** The title and the status: they keep a place together, so that no gap is between them. */

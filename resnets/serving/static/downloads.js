@@ -21,7 +21,7 @@ function row({ name, answer, label }) {
     flat[`top${rank + 1}`] = each.class;
     flat[`probability${rank + 1}`] = each.probability;
   });
-  return { ...flat, label, error: answer.error };
+  return { ...flat, label, reason: answer.reason, error: answer.error };
 }
 
 function save(text, name, type) {
@@ -36,14 +36,14 @@ export function saveCSV(items) {
   const rows = answered(items).map(row);
   const ranks = Math.max(0, ...answered(items).map((item) => item.answer.top.length));
   const tops = Array.from({ length: ranks }, (_, rank) => [`top${rank + 1}`, `probability${rank + 1}`]).flat();
-  const columns = ["image", "prediction", "probability", "status", ...tops, "label", "error"];
+  const columns = ["image", "prediction", "probability", "status", ...tops, "label", "reason", "error"];
   const lines = [columns, ...rows.map((values) => columns.map((name) => cell(values[name])))];
   save(lines.map((line) => `${line.join(",")}\n`).join(""), "predictions.csv", "text/csv");
 }
 
 export function saveJSON(items) {
   const rows = answered(items).map(({ name, answer, label }) => {
-    const { explanation, unexplained, ...values } = answer;
+    const { explanation, ...values } = answer;
     return { ...values, image: name, label };
   });
   save(`${JSON.stringify(rows, null, 2)}\n`, "predictions.json", "application/json");

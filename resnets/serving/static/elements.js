@@ -19,11 +19,14 @@ export const byId = (id) => document.getElementById(id);
 /** The statuses of an image: what they mean, see `meaning`, and the shape that shows each of them. */
 export const STATUSES = {
   ok: {
-    means: (threshold) => `The probability reaches the threshold${threshold}, which was fitted for a target error rate.`,
+    means: (threshold, target) => `The probability reaches the threshold${threshold}, fitted for a target error rate${target}.`,
     shape: [["circle", { cx: 8, cy: 8, r: 7.5 }], ["path", { class: "sign", d: "m4.6 8.3 2.3 2.3 4.5-4.8" }]],
   },
   unsure: {
-    means: (threshold) => `The probability is below the threshold${threshold}: somebody should look at the image.`,
+    means: (threshold, target) =>
+      threshold
+        ? `The probability is below the threshold${threshold}: somebody should look at the image.`
+        : `No threshold meets the target error rate${target}: somebody should look at each image.`,
     shape: [["path", { d: "M8 .8 15.8 15H.2Z" }], ["path", { class: "sign", d: "M8 6v4M8 12.6v.1" }]],
   },
   unfamiliar: {
@@ -47,14 +50,16 @@ export const STATUSES = {
 /** What a status means of images that a model has answered. */
 export function meaning(status, model) {
   const threshold = model?.threshold ?? null;
-  const words = threshold === null ? "" : ` of ${percent(threshold).replace(" ", "\u00a0")}`;
-  return STATUSES[status]?.means(words) ?? "";
+  const target = model?.max_error ?? null;
+  const ofThreshold = threshold === null ? "" : ` of ${percent(threshold).replace(" ", "\u00a0")}`;
+  const ofTarget = target === null ? "" : ` of ${Number((100 * target).toPrecision(10))}\u00a0%`;
+  return STATUSES[status]?.means(ofThreshold, ofTarget) ?? "";
 }
 
 /** The statuses that a model can give an image, or that it has before a model sees it. */
 export function possible(model) {
-  const calibrated = model.threshold === null ? ["not calibrated"] : ["ok", "unsure"];
-  return [...calibrated, ...(model.unfamiliar ? ["unfamiliar"] : []), "unreadable"];
+  const calibrated = model.threshold === null ? ["unsure"] : ["ok", "unsure"];
+  return [...(model.max_error === null ? ["not calibrated"] : calibrated), ...(model.unfamiliar ? ["unfamiliar"] : []), "unreadable"];
 }
 
 /** A status as its shape and its name; of "waiting" the name alone. */
@@ -96,6 +101,19 @@ export function bar(share, mark = null) {
     node.append(line);
   }
   return node;
+}
+
+const SAMPLE = 16; // pixels a side
+const LARGE = 2 ** 24; // pixels, which take long to draw
+
+/** Whether a loaded picture shows nothing: browsers draw nothing for some damaged files. */
+export function isBlank(picture) {
+  if (picture.naturalWidth * picture.naturalHeight > LARGE) return false;
+  const canvas = element("canvas", { width: SAMPLE, height: SAMPLE });
+  const context = canvas.getContext("2d");
+  context.drawImage(picture, 0, 0, SAMPLE, SAMPLE);
+  const { data } = context.getImageData(0, 0, SAMPLE, SAMPLE);
+  return data.every((value, place) => place % 4 !== 3 || value === 0);
 }
 
 /** Say something to screen readers. */

@@ -1,11 +1,14 @@
 // The batch: images with their answers, filters, and downloads of what is shown.
 
-import { announce, byId, element, percent, possible, statusBadge, STATUSES } from "./elements.js";
-import { showDetail } from "./detail.js";
+import { announce, byId, element, isBlank, percent, possible, statusBadge, STATUSES } from "./elements.js";
+import { showDetail, showHeatMap } from "./detail.js";
 import { saveCSV, saveJSON } from "./downloads.js";
-import { predict } from "./server.js";
+import { explain, predict } from "./server.js";
 
+const UNSEEN = "no preview";
 const TOP = 5; // classes that are listed of an image
+const STAY = 150; // milliseconds that an image is shown before its heat map is asked for
+const TURNS = 13; // as often a heat map waits for the answers of the others: some two seconds
 const narrow = matchMedia("(max-width: 939px)"); // the selected image is above the others
 
 let model = null; // what /model says of it
@@ -13,6 +16,7 @@ let server = null; // what /model says of the server
 let items = []; // each {name, file, url, answer (null while it waits), label: what a person says, tile, entry}
 let selected = null;
 let stop = new AbortController(); // ends the requests of a batch that was cleared
+let explaining = new AbortController(); // ends the request for the heat map of another image
 let renew = async () => {}; // has the facts of the model asked for anew
 
 /** What to do where the server answers by another file of the model than the page knows. */
@@ -30,14 +34,15 @@ export function setModel(newModel, newServer) {
 
 function answerAgain() {
   stop.abort();
+  explaining.abort();
   stop = new AbortController();
   for (const item of items) {
     item.answer = null;
-    item.explanation = undefined;
+    forgetHeatMap(item);
     drawTile(item);
     answer(item, stop.signal);
   }
-  if (selected) showDetail(selected, server, setLabel);
+  if (selected) showDetail(selected, server, actions);
   update();
 }
 
@@ -85,23 +90,72 @@ async function answer(item, signal) {
   try {
     const top = Math.min(TOP, model.classes.length);
     item.answeredBy = model;
-    item.answer = await predict(item.file, { model, top, signal });
+    take(item, await predict(item.file, { model, top, signal }), signal);
   } catch (error) {
     if (signal.aborted) return; // the batch was cleared
     throw error;
   }
-  if (item.answer.explanation) item.explanation = pictureOf(item.answer.explanation);
+  if (item === selected) explainSelected();
+  if (items.length === 1) announce(inWords(item));
+}
+
+/** Show an answer, and learn what the server says now if another file of the model gave it. */
+function take(item, newAnswer, signal) {
+  item.answer = newAnswer;
   drawTile(item);
-  if (item === selected) showDetail(item, server, setLabel);
+  if (item === selected) showDetail(item, server, actions);
   update();
   const answeredBy = item.answer.model;
   if (answeredBy && answeredBy.digest !== item.answeredBy.digest) {
     renew().then(() => {
       if (answeredBy.name === model.name) item.answeredBy = model;
-      if (item === selected && !signal.aborted) showDetail(item, server, setLabel);
+      if (item === selected && !signal.aborted) showDetail(item, server, actions);
     });
   }
-  if (items.length === 1) announce(inWords(item));
+}
+
+/** Ask for the heat map of the selected image, once: the server computes none for the others.
+ *
+ * It waits until the image is shown for a moment, so that none is asked for of images that the
+ * arrow keys pass, and a while for the answers of the others: a first heat map takes long.
+ */
+async function explainSelected() {
+  explaining.abort();
+  explaining = new AbortController();
+  const [item, { signal }] = [selected, explaining];
+  if (!item?.answer?.prediction || item.explanation || item.answeredBy.unexplained) return;
+  item.unexplained = null;
+  item.isServerBusy = false;
+  showHeatMap(item, actions);
+  let turns = 0;
+  do await new Promise((resolve) => setTimeout(resolve, STAY));
+  while (!signal.aborted && (turns += 1) < TURNS && items.some((each) => !each.answer));
+  if (signal.aborted) return;
+  const onBusy = () => {
+    item.isServerBusy = true;
+    showHeatMap(item, actions);
+  };
+  const top = Math.min(TOP, item.answeredBy.classes.length);
+  try {
+    takeHeatMap(item, await explain(item.file, { model: item.answeredBy, top, signal, onBusy }), signal);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
+function takeHeatMap(item, { explanation, unexplained, final, ...newAnswer }, signal) {
+  if (signal.aborted) return;
+  if (explanation) item.explanation = pictureOf(explanation);
+  else if (final) item.answeredBy.unexplained = unexplained;
+  else item.unexplained = unexplained;
+  const isOfAnother = explanation && newAnswer.model.digest !== item.answer.model.digest;
+  if (isOfAnother) take(item, newAnswer, signal); // the heat map is for this prediction
+  else showHeatMap(item, actions);
+}
+
+function forgetHeatMap(item) {
+  if (item.explanation) URL.revokeObjectURL(item.explanation);
+  item.explanation = item.unexplained = null;
 }
 
 /** A URL of a PNG in base64. */
@@ -118,14 +172,22 @@ function inWords({ name, answer }) {
 function preview(url) {
   const picture = element("img", { src: url, alt: "", decoding: "async", loading: "lazy" });
   const frame = element("span", {}, picture);
-  picture.addEventListener("error", () => frame.replaceChildren("no preview"));
+  picture.addEventListener("error", () => frame.replaceChildren(UNSEEN));
   return frame;
+}
+
+/** Say that there is no preview where the server cannot read an image and the browser shows nothing. */
+async function refuseBlank(frame) {
+  const picture = frame.querySelector("img");
+  const isShown = await picture?.decode().then(() => true, () => false);
+  if (isShown && isBlank(picture)) frame.replaceChildren(UNSEEN);
 }
 
 function drawTile(item) {
   const { answer } = item;
   const named = answer?.prediction ?? "";
   item.picture ??= preview(item.url);
+  if (answer?.error) refuseBlank(item.picture);
   const thumb = element("span", { class: "thumb" }, item.picture);
   if (answer?.prediction) thumb.append(element("span", { class: "share-of-class" }, percent(answer.probability, 0)));
   if (item.label) thumb.append(element("span", { class: "label-of-person", title: item.label }, `Label: ${item.label}`));
@@ -145,16 +207,19 @@ function drawTile(item) {
 function setLabel(item, label) {
   item.label = label;
   drawTile(item);
-  if (item === selected) showDetail(item, server, setLabel);
+  if (item === selected) showDetail(item, server, actions);
   update();
 }
+
+const actions = { label: setLabel, explain: explainSelected };
 
 function select(item) {
   selected?.tile.removeAttribute("aria-current");
   selected = item;
   item.tile.setAttribute("aria-current", "true");
   setTabStop();
-  showDetail(item, server, setLabel);
+  showDetail(item, server, actions);
+  explainSelected();
 }
 
 function revealDetail() {
@@ -169,10 +234,22 @@ function passes({ answer, label }) {
   if (status && !status.checked) return false;
   const wanted = byId("class-filter").value;
   if (wanted && answer.prediction !== wanted && label !== wanted) return false;
-  const share = (id, empty) => Number(byId(id).value || empty) / 100;
-  const [least, most] = [share("least", 0), share("most", 100)];
+  const [least, most] = confidenceBounds().map((bound) => bound / 100);
   const all = least <= 0 && most >= 1; // what has no probability passes only then
   return all || (answer.probability !== null && answer.probability >= least && answer.probability <= most);
+}
+
+/** The bounds of the confidence filter in percent; one that is empty, or beyond 0 to 100, is the end. */
+const confidenceBounds = () =>
+  [["least", 0], ["most", 100]].map(([id, end]) => Math.min(100, Math.max(0, Number(byId(id).value || end))));
+
+/** Say what is wrong with the bounds of the confidence filter. */
+function checkBounds() {
+  const [least, most] = confidenceBounds();
+  const beyond = ["least", "most"].some((id) => byId(id).validity.rangeUnderflow || byId(id).validity.rangeOverflow);
+  const note = least > most ? "The lower bound is above the upper one." : beyond ? "From 0 to 100 percent." : "";
+  byId("range-note").textContent = note;
+  for (const id of ["least", "most"]) byId(id).setAttribute("aria-invalid", String(note !== ""));
 }
 
 const shown = () => items.filter(passes);
@@ -180,9 +257,12 @@ const shown = () => items.filter(passes);
 function update() {
   const answered = items.filter((item) => item.answer);
   for (const item of items) item.entry.hidden = !passes(item);
-  setTabStop();
   const count = shown().length;
   byId("none-shown").hidden = count > 0 || !items.length;
+  byId("detail").classList.toggle("gone", count === 0);
+  const isHidden = selected?.entry.hidden && !byId("detail").contains(document.activeElement);
+  if (isHidden && count) select(shown()[0]);
+  setTabStop();
   const filtered = count < items.length ? `, ${count} shown` : "";
   byId("progress-text").textContent = `${answered.length} of ${items.length} answered${filtered}`;
   byId("progress").max = Math.max(1, items.length);
@@ -209,16 +289,18 @@ function offerClasses(answered) {
 
 function clear() {
   stop.abort();
+  explaining.abort();
   stop = new AbortController();
   for (const item of items) {
     URL.revokeObjectURL(item.url);
-    if (item.explanation) URL.revokeObjectURL(item.explanation);
+    forgetHeatMap(item);
   }
   items = [];
   selected = null;
   byId("gallery").replaceChildren();
   byId("class-filter").replaceChildren(element("option", { value: "" }, "all"));
   byId("filters").reset();
+  checkBounds();
   byId("results").hidden = true;
   byId("welcome").hidden = false;
   byId("choose").focus();
@@ -251,7 +333,14 @@ for (const status of Object.keys(STATUSES)) {
     element("label", {}, box, statusBadge(status), element("span", { class: "count" }, "0")),
   );
 }
-byId("filters").addEventListener("input", update);
+byId("filters").addEventListener("input", () => {
+  checkBounds();
+  update();
+});
+byId("filters").addEventListener("change", ({ target }) => {
+  if (target.type === "number" && target.value) target.value = Math.min(100, Math.max(0, Number(target.value)));
+  checkBounds();
+});
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("gallery").addEventListener("keydown", move);
 byId("csv").addEventListener("click", () => saveCSV(shown()));

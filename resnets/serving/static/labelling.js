@@ -5,6 +5,7 @@ import { whyNotStored, whyNotUndone } from "./reasons.js";
 import { request } from "./server.js";
 
 const KEYS = "1234567890abcdefghijklmnopqrstvwxyz"; // without u, which undoes
+const DIGITS = 10; // of these keys
 
 let queue = []; // what waits for a label, most worthy first
 let place = 0; // of the image that is shown
@@ -58,7 +59,7 @@ function draw(note = "") {
   );
   if (focused === null) return;
   const same = focused && byId(focused);
-  (same && !same.disabled ? same : panel).focus({ preventScroll: true });
+  (same?.matches(":enabled:not(.gone)") ? same : panel).focus({ preventScroll: true });
 }
 
 function nothing(note) {
@@ -109,10 +110,12 @@ function workplace(entry, note) {
         moveButton("→", 1, "next"),
         undoButton(),
       ),
-      element("p", { class: "hint" }, "Digits and letters choose a class, Enter the predicted one, arrows move, u undoes."),
+      element("p", { class: "hint" }, `${keysInWords()}, Enter the predicted one, arrows move, u undoes.`),
     ),
   );
 }
+
+const keysInWords = () => (model.classes.length > DIGITS ? "Digits and letters choose a class" : "Digits choose a class");
 
 /** An image of the queue, fetched once: the server lets go of it when it has a label. */
 function contentOf(entry) {
@@ -160,7 +163,7 @@ function moveButton(text, step, name) {
 
 function undoButton() {
   const button = element("button", { type: "button", class: "button", id: "label-undo" }, "Undo");
-  button.disabled = !done.length;
+  button.classList.toggle("gone", !done.length);
   button.addEventListener("click", undo);
   return button;
 }
@@ -212,9 +215,10 @@ function tell(note) {
 document.addEventListener("keydown", (event) => {
   const elsewhere = byId("labels").hidden || event.ctrlKey || event.metaKey || event.altKey;
   if (elsewhere || event.target.matches("input, select")) return;
-  if (event.key.length > 1 && event.target.matches("[role=tab]")) return; // arrows change the tab
+  const onTab = event.target.matches("[role=tab]");
+  if (event.key.length > 1 && event.key !== "Enter" && onTab) return; // arrows change the tab
   const number = KEYS.indexOf(event.key);
-  const predicted = event.key === "Enter" && !event.target.matches("button");
+  const predicted = event.key === "Enter" && (onTab || !event.target.matches("button"));
   if (event.key === "u") undo();
   else if (event.key === "ArrowRight") move(1);
   else if (event.key === "ArrowLeft") move(-1);

@@ -27,6 +27,12 @@ export function whyNoAnswer(status, decoded) {
   return reasons[status] ?? `The server did not answer this image (status ${status}). ${REPORT}`;
 }
 
+/** Why there is no heat map; of a model that has none the server says why. */
+export function whyNoHeatMap({ status, error }) {
+  const reasons = { 501: error, 504: "it took too long" };
+  return reasons[status] ?? `the server answered ${status}`;
+}
+
 const FULL = "The server cannot store it: its folder for labels is full or cannot be written to. Tell whoever runs the server.";
 const LARGE = "The image is too large to be stored on this server.";
 const NOT_UNDONE = "Only a label that was given since the server started can be undone.";

@@ -1,6 +1,6 @@
 // Requests to the server: what is busy or away is asked again, so that no image is lost.
 
-import { GONE, whyNoAnswer } from "./reasons.js";
+import { GONE, whyNoAnswer, whyNoHeatMap } from "./reasons.js";
 
 const AT_ONCE = 4; // requests
 const PAUSES = [1, 2, 4, 8]; // seconds between tries while the server is away
@@ -13,7 +13,6 @@ const UNAUTHORIZED = 401;
 
 let running = 0;
 const waiting = [];
-const unexplained = new Map(); // why the server cannot explain files of models
 
 /** Called with whether the server is away, when that changes. */
 let onAway = () => {};
@@ -54,8 +53,11 @@ async function askOnce(refused) {
   asking = null;
 }
 
-/** The response to a request, asked again while the server is away, busy or in want of a key. */
-export async function request(url, options = {}) {
+/** The response to a request, asked again while the server is away, busy or in want of a key.
+ *
+ * @param onBusy is called each time that the server says it is busy.
+ */
+export async function request(url, { onBusy, ...options } = {}) {
   for (let attempt = 0; ; attempt += 1) {
     let response;
     const used = key;
@@ -74,6 +76,7 @@ export async function request(url, options = {}) {
       continue;
     }
     if (!BUSY.includes(response.status)) return response;
+    onBusy?.();
     await pause(retryAfter(response), options.signal);
   }
 }
@@ -92,25 +95,37 @@ export async function predict(file, { model, top, signal }) {
     } catch {
       return failed("unreadable", "the file cannot be read any more", GONE);
     }
-    const weights = `${model.name} ${model.digest}`;
-    let response = await ask(content, model.name, top, !unexplained.has(weights), signal);
-    if (response.status === NOT_EXPLAINED && !unexplained.has(weights)) {
-      const { error } = await response.json().catch(() => ({}));
-      unexplained.set(weights, error ?? "the server cannot explain it");
-      response = await ask(content, model.name, top, false, signal);
-    }
-    return { ...(await answerOf(response)), unexplained: unexplained.get(weights) };
+    return await answerOf(await ask(content, { model: model.name, top }, { signal }));
   } finally {
     running -= 1;
     waiting.shift()?.();
   }
 }
 
-function ask(content, model, top, explain, signal) {
-  const query = new URLSearchParams({ model, top });
-  if (explain) query.set("explain", "1");
+/** The answer for an image as `predict` gives it, with its heat map: the PNG in base64.
+ *
+ * It takes no place among the four that are asked for at once: one image at a time is shown.
+ * Where there is no heat map, `unexplained` says why, and `final` whether the model has none at
+ * all. It rejects only when the signal says so.
+ */
+export async function explain(file, { model, top, signal, onBusy }) {
+  let content;
+  try {
+    content = await file.arrayBuffer();
+  } catch {
+    return { unexplained: GONE };
+  }
+  const response = await ask(content, { model: model.name, top, explain: 1 }, { signal, onBusy });
+  const { status } = response;
+  const answer = await answerOf(response);
+  if (answer.explanation) return answer;
+  return { unexplained: whyNoHeatMap({ status, error: answer.error }), final: status === NOT_EXPLAINED };
+}
+
+function ask(content, parameters, options) {
   const headers = { "Content-Type": "application/octet-stream" };
-  return request(`predict?${query}`, { method: "POST", body: content, headers, signal });
+  const query = new URLSearchParams(parameters);
+  return request(`predict?${query}`, { method: "POST", body: content, headers, ...options });
 }
 
 async function answerOf(response) {
