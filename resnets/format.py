@@ -204,6 +204,18 @@ def duration(seconds: float) -> str:
     return f"{round(seconds)} s"
 
 
+def time_limit(seconds: float) -> str:
+    """A duration as users type it, rounded up to what they would choose for a limit.
+
+    >>> time_limit(61), time_limit(3420), time_limit(20_500)
+    ('2m', '1h', '6h')
+    """
+    minutes = math.ceil(seconds / 60)
+    minutes = 5 * math.ceil(minutes / 5) if minutes > 10 else minutes
+    in_minutes = minutes < 120 and minutes != 60
+    return f"{minutes}m" if in_minutes else f"{math.ceil(minutes / 60)}h"
+
+
 def parse_duration(text: str) -> float:
     """Seconds of a duration as users type it, or as `duration` writes it.
 

@@ -129,7 +129,12 @@ def _subject(
 ) -> "Subject":
     """What the report is about."""
     from resnets.evaluation.report.page import Subject
-    from resnets.runs.command_line import command_by_default, command_to_change, training_command
+    from resnets.runs.command_line import (
+        budget_of,
+        command_by_default,
+        command_to_change,
+        training_command,
+    )
 
     return Subject(
         model=model,
@@ -143,4 +148,5 @@ def _subject(
         repeat=training_command(model.description, folder),
         again=command_to_change(model.description, folder),
         by_default=command_by_default(model.description, folder),
+        budget=budget_of(folder),
     )

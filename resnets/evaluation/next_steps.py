@@ -1,5 +1,6 @@
 """What to do next about a network, from what was measured: at most three steps, with commands."""
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,11 @@ from resnets.evaluation.overfitting import (
 )
 from resnets.evaluation.proportion import LEVEL, Proportion
 from resnets.fields import from_table
-from resnets.format import percent, percent_interval, plural, points
+from resnets.format import parse_duration, percent, percent_interval, plural, points, time_limit
 from resnets.model_file import Description
 from resnets.networks.catalog import CATALOG
-from resnets.pretrained.table import find_recommended
-from resnets.training.recipe import LEAST_STEPS, Recipe
+from resnets.pretrained.table import start_for_photos
+from resnets.training.recipe import FEW_STEPS, LEAST_STEPS, Recipe
 
 _STEPS = 3  # that are shown
 _WIDE = 0.1  # width of the accuracy's interval that is worth a sentence of its own
@@ -32,7 +33,10 @@ _LEARNT = 0.97  # accuracy on augmented training images from which more training
 _GAP = 0.1  # between training and new images, from which the network has learnt by heart
 _LEAST_PATIENCE = 5  # epochs
 _MANY = 10_000  # photos from which a network from scratch may do as well
-_PUBLISHED = "resnet18"  # whose weights are a start where none are published for the network
+_SMALL_SIDE = 64  # pixels; a network for images of this size or less sees little of a photo
+_FOLDS, _FOLDED = 5, 1000  # a cross-validation, and the images from which it is no longer needed
+_FEW_NEW = 50  # images that are too few to tell a weak network from one at chance
+_EARLY = 0.75  # of the epochs: best before, the validation accuracy asks for no longer training
 _LARGER = {  # the next network of the same family
     **{"resnet14": "resnet20", "resnet20": "resnet32", "resnet32": "resnet44"},
     **{"resnet10t": "resnet18", "resnet18": "resnet34", "resnet34": "resnet50"},
@@ -62,12 +66,18 @@ class Findings:
             not comparable with the accuracy on others.
         rise: of its validation loss during the training; None where that has not clearly risen.
         best_epoch: after which its validation accuracy was best; 0 where that is not known.
+        epochs: that it was trained for; 0 where that is not known.
+        steps: likewise.
+        seconds: that its training took; 0 where that is not known.
         ended_by_patience: whether its training ended because validation no longer improved.
+        budget: time that its training was allowed, such as 10m; empty if any.
+        folds: of the cross-validation that it was measured by; 0 for none.
         from_scratch: whether it began without weights.
         calibrated: whether a confidence threshold was fitted.
         again: a command that trains it again, in one line, to which flags can be added; empty where
             its data or code cannot be named on a command line.
         by_default: a command that trains on its data by default settings; empty likewise.
+        look: a command that looks at its data; empty likewise.
         report: a command that lists the labels that look wrong; empty likewise.
         is_on_page: whether these steps stand in a report, which lists those labels itself.
     """
@@ -79,11 +89,17 @@ class Findings:
     training: float | None = None
     rise: LossRise | None = None
     best_epoch: int = 0
+    epochs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
     ended_by_patience: bool = False
+    budget: str = ""
+    folds: int = 0
     from_scratch: bool = True
     calibrated: bool = True
     again: str = ""
     by_default: str = ""
+    look: str = ""
     report: str = ""
     is_on_page: bool = True
 
@@ -96,6 +112,30 @@ class Findings:
         """Whether it has learnt its training images by heart: it predicts far fewer new ones."""
         return self.training is not None and self.training - self.metrics.top1.value > _GAP
 
+    @property
+    def are_photos(self) -> bool:
+        """Whether it was trained on images larger than 64 pixels, as its augmentation tells."""
+        return bool(self.recipe.get("augmentation", {}).get("smallest_crop"))
+
+    @property
+    def too_short(self) -> bool:
+        """Whether it was trained from scratch on photos for too few steps to leave chance."""
+        known = self.from_scratch and self.are_photos and self.recipe.get("freeze") is None
+        return known and 0 < self.steps < FEW_STEPS
+
+    @property
+    def best_early(self) -> bool:
+        """Whether the validation accuracy was best long before the end."""
+        return 0 < self.best_epoch <= _EARLY * self.epochs
+
+    @property
+    def few_new(self) -> bool:
+        """Whether it was measured on too few images to tell whether it is better than chance."""
+        metrics = self.metrics
+        seems_better = metrics.top1.value > metrics.largest_class.value
+        all_right = metrics.top1.count == metrics.top1.total
+        return seems_better or all_right or metrics.top1.total < _FEW_NEW
+
 
 def findings_of(
     description: Description,
@@ -104,6 +144,7 @@ def findings_of(
     history: History | None,
     again: str = "",
     by_default: str = "",
+    budget: str = "",
 ) -> Findings:
     """The findings from a model file's description, its measurement and the log of its training.
 
@@ -114,8 +155,10 @@ def findings_of(
         history: of its training; None if its log is not at hand.
         again: the command that trains it again, in one line; empty if there is none.
         by_default: the command that trains on its data by default settings; empty likewise.
+        budget: time that the training was allowed, such as 10m; empty if any.
     """
     epochs, recipe = history.epochs if history else [], description.recipe
+    source = str(description.data.get("source", ""))
     return Findings(
         metrics,
         suspects,
@@ -124,12 +167,18 @@ def findings_of(
         training_accuracy(epochs, recipe),
         loss_rise(epochs),
         best_epoch(epochs),
+        len(epochs),
+        history.step if history else 0,
+        history.seconds if history else 0.0,
         ended_by_patience(epochs, recipe),
+        budget,
+        int(description.data.get("folds") or 0),
         calibrated=bool(description.calibration),
         from_scratch=not TrainedOn.from_dict(description.trained_on).ancestors,
         again=again,
         by_default=by_default,
-        report=again and _report_command(history, str(description.data.get("source", ""))),
+        look=by_default and shlex.join(["resnets", "doctor", source]),
+        report=again and _report_command(history, source, bool(description.data.get("skipped"))),
     )
 
 
@@ -172,13 +221,19 @@ def in_words(steps: tuple[NextStep, ...]) -> Iterator[str]:
 
 def _steps(findings: Findings) -> Iterator[NextStep]:
     """All steps that make sense, the most promising first."""
-    trusted = findings.metrics.top1.value >= TRUSTED
-    if trusted:
-        yield from _check_labels(findings)
+    if findings.too_short:  # to say anything else of it
+        yield from _published_weights(findings)
+        yield from _longer(findings, f"{plural(findings.steps, 'step')} teach next to nothing")
+        yield from _fewest(findings)
+        return
+    yield from _check_labels(findings)
     yield from _at_chance(findings)
     yield from _calibrate(findings)
     yield from _published_weights(findings)
-    yield from _stop_earlier(findings)
+    if findings.rise is not None:
+        yield from _stop_earlier(findings, findings.rise.in_words)
+    if findings.metrics.better_than_chance or not findings.few_new:
+        yield from _in_folds(findings)
     weakest = _weakest(findings)
     if weakest is not None:
         yield _more_images(findings, weakest)
@@ -186,8 +241,6 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
         yield from _by_training_accuracy(findings, weakest is None)
     else:
         yield from _against_overfitting(findings, findings.rise, weakest is None)
-    if not trusted:
-        yield from _check_labels(findings)
 
 
 def _by_training_accuracy(findings: Findings, all_classes: bool) -> Iterator[NextStep]:
@@ -203,13 +256,15 @@ def _by_training_accuracy(findings: Findings, all_classes: bool) -> Iterator[Nex
         share = percent(training)
         why = f"only {share} of the training images, as they are augmented, are predicted correctly"
         yield from _longer(findings, why)
-        if not gap:
+        if not gap and not findings.best_early:
             yield from _larger(findings, "this one may be too small to learn its training images")
     if gap:
         yield from _more_augmentation(findings)
     if all_classes:
         yield from _fewest(findings)
-    if not unlearnt and not gap:
+    if findings.best_early and not unlearnt:
+        yield from _longer(findings, "")  # which stopping earlier takes the place of
+    elif not unlearnt and not gap:
         why = "larger networks often predict better"
         if training is not None:
             why = "this one has learnt its training images, so its size may be the limit"
@@ -217,18 +272,24 @@ def _by_training_accuracy(findings: Findings, all_classes: bool) -> Iterator[Nex
         yield from _longer(findings, "more steps at a falling rate often help a little")
 
 
-def _stop_earlier(findings: Findings) -> Iterator[NextStep]:
-    """Keep the best epoch, where the network has overfitted and become less accurate since."""
-    rise, recipe = findings.rise, findings.recipe
-    if rise is None or recipe.get("patience"):
+def _stop_earlier(findings: Findings, why: str) -> Iterator[NextStep]:
+    """Keep the best epoch, where the network has become less accurate since.
+
+    Args:
+        findings: of the network.
+        why: a clause on what the validation shows.
+    """
+    recipe, last = findings.recipe, findings.rise.last_epoch if findings.rise else findings.epochs
+    if recipe.get("patience"):
         return
     between = 3 * int(recipe.get("validation_every") or 1)  # some validations must have a chance
-    patience = max(_LEAST_PATIENCE, between, rise.last_epoch // 5)
-    if rise.last_epoch - findings.best_epoch < patience:  # it would end no sooner
+    patience = max(_LEAST_PATIENCE, between, last // 5)
+    if last - findings.best_epoch < patience:  # it would end no sooner
         return
+    so = ", so the network overfits" if findings.rise else ""
     text = (
-        f"Stop earlier: {rise.in_words}, so the network overfits. This ends the training when the "
-        "validation accuracy no longer improves, and keeps the best epoch:"
+        f"Stop earlier: {why}{so}. This ends the training when the validation accuracy no longer "
+        "improves, and keeps the best epoch:"
     )
     yield NextStep(text, findings.command("--patience", patience))
 
@@ -247,33 +308,51 @@ def _against_overfitting(
 
 
 def _at_chance(findings: Findings) -> Iterator[NextStep]:
-    """What to look at first where the network has not been shown to have learnt anything."""
+    """What to do first where the network has not been shown to have learnt anything."""
     metrics = findings.metrics
-    if not metrics.better_than_chance:
-        yield NextStep(
-            f"Look at the images and their labels first: {percent(metrics.top1.value)} of the new "
-            "images are predicted correctly, which does not show that the network is better than "
-            f"always predicting the largest class ({percent(metrics.largest_class.value)})."
-        )
+    if metrics.better_than_chance:
+        return
+    if findings.few_new:
+        yield from _in_folds(findings)
+        return
+    yield NextStep(
+        f"Look at the images and their labels first: {percent(metrics.top1.value)} of the new "
+        "images are predicted correctly, which does not show that the network is better than "
+        f"always predicting the largest class ({percent(metrics.largest_class.value)}).",
+        findings.look,
+    )
+
+
+def _in_folds(findings: Findings) -> Iterator[NextStep]:
+    """Cross-validation, where few images were measured and all are few."""
+    top1, recipe = findings.metrics.top1, findings.recipe
+    images = sum(sum(by_class.values()) for by_class in findings.counts.values())
+    unfit = {"--other", "--follow-test"} & set(shlex.split(findings.again))
+    is_few = top1.total < images < _FOLDED and bool(wide_interval(top1))
+    if findings.folds or unfit or not is_few:
+        return
+    flags: list[object] = ["--patience", 0] if recipe.get("patience") else []
+    if recipe.get("validation") not in (None, 0, Recipe().validation):
+        flags += ["--validation", Recipe().validation]
+    yield NextStep(
+        f"Measure it by cross-validation, as {plural(top1.total, 'new image')} can show little: "
+        f"each of the {plural(images, 'image')} is predicted by a network that was trained without "
+        f"it. That trains {_FOLDS + 1} networks.",
+        findings.command(*flags, "--folds", _FOLDS),
+    )
 
 
 def _check_labels(findings: Findings) -> Iterator[NextStep]:
-    """The labels that look wrong; of a weak network, with what else they may be."""
-    if not findings.suspects:
+    """The labels that look wrong; those that a weak network doubts are its own mistakes."""
+    if not findings.suspects or findings.metrics.top1.value < TRUSTED:
         return
-    accuracy = findings.metrics.top1.value
-    doubt = (
-        ""
-        if accuracy >= TRUSTED
-        else f" At an accuracy of {percent(accuracy)} most of them are the network's mistakes."
-    )
     has_report = findings.is_on_page or findings.report
     where = "the report" if has_report else "a training that writes a report"
     yield NextStep(
         f"Check the labels: {plural(findings.suspects, 'label')} of the "
         f"{plural(findings.metrics.top1.total, 'evaluated image')} may be wrong; {where} "
-        f"shows which.{doubt}",
-        findings.report,
+        "shows which.",
+        findings.report or findings.command(),
     )
 
 
@@ -282,21 +361,29 @@ def _calibrate(findings: Findings) -> Iterator[NextStep]:
     if not findings.calibrated:
         yield NextStep(
             "Calibrate it: `resnets calibrate` fits a threshold on labelled images that it was not "
-            "trained on; until then every prediction has the status not calibrated."
+            "trained on; until then every prediction has the status not calibrated. Or train with "
+            "validation images, which fit it, too:",
+            findings.command("--validation", Recipe().validation),
         )
 
 
 def _published_weights(findings: Findings) -> Iterator[NextStep]:
-    """Start from weights trained on ImageNet, where photos were trained on from scratch."""
-    are_photos = bool(findings.recipe.get("augmentation", {}).get("smallest_crop"))
-    images = sum(findings.counts.get("train", {}).values())
-    if not (findings.from_scratch and are_photos and images < _MANY):
+    """Start from weights trained on ImageNet, where photos were trained on without such weights."""
+    recipe, images = findings.recipe, sum(findings.counts.get("train", {}).values())
+    side = int(recipe.get("image_size") or 0)
+    is_small = 0 < side <= _SMALL_SIDE
+    if not (findings.are_photos and images < _MANY and (findings.from_scratch or is_small)):
         return
-    network = str(findings.recipe.get("network"))
-    name = network if find_recommended(network) else _PUBLISHED
-    text = f"Start from weights that were trained on ImageNet: {plural(images, 'photo')} are few."
+    why = f"{plural(images, 'photo')} are few"
+    if not findings.from_scratch:
+        why = f"the start network sees photos at {side} pixels, which shows little of them"
     # without its recipe, whose learning rates are for training from scratch
-    yield NextStep(text, findings.by_default and f"{findings.by_default} --from {name}")
+    flags = ["--from", start_for_photos(str(recipe.get("network")))]
+    flags += ["--freeze", "all"] if recipe.get("freeze") == "all" else []
+    yield NextStep(
+        f"Start from weights that were trained on ImageNet: {why}.",
+        findings.by_default and f"{findings.by_default} {shlex.join(flags)}",
+    )
 
 
 def _weakest(findings: Findings) -> ClassScores | None:
@@ -356,18 +443,44 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
 
 
 def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
-    """Twice as many epochs, or steps; of these, as many as a small set gets at least."""
+    """Twice as many epochs, steps, or time; at least as many steps as a small set gets."""
     if findings.ended_by_patience:
         return
     if findings.recipe.get("freeze") == "all":
         yield from _last_stage(findings)
         return
+    if findings.best_early:
+        epochs = f"epoch {findings.best_epoch} of {findings.epochs:,}"
+        yield from _stop_earlier(findings, f"the validation accuracy was best after {epochs}")
+        return
+    if findings.budget and findings.steps:
+        longer = _larger_budget(findings)
+        text = f"Train longer, for {longer} instead of {findings.budget}: {why}."
+        yield NextStep(text, findings.command("--budget", longer))
+        return
     for name in ("steps", "epochs"):
         if length := _length(findings.recipe, name):
-            longer = max(2 * length, LEAST_STEPS if name == "steps" else 0)
-            text = f"Train longer, {longer:,} {name} instead of {length:,}: {why}."
-            yield NextStep(text, findings.command(f"--{name}", longer))
+            text = f"Train longer, {_longer_length(findings, name):,} {name} instead of {length:,}"
+            command = findings.command(f"--{name}", _longer_length(findings, name))
+            yield NextStep(f"{text}: {why}.", command)
             return
+
+
+def _longer_length(findings: Findings, name: str) -> int:
+    """Twice as many steps or epochs, or as many as there are `LEAST_STEPS` in."""
+    length = _length(findings.recipe, name)
+    least = LEAST_STEPS
+    if name == "epochs":
+        least = math.ceil(LEAST_STEPS * length / findings.steps) if findings.too_short else 0
+    return max(2 * length, least)
+
+
+def _larger_budget(findings: Findings) -> str:
+    """Time for twice as many steps, and for `LEAST_STEPS`, in whole minutes or hours."""
+    steps = max(2 * findings.steps, LEAST_STEPS)
+    networks = findings.folds + 1  # which share it
+    seconds = networks * findings.seconds / findings.steps * steps
+    return time_limit(max(seconds, 2 * parse_duration(findings.budget)))
 
 
 def _length(recipe: Mapping[str, Any], name: str) -> int:
@@ -384,7 +497,12 @@ def _length(recipe: Mapping[str, Any], name: str) -> int:
 
 
 def _last_stage(findings: Findings) -> Iterator[NextStep]:
-    """The last stage besides the classifier, where that alone was fitted."""
+    """The last stage besides the classifier, where that alone was fitted.
+
+    Not of a network that sees photos too small: what it lacks is in no stage.
+    """
+    if findings.are_photos and int(findings.recipe.get("image_size") or 0) <= _SMALL_SIDE:
+        return
     entry = CATALOG.get(str(findings.recipe.get("network")))
     if entry is not None:
         frozen = len(entry.architecture.depths) - 1
@@ -432,8 +550,15 @@ def _more_augmentation(findings: Findings) -> Iterator[NextStep]:
         )
 
 
-def _report_command(history: History | None, data: str) -> str:
-    """The command that writes the report of a run; empty if it is not at hand."""
+def _report_command(history: History | None, data: str, skips: bool) -> str:
+    """The command that writes the report of a run; empty if it is not at hand.
+
+    Args:
+        history: of the run.
+        data: that it was trained on.
+        skips: whether some of its images cannot be read.
+    """
     if history is None or history.path is None or not data:
         return ""
-    return shlex.join(["resnets", "report", history.path.parent.as_posix(), data])
+    flags = ["--skip-unreadable"] if skips else []
+    return shlex.join(["resnets", "report", history.path.parent.as_posix(), data, *flags])

@@ -252,7 +252,8 @@ def _by_hand(source: _Repository) -> str:
         f"{source.reference}: {why}, and there is no copy in {_cache()}; put "
         f"{source.url(_CONFIG)} and {source.url(_WEIGHTS[0])} in a folder, and give that folder "
         f"in place of the id; or run `resnets fetch {source.reference} --to FOLDER` where there "
-        "is a network, and bring that folder here"
+        "is a network, and bring that folder here. `resnets train DATA --from none` trains without "
+        "published weights"
     )
 
 

@@ -14,6 +14,8 @@ from resnets.images.preprocessing import CropMode, Interpolation
 from resnets.networks.catalog import nearest
 
 TABLE = Path(__file__).parent / "table.csv"
+USUAL_START = "resnet18"  # whose weights photos start from where no network is named
+_FROM_SCRATCH = "resnet18d"  # that a recipe takes for photos where no network is named
 _NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial")
 
 
@@ -98,6 +100,18 @@ def find_recommended(network: str) -> Published | None:
     """
     rows = (row for row in published() if row.recommended and row.network == network)
     return next(rows, None)
+
+
+def start_for_photos(network: str) -> str:
+    """The network whose published weights to advise in place of training a network on few photos.
+
+    It is the one that `resnets train` names before it starts: that of the user, if it has weights.
+
+    >>> start_for_photos("auto"), start_for_photos("resnet20"), start_for_photos("resnet50")
+    ('resnet18', 'resnet18', 'resnet50')
+    """
+    chosen_by_user = network != _FROM_SCRATCH and find_recommended(network)
+    return network if chosen_by_user else USUAL_START
 
 
 def is_non_commercial(licence: str) -> bool:

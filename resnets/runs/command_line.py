@@ -81,6 +81,16 @@ def command_by_default(description: Description, run: Path | None = None) -> str
     return shlex.join(word for part in words for word in part)
 
 
+def budget_of(run: Path | None) -> str:
+    """The time that a run was allowed, as on its command line; empty if any, or if nobody knows."""
+    if run is None or not (run / CONFIG).is_file():
+        return ""
+    try:
+        return Job.of_run(run).budget or ""
+    except ContentError:
+        return ""  # of another version of this package
+
+
 def _has_no_words(job: Job) -> bool:
     """Whether what was trained on, or a part of the run, is a value in a Python program."""
     return bool(job.own) or job.data.startswith(IN_MEMORY)

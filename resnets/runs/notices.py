@@ -7,15 +7,14 @@ from resnets.data.augmentation.augmentation import SMALLEST_CROP, SMALLEST_CROP_
 from resnets.evaluation.enlarging import much_enlarged
 from resnets.evaluation.other_images import left_out_in_words
 from resnets.format import percent, plural
-from resnets.pretrained.table import find_recommended
+from resnets.pretrained.table import start_for_photos
 from resnets.runs.frozen_features import features_in_words
 from resnets.runs.setup import Setup
 from resnets.training.parallel import batch_norm_notice
-from resnets.training.recipe import LEAST_STEPS, Recipe
+from resnets.training.recipe import FEW_STEPS, LEAST_STEPS, Recipe
 from resnets.training.trainer import Trainer
 
 _LEAST_SIDE = 32  # pixels at which networks for photos still see something
-_FEW_STEPS = 15  # from scratch, after which photos are told apart better than by chance
 
 
 def introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
@@ -115,12 +114,12 @@ def _too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
     """
     job, recipe = setup.job, setup.job.recipe
     is_photo = bool(recipe.augmentation.smallest_crop)  # as chosen for images above 64 pixels
-    if job.start or recipe.freeze is not None or not is_photo or steps >= _FEW_STEPS:
+    if job.start or recipe.freeze is not None or not is_photo or steps >= FEW_STEPS:
         return
     longer = "a longer --budget" if job.budget else "--epochs"
-    start = recipe.network if find_recommended(recipe.network) else "resnet18"
+    start = start_for_photos(recipe.network)
     yield (
-        f"{plural(steps, 'step')} from scratch: with fewer than {_FEW_STEPS}, a network tells "
+        f"{plural(steps, 'step')} from scratch: with fewer than {FEW_STEPS}, a network tells "
         f"photos apart hardly better than by chance. What helps: more steps ({longer}; "
         f"{LEAST_STEPS} are usual for few photos), smaller images (--image-size), or weights "
         f"that were trained on photos already (--from {start}, or a file)."

@@ -8,9 +8,12 @@ from resnets.format import byte_size
 from resnets.pretrained.files import is_offline
 from resnets.pretrained.opening import is_in_cache, open_published
 from resnets.pretrained.reference import read_reference
-from resnets.pretrained.table import Published, find_recommended, is_non_commercial
-
-_USUAL = "resnet18"  # whose weights photos start from where no network is named
+from resnets.pretrained.table import (
+    USUAL_START,
+    Published,
+    find_recommended,
+    is_non_commercial,
+)
 
 Agree = Callable[[str], bool]  # asks the user a question that is answered by yes or no
 
@@ -23,7 +26,7 @@ def published_start(network: str, notify: Callable[[str], None], agree: Agree | 
         notify: takes a line for the user.
         agree: whether the user wants to download what is not in the cache; None asks nobody.
     """
-    network = _USUAL if network == "auto" else network
+    network = USUAL_START if network == "auto" else network
     row = find_recommended(network)
     if row is None or is_non_commercial(row.licence):
         return None

@@ -362,6 +362,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
         repeat=training_command(result.description, folder.path),
         again=command_to_change(result.description, folder.path),
         by_default=command_by_default(result.description, folder.path),
+        budget=result.setup.job.budget or "",
         by_folds=folds.withheld if folds is not None and by_folds else "",
     )
     report = make_report(subject)
@@ -404,6 +405,7 @@ def _steps(
         None if folder is None else History.read(folder.log),
         command_to_change(result.description, path),
         command_by_default(result.description, path),
+        result.setup.job.budget or "",
     )
     if name not in result.logits:  # `resnets report` finds no image that is new to this network
         findings = replace(findings, report="")

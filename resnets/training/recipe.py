@@ -30,6 +30,7 @@ _BATCHES = 16  # an epoch of a smaller set has about as many
 _LEAST_BATCH_FOR_STATISTICS = 64  # images, for batch norms of a network that was trained before
 _EPOCHS, _MOST_EPOCHS = 24, 100
 LEAST_STEPS = 500  # of a small set's run, unless these are more than _MOST_EPOCHS
+FEW_STEPS = 15  # from scratch, after which photos are told apart better than by chance
 # the same where a classifier is fitted first: docs/decisions.md, recipe transfer
 _FINE_TUNING_EPOCHS, _FINE_TUNING_STEPS = 20, 200
 _CROP_AND_FLIP = Augmentation(flip="alternating", padding_mode="reflect")

@@ -81,21 +81,72 @@ def test_labels_that_look_wrong_come_first() -> None:
 def test_no_report_is_named_where_none_is_written() -> None:
     first, *_ = next_steps(findings([48, 45], suspects=3, is_on_page=False))
     assert "a training that writes a report" in first.text
-    assert not first.command
+    assert first.command == "resnets train photos"
 
 
-def test_what_a_weak_network_doubts_comes_last_as_most_of_it_is_its_own_mistakes() -> None:
+def test_labels_that_only_a_weak_network_doubts_are_no_step() -> None:
     weak = findings([36, 34], suspects=20, training=0.7, report="resnets report run photos")
-    assert "Check the labels" not in told(weak)
-    *_, last = _steps(weak)
-    assert "Check the labels: 20 labels" in last.text
-    assert "70.0 % most of them are the network's mistakes" in last.text
+    assert "labels" not in all_told(weak)
 
 
 def test_nothing_is_concluded_about_classes_from_a_network_at_chance() -> None:
-    steps = next_steps(findings([30, 12], training=1.0))
+    steps = next_steps(findings([30, 12], training=1.0, look="resnets doctor photos"))
     assert "does not show that the network is better" in steps[0].text
+    assert steps[0].command == "resnets doctor photos"
     assert not any("its recall" in step.text for step in steps)
+
+
+@pytest.mark.parametrize(("right", "of"), [([5, 4], 6), ([1, 0], 1), ([6, 6], 6), ([30, 27], 50)])
+def test_images_are_not_to_blame_where_too_few_were_measured(right: list[int], of: int) -> None:
+    few = replace(findings([48, 45]), metrics=metrics(right, of))
+    assert "Look at the images" not in all_told(few)
+    assert next_steps(few)[0].command == "resnets train photos --folds 5"
+
+
+def test_folds_are_for_few_images_of_which_fewer_were_measured_and_only_once() -> None:
+    assert "--folds 5" in told(findings([48, 31]))
+    hundred = {"train": {"ants": 900, "bees": 900}}
+    for rest in ({"counts": hundred}, {"folds": 5}, {"counts": {}}):
+        assert "--folds" not in all_told(findings([48, 31], **rest))
+    sure = replace(findings([48, 45]), metrics=metrics([100, 100], 100))
+    assert "--folds" not in all_told(sure)
+    patient = findings([48, 31], recipe=SMALL.to_dict() | {"patience": 5, "validation": 0.2})
+    assert "--patience 0 --validation 0.1 --folds 5" in all_told(patient)
+    assert "--folds" not in all_told(findings([48, 31], "resnets train photos --other cats"))
+
+
+@pytest.mark.parametrize("right", [[25, 25], [50, 50], [36, 34]])
+def test_of_a_run_too_short_to_leave_chance_only_that_is_told(right: list[int]) -> None:
+    recipe = RECIPE.to_dict() | {"epochs": 7}
+    short = findings(right, recipe=recipe, steps=7, epochs=7, training=0.6, suspects=3)
+    commands = [step.command.removeprefix("resnets train photos") for step in _steps(short)]
+    assert commands == [" --from resnet18", " --epochs 500", ""]
+    assert "larger network" not in all_told(short)
+    for rest in ({"steps": 15}, {"from_scratch": False}, {"recipe": SMALL.to_dict()}):
+        assert "teach next to nothing" not in all_told(replace(short, **rest))
+
+
+def test_a_budget_is_to_be_larger_and_no_other_limit_is_set() -> None:
+    short = {"recipe": RECIPE.to_dict(), "steps": 7, "epochs": 1, "seconds": 48.0, "budget": "2m"}
+    text = all_told(findings([25, 25], **short))
+    assert "--budget 1h" in text  # 500 steps at 48 / 7 seconds: 57 minutes
+    assert "--steps" not in text
+    assert "--epochs" not in text
+    longer = short | {"steps": 600, "seconds": 550.0, "budget": "10m", "training": 0.6}
+    assert "--budget 20m" in all_told(findings([36, 34], **longer))
+    in_folds = findings([25, 25], **short, folds=5)  # which share the time with the last network
+    assert "--budget 6h" in all_told(in_folds)
+
+
+def test_longer_is_no_step_where_the_validation_accuracy_was_best_early() -> None:
+    def advice(best: int) -> str:
+        return all_told(findings([36, 34], training=0.7, best_epoch=best, epochs=24))
+
+    assert "Train longer" in advice(23)
+    assert "Train longer" not in advice(4)
+    assert "larger network" not in advice(4)
+    assert "--patience 5" in advice(4)
+    assert "epoch 4 of 24" in advice(4)
 
 
 def test_no_class_is_said_to_have_the_fewest_images_where_all_have_as_many() -> None:
@@ -116,7 +167,7 @@ def test_a_network_without_a_threshold_asks_for_calibration() -> None:
         (0.7, [36, 34], ["longer", "--epochs 78", "--network resnet34"]),  # it has not learnt yet
         (0.999, [38, 36], ["trivialaugment", "--mixup"]),  # it has learnt them by heart
         (0.999, [49, 50], ["--network resnet34", "Add images", "bees"]),
-        (None, [38, 36], ["--network resnet34", "--epochs 78"]),
+        (None, [38, 36], ["--folds 5", "--network resnet34"]),
     ],
 )
 def test_steps_follow_from_how_well_training_images_are_known(
@@ -127,12 +178,16 @@ def test_steps_follow_from_how_well_training_images_are_known(
 
 
 def course(
-    *losses: float, training: float = 0.9, right: list[int] | None = None, **changes: Any
+    *losses: float,
+    training: float = 0.9,
+    right: list[int] | None = None,
+    best: int = 1,
+    **changes: Any,
 ) -> Findings:
-    """The findings of a training with these validation losses, whose accuracy was best at first."""
+    """The findings of a training with these validation losses, and its most accurate epoch."""
     epochs = [
         {
-            **{"kind": "epoch", "epoch": number, "best": number == 1},
+            **{"kind": "epoch", "epoch": number, "best": number == best},
             **{"training": {"accuracy": training}, "validation": {"loss": loss}},
         }
         for number, loss in enumerate(losses, 1)
@@ -161,7 +216,8 @@ def test_a_network_that_overfits_is_never_to_be_trained_longer_or_made_larger(
     assert "--patience" in "".join(step.command for step in next_steps(overfitted))
     assert "Train longer" not in text
     assert "larger network" not in text
-    falling = course(*sorted(OVERFITTED, reverse=True), training=training, right=right)
+    losses = sorted(OVERFITTED, reverse=True)
+    falling = course(*losses, training=training, right=right, best=len(losses))
     assert "--patience" not in all_told(falling)
 
 
@@ -172,7 +228,7 @@ def test_a_spike_of_the_validation_loss_is_no_overfitting() -> None:
         (0.011, 0.010, 0.02, 0.02),  # twice almost nothing
         (0.6, 0.9),
     ):
-        assert "Train longer" in all_told(course(*losses))
+        assert "Train longer" in all_told(course(*losses, best=len(losses)))
 
 
 def test_who_stopped_at_the_best_epoch_hears_of_other_means_than_stopping_there() -> None:
@@ -185,7 +241,7 @@ def test_who_stopped_at_the_best_epoch_hears_of_other_means_than_stopping_there(
 def test_what_patience_ended_is_not_to_be_trained_longer() -> None:
     flat = (0.6,) * 6
     assert "Train longer" not in all_told(course(*flat, patience=5))
-    assert "Train longer" in all_told(course(*flat, patience=6))
+    assert "Train longer" in all_told(course(*flat, patience=6, best=5))
 
 
 def test_patience_is_long_enough_for_validations_that_are_seldom() -> None:
@@ -196,8 +252,10 @@ def test_patience_is_long_enough_for_validations_that_are_seldom() -> None:
 
 def test_the_training_accuracy_on_mixed_images_says_nothing_of_the_size() -> None:
     mixed = SMALL.to_dict()["augmentation"] | {"cutmix": 1.0}
-    assert "too small" in all_told(course(0.6, 0.6, 0.6, training=0.8))
-    assert "too small" not in all_told(course(0.6, 0.6, 0.6, training=0.8, augmentation=mixed))
+    assert "too small" in all_told(course(0.6, 0.6, 0.6, training=0.8, best=3))
+    assert "too small" not in all_told(
+        course(0.6, 0.6, 0.6, training=0.8, best=3, augmentation=mixed)
+    )
 
 
 def test_a_network_that_has_learnt_by_heart_is_not_said_to_be_too_small() -> None:
@@ -253,11 +311,18 @@ def test_few_photos_from_scratch_ask_for_published_weights() -> None:
     other = photos | {"network": "resnet20"}  # of which no weights are published
     assert "--from resnet18" in told(findings([48, 31], recipe=other))
     for rest in (
-        {"from_scratch": False, "recipe": photos},
+        {"from_scratch": False, "recipe": photos | {"image_size": 224}},
         {"recipe": SMALL.to_dict()},
         {"recipe": photos, "counts": {"train": {"ants": 60_000, "bees": 60_000}}},
     ):
         assert "--from" not in told(findings([48, 31], **rest))
+    small = findings([48, 31], from_scratch=False, recipe=photos | {"image_size": 32})
+    assert "32 pixels" in next_steps(small)[0].text
+    frozen = replace(small, recipe=small.recipe | {"network": "resnet20", "freeze": "all"})
+    assert "--from resnet18 --freeze all" in next_steps(frozen)[0].command
+    assert "--freeze 2" not in all_told(frozen)  # the last stage does not make images larger
+    by_itself = findings([48, 31], recipe=photos | {"network": "resnet18d"})
+    assert "--from resnet18\n" in told(by_itself)  # what `train` says to fetch
 
 
 @pytest.mark.parametrize("right", [[48, 31], [30, 30], [50, 50], [0, 50]])
@@ -277,12 +342,14 @@ def test_there_are_three_steps_whose_commands_are_taken(
     if start is not None:
         again += f" --from {start}"
     rest = {"training": training, "rise": rise, "recipe": RECIPE.to_dict()}
+    rest |= {"look": "resnets doctor 'my photos'", "suspects": 3}
     known = findings(right, again, from_scratch=start is None, **rest)
     few = start is not None and rise is None  # neither other weights nor a larger network
     assert len(next_steps(known)) >= (2 if few else 3)
     for step in _steps(known):
         if step.text.startswith("Look at"):
-            continue  # nothing to run
+            assert shlex.split(step.command) == ["resnets", "doctor", "my photos"]
+            continue
         program, command, *words = shlex.split(step.command)
         assert (program, command) == ("resnets", "train")
         job = _job_of(_parse(words, Arguments(recipe=recipe_of(words))))

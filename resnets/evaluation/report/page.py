@@ -6,6 +6,7 @@
 import contextlib
 import datetime
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,6 +74,7 @@ class Subject:
         repeat: the command that trains it again; empty if too little is known of its training.
         again: the same in one line, to which other flags can be added.
         by_default: the command that trains on the same data by default settings.
+        budget: time that its training was allowed, such as 10m; empty if any.
         by_folds: where the logits are those of a cross-validation: how they were measured, as a
             clause.
     """
@@ -88,6 +90,7 @@ class Subject:
     repeat: str = ""
     again: str = ""
     by_default: str = ""
+    budget: str = ""
     by_folds: str = ""
 
     @property
@@ -230,9 +233,12 @@ def _next_steps(subject: Subject, evidence: Evidence) -> tuple[NextStep, ...]:
             subject.history,
             subject.again,
             subject.by_default,
+            subject.budget,
         )
     if subject.by_folds:  # `resnets report` finds no image that is new to the network
-        findings = replace(findings, report="")
+        log = subject.history.path if subject.history else None
+        page = log and ["python", "-m", "webbrowser", log.with_name("report.html").as_posix()]
+        findings = replace(findings, report=shlex.join(page or ()))
     return next_steps(findings)
 
 
