@@ -477,13 +477,23 @@ def write_atomically(path: str | Path, content: bytes, *, sync: bool = True) -> 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a regular file, with its times, to a path where nothing is; links are followed.
 
+    Nothing stays at `target` where that fails.
+
     Raises:
-        OSError: it cannot be read, is not a regular file, or something is at `target`.
+        OSError: it cannot be read, is not a regular file, or something is at `target`; there is no
+            room for it. It names the file that this is about.
     """
     _refuse_irregular(source.stat(), source)
     if target.exists() or target.is_symlink():
         raise _error(errno.EEXIST, "exists already", target)
-    shutil.copy2(source, target)
+    try:
+        shutil.copy2(source, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            target.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:  # whatever shutil names
+            raise _error(error.errno, error.strerror or str(error), target) from None
+        raise
 
 
 def open_appending(path: Path) -> BinaryIO:

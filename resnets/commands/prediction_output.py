@@ -249,7 +249,7 @@ def sort_copies(
     from resnets.evaluation.sorting import in_words, sort_images
 
     copied = sort_images(predictions, sources, folder, class_names)
-    for line in in_words(copied):
+    for line in in_words(copied, class_names):
         say(f"{folder}: {line}", file=sys.stderr)
     return copied
 

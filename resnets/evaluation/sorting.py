@@ -1,20 +1,20 @@
 """Photos copied into a folder a class by their predictions, and into one to review.
 
 What was copied is recorded in a hidden file of the folder. By that file, the walk through folders
-of images passes over a sorted folder inside of another, and an earlier result can be replaced
-without touching what somebody else has put there.
+of images passes over a sorted folder inside of another, what is left to review is no class of a
+data set, and an earlier result can be replaced without touching what somebody else has put there.
 """
 
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from resnets.data.sources.names import is_hidden, printable
-from resnets.data.sources.walking import SORTED
+from resnets.data.sources.walking import REVIEW, SORTED
 from resnets.errors import UsageError
 from resnets.escaping import safe_name
 from resnets.evaluation.predict import Prediction, is_accepted
@@ -23,9 +23,9 @@ from resnets.files import copy_file, read_text, writable_folder, write_atomicall
 from resnets.format import plural
 from resnets.json_text import to_json
 
-_REVIEW = "review"
 _ROUNDING = 2  # seconds, to which some file systems round times
-_SHOWN = 3  # names of images that stay where they are
+_PARTIAL = "partial"  # in the record, until all is copied
+_SHOWN = 3  # names of images that stay where they are, and of renamed classes
 
 
 class _Names:
@@ -55,7 +55,7 @@ def _class_folders(class_names: Sequence[str]) -> dict[str, str]:
     >>> _class_folders(["cat", "Cat", "review", "and/or", ".x"])
     {'cat': 'cat', 'Cat': 'Cat-2', 'review': 'review-2', 'and/or': 'and_or', '.x': '_.x'}
     """
-    names, folders = _Names([_REVIEW]), {}
+    names, folders = _Names([REVIEW]), {}
     for class_name in class_names:
         safe = safe_name(class_name, "class")
         folders[class_name] = names.distinct(f"_{safe}" if is_hidden(safe) else safe)
@@ -66,8 +66,8 @@ def refuse_sorted(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that photos must not or cannot be sorted into, before any work.
 
     Raises:
-        UsageError: it cannot be written, or holds something; with `overwrite`, if that is not the
-            result of an earlier sorting.
+        UsageError: it cannot be written, or holds something, unless that is a sorting that was
+            broken off; with `overwrite`, if that is not the result of an earlier sorting.
     """
     writable_folder(folder)
     if not folder.exists() or not any(folder.iterdir()):
@@ -76,7 +76,7 @@ def refuse_sorted(folder: Path, overwrite: bool) -> None:
         raise UsageError(
             f"{folder}: holds files that are not from sorting photos; give another folder to --sort"
         )
-    if not overwrite:
+    if not overwrite and not _is_partial(folder):
         raise UsageError(
             f"{folder}: holds sorted photos already; give another folder to --sort, or --overwrite"
         )
@@ -121,7 +121,7 @@ def sort_images(
 
     Raises:
         UsageError: as `refuse_sorted` does, for a folder that has changed in the meantime.
-        OSError: an image cannot be copied.
+        OSError: an image cannot be copied; the message says how many were.
     """
     refuse_sorted(folder, overwrite=True)
     _remove_copies(folder)
@@ -131,7 +131,7 @@ def sort_images(
         if prediction.prediction is None or not isinstance(source.content, Path):
             copied.append(prediction)
             continue
-        within = folders[prediction.prediction] if is_accepted(prediction.status) else _REVIEW
+        within = folders[prediction.prediction] if is_accepted(prediction.status) else REVIEW
         if within not in names:
             names[within] = _Names(_content(folder / within))
         path = source.content
@@ -148,16 +148,38 @@ def _content(folder: Path) -> list[str]:
 
 
 def _copy(pairs: Sequence[tuple[Path, Path]], folder: Path) -> None:
-    """Copy files, once it is recorded which."""
+    """Copy files, once it is recorded which, and that it is not all of them yet."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {}
     for path, target in pairs:
         status = path.stat()
         record[target.relative_to(folder).as_posix()] = [status.st_size, int(status.st_mtime)]
-    write_atomically(folder / SORTED, to_json({"copies": record}, indent=0).encode())
-    for path, target in pairs:
-        target.parent.mkdir(exist_ok=True)
-        copy_file(path, target)
+    _write_record(folder, {"copies": record, _PARTIAL: True})
+    for number, (path, target) in enumerate(pairs):
+        try:
+            target.parent.mkdir(exist_ok=True)
+            copy_file(path, target)
+        except OSError as error:
+            why = (
+                f"{error.strerror or error}: {number:,} of {plural(len(pairs), 'image')} are "
+                f"sorted into {folder}; the same command sorts them anew"
+            )
+            raise OSError(error.errno, why, error.filename) from None
+    _write_record(folder, {"copies": record})
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write what was, or is to be, copied."""
+    write_atomically(folder / SORTED, to_json(record, indent=0).encode())
+
+
+def _is_partial(folder: Path) -> bool:
+    """Whether a sorting into a folder was broken off, by its record."""
+    try:
+        record = json.loads(read_text(folder / SORTED))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and bool(record.get(_PARTIAL))
 
 
 def _remove_copies(folder: Path) -> None:
@@ -196,17 +218,28 @@ def _recorded(folder: Path) -> Iterator[tuple[Path, int, int]]:
         ) from None
 
 
-def in_words(predictions: Sequence[Prediction]) -> list[str]:
-    """How many images went where, and which stayed.
+def in_words(predictions: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:
+    """How many images went where, which classes have another name there, and which images stayed.
 
-    >>> in_words([Prediction("a.png", "cat", 0.9, "ok", sorted_to="s/cat/a.png")])
+    >>> in_words([Prediction("a.png", "cat", 0.9, "ok", sorted_to="s/cat/a.png")], ["cat"])
     ['1 image sorted: 1 cat']
     """
     went = [prediction for prediction in predictions if prediction.sorted_to]
     counts = Counter(Path(str(prediction.sorted_to)).parent.name for prediction in went)
-    places = [f"{count:,} {name}" for name, count in sorted(counts.items()) if name != _REVIEW]
-    places += [f"{counts[_REVIEW]:,} to review"] if counts[_REVIEW] else []
+    places = [f"{count:,} {name}" for name, count in sorted(counts.items()) if name != REVIEW]
+    places += [f"{counts[REVIEW]:,} to review"] if counts[REVIEW] else []
     lines = [f"{plural(len(went), 'image')} sorted" + (f": {', '.join(places)}" if places else "")]
+    renamed = [
+        f"{class_name!r} is {within!r}"
+        for class_name, within in _class_folders(class_names).items()
+        if within != class_name and counts[within]
+    ]
+    if renamed:
+        more = f" and {len(renamed) - _SHOWN:,} more" if len(renamed) > _SHOWN else ""
+        lines.append(
+            "folders named otherwise than their class, as not every system allows or tells apart "
+            f"all names: {', '.join(renamed[:_SHOWN])}{more}"
+        )
     stay = [prediction.image for prediction in predictions if not prediction.sorted_to]
     if stay:
         more = f" and {len(stay) - _SHOWN:,} more" if len(stay) > _SHOWN else ""

@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import resnets
+from resnets.data.sources.layout import layout_of_flags
+from resnets.data.sources.opening import read_source
 from resnets.data.sources.walking import listing
 from resnets.errors import UsageError
 from resnets.evaluation.predict import Prediction
-from resnets.evaluation.sorting import _class_folders, sort_images, sortable
+from resnets.evaluation.sorting import _class_folders, in_words, sort_images, sortable
 from resnets.evaluation.source import Source
 from tests.in_process import call
 
@@ -178,3 +180,66 @@ def test_python_sorts_files_alike(model: Path, photos: Path, tmp_path: Path) -> 
         resnets.predict(model, photos, sort=tmp_path / "s")
     with pytest.raises(UsageError, match="copies files"):
         resnets.predict(model, (photos / "x" / "1.png").read_bytes(), sort=tmp_path / "t")
+
+
+def test_what_is_left_to_review_is_no_class(photos: Path, tmp_path: Path) -> None:
+    """Elsewhere a class may be called so, which is told: the folders may have been moved."""
+    sources = [Source(each, photos / each) for each in ("x/1.png", "y/1.png", "z/1.PNG")]
+    answers = [("Cat", "ok"), ("a/b", "ok"), ("cat", "unsure")]
+    predictions = [
+        Prediction(source.name, name, 0.9, status)  # type: ignore[arg-type]
+        for source, (name, status) in zip(sources, answers, strict=True)
+    ]
+    target = tmp_path / "data" / "train"
+    sort_images(predictions, sources, target, NAMES)
+    for data in (
+        read_source(str(target)),
+        read_source(str(target.parent), layout_of_flags(None, {"train": "train"}, None)),
+    ):
+        assert list(data.class_names) == ["Cat", "a_b"]
+        assert any("left to review" in line for line in data.warnings)
+    done = call("doctor", target)
+    assert "left to review" in done.stdout + done.stderr
+    (target / ".sorted.json").unlink()
+    moved = read_source(str(target))
+    assert "review" in moved.class_names
+    assert any("left to review" in line for line in moved.warnings)
+
+
+def test_a_class_whose_folder_has_another_name_is_told_once(photos: Path, tmp_path: Path) -> None:
+    sources = [Source(each, photos / each) for each in ("x/1.png", "y/1.png", "z/1.PNG")]
+    names = ("a/b", "a/b", "Cat")
+    predictions = [
+        Prediction(source.name, name, 0.9, "ok")
+        for source, name in zip(sources, names, strict=True)
+    ]
+    text = "\n".join(in_words(sort_images(predictions, sources, tmp_path / "s", NAMES), NAMES))
+    assert text.count("'a/b'") == text.count("'a_b'") == 1
+    assert "'Cat'" not in text
+    assert "'cat'" not in text  # which no image was sorted into
+
+
+def test_a_full_disk_is_told_of_the_copy_and_the_same_command_sorts_anew(
+    model: Path, draw_noise: Callable[..., None], tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the disk: the system refuses to write on alike."""
+    resource = pytest.importorskip("resource")
+    photos, target = tmp_path / "photos", tmp_path / "s"
+    for number in range(4):
+        draw_noise(photos / f"{number}.png", seed=number)
+    draw_noise(photos / "4.png", width=500, height=500)
+    words = ("predict", model, photos, "--sort", target)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    try:
+        full = call(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith(f"resnets predict: {target}")
+    assert "4 of 5 images are sorted" in full.stderr
+    assert len(content(target)) == 4
+    (photos / "0.png").unlink()
+    assert call(*words).returncode == 0
+    assert sorted(content(target).values()) == sorted(content(photos).values())
+    assert call(*words).returncode == 2  # this one was not broken off

@@ -11,13 +11,14 @@ from resnets.data.paths import Paths
 from resnets.data.sources.folder_index import Folder, FolderIndex
 from resnets.data.sources.layout import UNSPECIFIED, Layout, refuse_look_alikes
 from resnets.data.sources.names import listed, printable, split_of
-from resnets.data.sources.walking import NO_CLASS, PassedOver, in_words
+from resnets.data.sources.walking import NO_CLASS, REVIEW, SORTED, PassedOver, in_words
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
 
 _LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg and dogs/2.jpg"
+_TO_REVIEW = "photos that `predict --sort` left to review; move each into the folder of its class"
 _NONE = Paths.of(())
 
 
@@ -63,6 +64,11 @@ def read_folder(
             refuse_look_alikes(index, splits.get(split, ""), with_images)
     index.save()
     class_names = sorted({name for scan in scans.values() for name in scan.classes})
+    if REVIEW in class_names:  # where the folders of a sorted folder were moved or copied
+        warnings.append(
+            f"folder {REVIEW!r} counts as a class; move it elsewhere if it holds what "
+            "`predict --sort` left to review"
+        )
     images = {split: _labelled(root, scan, class_names) for split, scan in scans.items()}
     passed_over = [*beside, *(entry for scan in scans.values() for entry in scan.passed_over)]
     warnings += in_words(passed_over)
@@ -141,7 +147,10 @@ def _scan(index: FolderIndex, folder: str, level: int = 1) -> _Scan:
     for _ in range(level):
         for path in paths:
             passed_over += _in_no_class(path, index.folder(path))
-        paths = [_joined(path, name) for path in paths for name in index.folder(path).folders]
+        inner = [_joined(path, name) for path in paths for name in index.folder(path).folders]
+        left = [path for path in inner if _is_to_review(index, path)]
+        passed_over += [(path, _TO_REVIEW) for path in left]
+        paths = [path for path in inner if path not in left]
     parts: dict[str, list[Paths]] = {}
     for path in paths:
         images, others = index.below(path)
@@ -151,6 +160,12 @@ def _scan(index: FolderIndex, folder: str, level: int = 1) -> _Scan:
     if not any(classes.values()):
         raise ContentError(f"{index.root / folder}: {_nothing(classes, passed_over)}; {_LAYOUT}")
     return _Scan(classes, passed_over)
+
+
+def _is_to_review(index: FolderIndex, path: str) -> bool:
+    """Whether a folder is that of a sorted folder for photos without a sure prediction."""
+    above, _, name = path.rpartition("/")
+    return name == REVIEW and (index.root / above / SORTED).is_file()
 
 
 def _joined(folder: str, name: str) -> str:

@@ -29,6 +29,7 @@ NO_CLASS = "an image in no class folder"
 PassedOver = tuple[str, str]  # a path and why
 
 SORTED = ".sorted.json"  # in a folder that `predict --sort` wrote: what it copied there
+REVIEW = "review"  # the folder in it of what nobody has labelled yet
 _OUR_FILES = frozenset({"contact-sheet.png", SORTED})  # of `explain`, in its folder of pictures
 _RUN = frozenset({"config.toml", "log.jsonl"})
 _EXPORTED = (".onnx", ".pt2", ".safetensors", ".pbtxt")
