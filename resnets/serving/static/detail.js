@@ -179,7 +179,7 @@ function slider() {
 
 function* withoutHeatMap(item, actions) {
   if (!item.unexplained) return yield item.isServerBusy ? "coming, the server is busy …" : "coming …";
-  yield `none, ${item.unexplained}`;
+  yield item.unexplained;
   const again = element("button", { type: "button", class: "button small" }, "Try again");
   again.addEventListener("click", () => actions.explain());
   yield again;
