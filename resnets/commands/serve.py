@@ -226,10 +226,8 @@ def _print(
     deployment = Deployment(
         [find_model(path) for path in models],
         flags,
-        settings.port,
-        settings.grace,
+        settings,
         api_key,
-        host=settings.host,
         allowed_hosts=allowed_hosts,
         shadow=shadow and find_model(shadow),
     )

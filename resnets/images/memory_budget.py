@@ -14,6 +14,7 @@ from typing import Any
 from resnets.errors import TooLarge
 from resnets.format import byte_size
 
+_THREADS = 32  # that decode, at most
 _SMALL = 1 << 22  # bytes; smaller images are not counted: 32 threads of these are 128 MiB
 _FOR_FILES = 1 << 28  # bytes of large files in memory to be decoded
 _FOR_PIXELS = 3 << 28  # bytes for decoding, converting and resizing large images
@@ -168,6 +169,16 @@ _FILES, _PIXELS, IN_USE, _FREED = (
     _InUse(),
     _FreedMemory(),
 )
+
+
+def most_for_pixels(largest: int) -> int:
+    """The most bytes that decoding takes at once, by any number of threads.
+
+    Args:
+        largest: pixels of an image.
+    """
+    one = min(WEBP * largest, _LARGEST)
+    return max(one, min(_THREADS * one, _FOR_PIXELS)) + _FOR_MODEST
 
 
 def _after_fork() -> None:

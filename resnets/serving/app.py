@@ -30,6 +30,7 @@ from resnets.serving.gate import Gate
 from resnets.serving.metrics import CONTENT_TYPE
 from resnets.serving.page import ROUTES as PAGE
 from resnets.serving.requests import (
+    ANSWERED,
     body_of,
     deadline_of,
     parameter,
@@ -140,12 +141,14 @@ async def _predict(request: Request) -> Response:
     taken = 1
     try:
         uploads = await uploads_of(request, body, places.total)
+        del body  # the files of a form are copies
         places.take(len(uploads) - 1)
         taken = len(uploads)
         work = _answers(server, model, uploads, asked)
         answers, pictures = await while_wanted(request, work, asked.deadline)
     finally:
         places.give_back(taken)
+    request.scope[ANSWERED] = model.name
     await offer(server, model, uploads, answers)
     if pictures and _PNG in request.headers.get("accept", ""):
         return _only_picture(answers, pictures)

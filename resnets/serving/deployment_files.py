@@ -17,6 +17,8 @@ import yaml
 from resnets import shipped
 from resnets.errors import UsageError
 from resnets.json_text import to_json
+from resnets.serving.memory_limit import memory_limit, usual_memory
+from resnets.serving.settings import Settings
 from resnets.templates import filled_in
 
 Target = Literal["systemd", "compose", "kubernetes", "kserve"]
@@ -24,7 +26,6 @@ Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 _UNIT = Path(__file__).parent / "systemd.service.jinja"
 _PORT = 8000  # in containers
 _USER = 1000  # that of the Dockerfile
-_BASE_MIB, _TIMES = 1024, 4  # memory: so much, and so many times the size of the models
 _STOP_AFTER = 10  # seconds beyond the grace period
 _KEYS, _MODELS, _CACHE = "/keys/keys", "/models", "/tmp"
 
@@ -36,22 +37,18 @@ class Deployment:
     Attributes:
         models: MODEL arguments: names of networks of the package, or existing files.
         flags: further words of the command, without those of host, port, keys and shadow.
-        port: on which it is reached.
-        grace: seconds to finish what is in flight.
+        settings: the limits, and where it is reached.
         keys: file of keys; None: no key is needed.
         image: of the container.
-        host: address on which it is reached.
         allowed_hosts: further host names by which it may be called.
         shadow: another model, as in `models`; None: there is none.
     """
 
     models: Sequence[Path]
     flags: Sequence[str]
-    port: int
-    grace: float
+    settings: Settings
     keys: Path | None = None
     image: str = "resnets"
-    host: str = "127.0.0.1"
     allowed_hosts: Sequence[str] = ()
     shadow: Path | None = None
 
@@ -64,21 +61,35 @@ class Deployment:
     @property
     def files(self) -> list[Path]:
         """The files of the models that are not in the package."""
+        return [path for path in self._every_file if not _is_shipped(path)]
+
+    @property
+    def _every_file(self) -> list[Path]:
+        """The files of all models."""
         every = [*self.models, *filter(None, [self.shadow])]
-        mine = [path for path in dict.fromkeys(every) if path.is_file() and not _is_shipped(path)]
-        weights = [path.with_suffix(".bin") for path in mine if path.suffix == ".xml"]
-        return [*mine, *weights]
+        files = [path for path in dict.fromkeys(every) if path.is_file()]
+        weights = [path.with_suffix(".bin") for path in files if path.suffix == ".xml"]
+        return [*files, *weights]
 
     @property
     def memory_mib(self) -> int:
         """A limit for the memory, in MiB."""
-        total = sum(path.stat().st_size for path in self.files)
-        return _BASE_MIB + _TIMES * (total >> 20)
+        return memory_limit(self.settings, self._weights) >> 20
+
+    @property
+    def usual_mib(self) -> int:
+        """The memory that it takes beside large images, in MiB."""
+        return usual_memory(self.settings, self._weights) >> 20
+
+    @property
+    def _weights(self) -> int:
+        """Bytes of the files of all models."""
+        return sum(path.stat().st_size for path in self._every_file)
 
     @property
     def stop_seconds(self) -> int:
         """How long the service manager waits before it kills the process."""
-        return round(self.grace) + _STOP_AFTER
+        return round(self.settings.grace) + _STOP_AFTER
 
     def arguments(self, folder: str, keys: str = _KEYS, port: int = _PORT) -> list[str]:
         """The words after `resnets` in a container whose models are in a folder."""
@@ -129,9 +140,10 @@ def _systemd(deployment: Deployment) -> str:
         place = flags.index("--collect") + 1
         collect = flags[place] = str(Path(flags[place]).resolve())
     words = [*_this_command(), "serve", *deployment.model_words(lambda path: str(path.resolve()))]
-    if deployment.host != Deployment.host:
-        words += ["--host", deployment.host]
-    words += ["--port", str(deployment.port)]
+    settings = deployment.settings
+    if settings.host != Settings.host:
+        words += ["--host", settings.host]
+    words += ["--port", str(settings.port)]
     if deployment.allowed_hosts:
         words += ["--allow-host", *deployment.allowed_hosts]
     words += flags
@@ -161,14 +173,15 @@ def _systemd_word(word: str) -> str:
 
 def _compose(deployment: Deployment) -> str:
     """A file of Docker Compose (the Compose Specification)."""
-    host = deployment.host if deployment.host != "localhost" else Deployment.host
+    settings = deployment.settings
+    host = settings.host if settings.host != "localhost" else Settings.host
     address = f"[{host}]" if ":" in host else host
     mounts = [(path, f"{_MODELS}/{path.name}") for path in deployment.files]
     mounts += [(deployment.keys, _KEYS)] if deployment.keys else []
     service = {
         "image": deployment.image,
         "command": deployment.arguments(_MODELS),
-        "ports": [f"{address}:{deployment.port}:{_PORT}"],
+        "ports": [f"{address}:{settings.port}:{_PORT}"],
         "volumes": [
             {"type": "bind", "source": str(path.absolute()), "target": to, "read_only": True}
             for path, to in mounts
@@ -331,7 +344,6 @@ def _container(name: str, deployment: Deployment, folder: str, port: str) -> dic
     """The container of a pod, with its probes and limits."""
     ready = {"httpGet": {"path": "/v2/health/ready", "port": _PORT}}
     live = {"httpGet": {"path": "/v2/health/live", "port": _PORT}}
-    memory = deployment.memory_mib
     return {
         "name": name,
         "image": deployment.image,
@@ -342,8 +354,8 @@ def _container(name: str, deployment: Deployment, folder: str, port: str) -> dic
         "readinessProbe": ready | {"periodSeconds": 5},
         "livenessProbe": live | {"periodSeconds": 10, "failureThreshold": 6},
         "resources": {
-            "requests": {"cpu": "1", "memory": f"{memory // 2}Mi"},
-            "limits": {"memory": f"{memory}Mi"},
+            "requests": {"cpu": "1", "memory": f"{deployment.usual_mib}Mi"},
+            "limits": {"memory": f"{deployment.memory_mib}Mi"},
         },
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -57,6 +57,7 @@ class Responded(NamedTuple):
         moment: when it ended, in seconds since 1970.
         line: of the log, beside these.
         fault: of this program; None: there was none.
+        model: name of the one that answered its images; None: none did.
     """
 
     path: str
@@ -65,6 +66,7 @@ class Responded(NamedTuple):
     moment: float
     line: Mapping[str, str | None]
     fault: Exception | None = None
+    model: str | None = None
 
 
 Event: TypeAlias = Computed | Answered

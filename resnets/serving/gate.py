@@ -13,7 +13,7 @@ from resnets.serving.access import Refused
 from resnets.serving.connections import REFUSAL
 from resnets.serving.events import Responded
 from resnets.serving.logs import log, request_id, traceparent
-from resnets.serving.requests import BODY_BYTES
+from resnets.serving.requests import ANSWERED, BODY_BYTES
 from resnets.serving.responses import JSON
 from resnets.serving.settings import Settings
 
@@ -57,6 +57,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                self.server.metrics.answered(_route_of(scope), status)
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
@@ -75,7 +76,7 @@ class Gate:
                 await (refusal or _of_fault(error))(scope, receive, answer)
         finally:
             self.server.bodies.give_back(scope.get(BODY_BYTES, 0))
-            self._note(scope, status or _NO_ANSWER, begin, ids, caller, fault)
+            self._note(scope, status, begin, ids, caller, fault)
 
     def _check(self, scope: Scope, headers: Headers, client: str) -> str:
         """A name for the caller, if the request may be answered."""
@@ -94,10 +95,14 @@ class Gate:
         """Have a request counted and logged: without its query, which may hold anything."""
         seconds = time.perf_counter() - begin
         path = _route_of(scope)
+        if not status:
+            status = _NO_ANSWER
+            self.server.metrics.answered(path, status)
         about = {"method": scope["method"], "path": scope["path"][:200], "caller": caller}
         line = about | {"id": ids["x-request-id"], "traceparent": ids.get("traceparent")}
         responses = self.server.responses
-        responses.tell(Responded(path, status, seconds, time.time(), line, fault))
+        model = scope.get(ANSWERED)
+        responses.tell(Responded(path, status, seconds, time.time(), line, fault, model))
         if fault is not None:  # it may be the last thing that this process tells
             responses.count()
 

@@ -19,7 +19,13 @@ from starlette.routing import Route
 
 from resnets.json_text import to_json
 from resnets.serving.answers import Answer, Floats, Upload
-from resnets.serving.requests import body_of, deadline_of, while_wanted, without_parameters
+from resnets.serving.requests import (
+    ANSWERED,
+    body_of,
+    deadline_of,
+    while_wanted,
+    without_parameters,
+)
 from resnets.serving.responses import JSON
 from resnets.serving.served_model import ServedModel
 from resnets.serving.statistics import Duration
@@ -105,6 +111,7 @@ async def _infer(request: Request) -> Response:
         answers = await while_wanted(request, work, deadline)
     finally:
         places.give_back(taken)
+    request.scope[ANSWERED] = model.name
     if len(answers) == 1 and answers[0].outputs is None:
         raise HTTPException(answers[0].http_status, str(answers[0].prediction.error))
     if any(output.name == "features" for output in asked.outputs):  # thousands of numbers each

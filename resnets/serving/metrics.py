@@ -49,9 +49,12 @@ class Metrics:
         }
         self._labelled = lru_cache(_CHILDREN)(_labelled)
 
+    def answered(self, path: str, status: int) -> None:
+        """Count a request: before its answer is sent, so that a killed process loses none."""
+        self._labelled(self._requests, path, status).inc()
+
     def request(self, response: Responded) -> None:
-        """Count a request that was answered."""
-        self._labelled(self._requests, response.path, response.status).inc()
+        """Observe how long a request took that was answered."""
         self._labelled(self._request_seconds, response.path).observe(response.seconds)
 
     def observe(self, event: Event) -> None:

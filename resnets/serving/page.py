@@ -69,6 +69,7 @@ async def _static(request: Request) -> Response:
 async def _model(request: Request) -> Response:
     """What is served, as the page shows it."""
     server: Server = request.app.state.server
+    server.responses.count()  # those that the latency is of
     examples = example_images() if server.settings.examples else {}
     described = [await facts(model) | server.process for model in list(server.models.values())]
     return JSON(

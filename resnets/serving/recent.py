@@ -5,14 +5,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from resnets.serving.events import Answered, Event
-
 _WINDOW = 60.0  # seconds over which latencies are told
 _REQUESTS = 10_000  # kept of each model; more in a minute push the oldest out
 
 
 class Recent:
-    """The latest requests that a model answered.
+    """The latest requests that a model answered, each from its headers to its answer.
 
     Args:
         clock: in seconds.
@@ -22,10 +20,9 @@ class Recent:
         self._clock = clock
         self._requests: deque[tuple[float, float]] = deque(maxlen=_REQUESTS)
 
-    def observe(self, event: Event) -> None:
+    def add(self, seconds: float) -> None:
         """Note how long a request took that was answered."""
-        if isinstance(event, Answered) and event.answers:
-            self._requests.append((self._clock(), event.seconds))
+        self._requests.append((self._clock(), seconds))
 
     def latency(self) -> dict[str, Any]:
         """Requests of the last minute, and their median and 99th percentile in seconds.
@@ -34,7 +31,7 @@ class Recent:
         >>> recent.latency()
         {'requests': 0, 'p50': None, 'p99': None}
         >>> for seconds in (0.25, 0.5, 0.75):
-        ...     recent.observe(Answered("cats", seconds, ["an answer"]))
+        ...     recent.add(seconds)
         >>> recent.latency()
         {'requests': 3, 'p50': 0.5, 'p99': 0.75}
         """

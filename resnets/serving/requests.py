@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 _Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 BODY_BYTES = "resnets.body_bytes"  # key of a scope: bytes to give back at the end of the request
+ANSWERED = "resnets.answered"  # key of a scope: name of the model that answered its images
 _TIMEOUT_HEADER = "x-request-timeout"  # seconds
 _MOST_FIELDS = 100
 _LONGEST_NAME = 200  # characters

@@ -71,6 +71,7 @@ class ServedModel:
 
     Attributes:
         threads: the one that computes.
+        recent: its latest requests.
     """
 
     def __init__(self, name: str, path: Path, engine: Engine, max_batch: int = 0) -> None:
@@ -85,8 +86,8 @@ class ServedModel:
         self.familiarity = familiarity_of(engine.description.familiarity)
         self._statistics = Statistics()
         self._drift = Drift(self.familiarity)
-        self._recent = Recent()
-        counting = (self._statistics.observe, self._drift.observe, self._recent.observe)
+        self.recent = Recent()
+        counting = (self._statistics.observe, self._drift.observe)
         self.events: Events[Event] = Events(*counting)
         self.threads = Threads(1, f"compute {name}")
         largest = batch_size_of(engine, max_batch or _SIZES[-1])
@@ -106,12 +107,6 @@ class ServedModel:
         """Whether the images are like the validation images."""
         self.events.count()
         return self._drift
-
-    @property
-    def recent(self) -> Recent:
-        """Its latest requests."""
-        self.events.count()
-        return self._recent
 
     def _computed(self, waits: Sequence[float], seconds: float) -> None:
         """Tell of a batch."""

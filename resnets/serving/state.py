@@ -62,7 +62,7 @@ class Server:
         self.stopping = False
         for name, limit in settings.limits().items():
             self.metrics.set("limit", limit, name)
-        self.responses: Events[Responded] = Events(self.metrics.request)
+        self.responses: Events[Responded] = Events(self.metrics.request, self._note_latency)
         for model in self.models.values():
             model.events.observers.append(self.metrics.observe)
 
@@ -147,6 +147,11 @@ class Server:
         if name not in self.models:
             raise HTTPException(404, f"no model {name!r}; {there_are}")
         return self.models[name]
+
+    def _note_latency(self, response: Responded) -> None:
+        """Note how long a request took whose images a model answered."""
+        if response.model in self.models:
+            self.models[response.model].recent.add(response.seconds)
 
     async def keep_measuring(self) -> None:
         """Measure until cancelled: of several processes one is asked, and tells of all."""

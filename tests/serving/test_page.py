@@ -1,5 +1,7 @@
 """The page at /: its files and headers, what it tells about the model, and what browsers do."""
 
+import json
+import logging
 import re
 import urllib.error
 import urllib.request
@@ -77,6 +79,27 @@ def test_the_model_is_described_with_its_classes_and_latency(serving: Serving) -
     (after,) = client.get("/model").json()["models"]
     assert after["latency"]["requests"] == 3
     assert 0 < after["latency"]["p50"] <= after["latency"]["p99"]
+
+
+def test_the_latency_is_that_of_whole_requests_as_the_log_has_it(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("captum", reason="the extra explain is not installed")
+    caplog.set_level(logging.INFO, "resnets.serving")
+    client = serving()
+    tensor = {"name": "images", "shape": [1, 9, 9, 3], "datatype": "UINT8", "data": [0] * 243}
+    for _ in range(2):
+        assert client.post("/predict?explain=1", content=image_bytes()).status_code == 200
+        assert client.post("/v2/models/tiny/infer", json={"inputs": [tensor]}).status_code == 200
+    assert client.post("/predict?top=9", content=image_bytes()).status_code == 400
+    assert client.post("/predict", content=image_bytes()[:90]).status_code == 422
+    (model,) = client.get("/model").json()["models"]
+    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    seconds = sorted(each["seconds"] for each in lines if each.get("status") in (200, 422))
+    latency = model["latency"]
+    assert latency["requests"] == 5
+    assert latency["p50"] == pytest.approx(seconds[2], abs=1e-6)
+    assert latency["p99"] == pytest.approx(seconds[4], abs=1e-6)
 
 
 def test_accuracy_is_told_with_its_interval_and_of_each_class(
