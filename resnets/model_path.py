@@ -1,7 +1,9 @@
 """What a MODEL names: the file with its weights. Imports no torch."""
 
+import contextlib
 import difflib
 import itertools
+import json
 import re
 import sys
 from functools import cache
@@ -11,7 +13,7 @@ from resnets import shipped
 from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import UsageError
 from resnets.escaping import say, shell_line
-from resnets.files import open_input
+from resnets.files import open_input, read_text
 from resnets.headers import TORCH_ENDINGS
 from resnets.model_file import CONFIG, MODEL, is_model_file
 from resnets.networks.catalog import CATALOG
@@ -24,6 +26,7 @@ from resnets.pretrained.table import find_recommended, published
 _LARGEST = 1 << 36  # bytes
 _NEAREST = 3  # names in an error message
 _MOST_LISTED = 1000  # entries of a folder among which they are looked for
+_LOG = "log.jsonl"  # in the folder of a run
 RUNS = Path("runs")  # where runs are that were given no folder
 _MODEL_IS = (
     "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, a folder of timm "
@@ -111,6 +114,12 @@ def _why_there_is_none(path: Path, file: Path) -> str:
     """The error message where `path` leads to no file of weights."""
     names = ", ".join(shipped.names())
     if (path / CONFIG).is_file():
+        if _has_ended(path):
+            again = shell_line("resnets", "train", "DATA", "--recipe", path / CONFIG)
+            return (
+                f"{path}: the record of a finished run, without its network ({MODEL}): bring that "
+                f"file here, or `{again}` trains it anew"
+            )
         resume = shell_line("resnets", "train", "--resume", path)
         return f"{path}: an unfinished run, without {MODEL}: `{resume}` ends it"
     if path.is_dir():
@@ -122,6 +131,14 @@ def _why_there_is_none(path: Path, file: Path) -> str:
         )
     what = "a device or a pipe, not a file" if path.exists() else f"no such file{meant(path)}"
     return f"{file}: {what}; {_MODEL_IS}: {names}"
+
+
+def _has_ended(run: Path) -> bool:
+    """Whether a run was trained to its end and scored, by the last line of its log."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        last = json.loads(read_text(run / _LOG).rstrip().rpartition("\n")[2])
+        return isinstance(last, dict) and last.get("kind") == "end"
+    return False
 
 
 def meant(word: str | Path) -> str:

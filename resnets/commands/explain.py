@@ -130,8 +130,7 @@ def _tile(explained: "Explanation") -> "Tile":
             for rank, (label, share) in enumerate(prediction.top)
         ),
     ]
-    if prediction.status != "ok":
-        lines.append(Line(f"status: {prediction.status}"))
+    lines.append(Line(f"status: {prediction.status}"))
     if explained.target != prediction.prediction:
         lines.append(Line(f"heat map for {explained.target}"))
     return Tile(pictures, tuple(lines))

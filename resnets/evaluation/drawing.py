@@ -46,6 +46,9 @@ def draw(axes: "Axes", epochs: Records, figure: str, scale: float) -> None:
                 markersize=4,
                 label=group,
             )
+    numbers = {epoch["epoch"] for epoch in epochs}
+    if len(numbers) == 1:  # else the axis would show thousandths of an epoch
+        axes.set_xticks([*numbers])
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=len(GROUPS))
 
 

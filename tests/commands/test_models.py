@@ -111,6 +111,25 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_the_record_of_a_finished_run_is_not_called_unfinished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of which only the weights are elsewhere, as in `results`: to go on with it leads nowhere."""
+    run = tmp_path / "published"
+    run.mkdir()
+    (run / "config.toml").write_text('data = "digits"\n', encoding="utf-8")
+    records = [{"kind": "start"}, {"kind": "epoch", "step": 4}, {"kind": "end", "step": 4}]
+    log = run / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    message = fault("evaluate", run, ["digits"], capsys)
+    assert "finished run" in message
+    assert "unfinished" not in message
+    assert "--resume" not in message
+    assert f"--recipe {run / 'config.toml'}" in message
+    log.write_text(json.dumps(records[0]), encoding="utf-8")
+    assert "--resume" in fault("evaluate", run, ["digits"], capsys)
+
+
 @pytest.mark.parametrize(("command", "words"), (COMMANDS | WEIGHTS).items())
 def test_an_unfinished_run_is_no_model_and_can_be_resumed(
     command: str, words: list[str], unfinished: Path, capsys: pytest.CaptureFixture[str]

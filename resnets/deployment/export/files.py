@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -249,21 +250,28 @@ def choose_export_images(model: Model, data: Data | None) -> EvaluationImages:
     compare runtimes.
     """
     source = data or str(model.description.data.get("source", "digits"))
+    skips = not data and bool(model.description.data.get("skipped"))
     try:
-        return _evaluation_images(source, model)
+        return _evaluation_images(source, model, skips)
     except (UsageError, ContentError, OSError, ImportError):
         if data:
             raise
         return _evaluation_images("digits", model)
 
 
-def _evaluation_images(source: Data, model: Model) -> EvaluationImages:
-    """The images of a source that `evaluate` takes, whatever its classes."""
-    description = [model.description]
+def _evaluation_images(source: Data, model: Model, skips: bool = False) -> EvaluationImages:
+    """The images of a source that `evaluate` takes, whatever its classes.
+
+    Args:
+        source: as for `open_data`.
+        model: the network to be exported.
+        skips: leave out images that cannot be read, as its training did.
+    """
+    choose = partial(choose_for_all, source, [model.description], skip_unreadable=skips)
     try:
-        return choose_for_all(source, description, "auto")
+        return choose("auto")
     except NothingNewError:
-        return choose_for_all(source, description, "all")
+        return choose("all")
 
 
 def describe_images(chosen: EvaluationImages) -> str:

@@ -501,7 +501,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "published weights", ", ".join(f"{k} {v}" for k, v in history.origin.items())
     for split in ("validation", "test"):
         if data.get(split):
-            yield f"{split} split", _split_in_words(data[split])
+            yield f"{split} split", _split_in_words(data, split)
     if data.get("fingerprint"):
         yield "data fingerprint", str(data["fingerprint"])
     if "seed" in description.recipe:
@@ -524,17 +524,24 @@ def _counts_in_words(counts: dict[str, dict[str, int]]) -> str:
     return ", ".join(f"{total:,} {split}" for split, total in sums.items() if total)
 
 
-def _split_in_words(split: dict[str, Any]) -> str:
+def _split_in_words(data: dict[str, Any], name: str) -> str:
     """How a split was made, in words.
 
-    >>> _split_in_words({"from": "all", "fraction": 0.1, "seed": 0})
+    >>> drawn = {"from": "all", "fraction": 0.1, "seed": 0}
+    >>> _split_in_words({"test": drawn}, "test")
     'a fraction of 0.1, drawn from all images with seed 0'
+    >>> _split_in_words({"test": drawn, "validation": {"from": "source"}}, "test")
+    'a fraction of 0.1, drawn from the other images with seed 0'
     """
+    split = data[name]
     if split.get("from") == "source":
         return "of the data itself"
     if split.get("from") == "fold":
         return "one part of a cross-validation"
     source = {"all": "all", "train": "the other"}.get(str(split.get("from")), "the")
+    other = data.get("validation" if name == "test" else "test") or {}
+    if other.get("from") == "source":  # whose images are not among those drawn from
+        source = "the other"
     return f"a fraction of {split.get('fraction')}, drawn from {source} images with seed " + str(
         split.get("seed")
     )

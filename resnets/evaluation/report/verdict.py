@@ -277,7 +277,8 @@ def _on_classes(metrics: Metrics) -> Iterator[Remark]:
         if row.support
     ]
     recall, name = min(recalls, key=lambda pair: pair[0].value)
-    if recall.interval[1] < metrics.top1.value and metrics.better_than_chance:
+    is_low = recall.interval[1] < metrics.top1.value
+    if is_low and (metrics.better_than_chance or not recall.count):  # which is a fact by itself
         yield Remark(f"The weakest class is {name}: its recall is {_short(recall)}.", "classes")
     few = [row.name for row in metrics.classes if row.support < _FEW]
     if few:

@@ -1,5 +1,7 @@
 import json
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,19 @@ def test_images_to_check_on_are_of_the_data_or_else_digits(model: Model) -> None
         images_for(model, "nowhere", 3)
     with pytest.raises(UsageError, match="at least 1"):
         images_for(model, None, 0)
+
+
+def test_data_of_which_images_were_skipped_are_good_to_check_on(
+    model: Model, draw_noise: Callable[..., None], tmp_path: Path
+) -> None:
+    for name in model.description.class_names:
+        draw_noise(tmp_path / "own" / name / "1.png")
+    (tmp_path / "own" / "ant" / "broken.png").write_bytes(b"broken")
+    trained = {"source": str(tmp_path / "own"), "skipped": 1}
+    own = replace(model, description=replace(model.description, data=trained))
+    assert images_for(own, None, 3)[1] == f"all of {tmp_path / 'own'}"
+    with pytest.raises(ContentError, match="broken"):  # which the user has just named
+        images_for(own, str(tmp_path / "own"), 3)
 
 
 def test_an_onnx_file_tells_somebody_who_has_nothing_else_how_to_use_it(exported: Path) -> None:

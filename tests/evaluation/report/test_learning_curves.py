@@ -3,8 +3,10 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from resnets.errors import ContentError
+from resnets.evaluation.drawing import draw, label_axes
 from resnets.evaluation.history import History
 from resnets.evaluation.report.learning_curves import learning_curves
 
@@ -46,6 +48,15 @@ def test_only_what_was_measured_is_drawn(tmp_path, groups):
     accuracy, loss = learning_curves(history(tmp_path, 1, groups))
     for chart in (accuracy, loss):
         assert words(chart) & {"training", "validation", "test"} == set(groups)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_axis_of_few_epochs_counts_whole_ones(tmp_path, epochs):
+    axes = Figure().subplots()
+    label_axes(axes, "accuracy in percent")
+    draw(axes, history(tmp_path, epochs, ["training"]).epochs, "accuracy", 100.0)
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1, 2][:epochs]
 
 
 def test_a_run_without_an_epoch_has_no_curves(tmp_path):

@@ -154,3 +154,14 @@ def test_nothing_is_concluded_from_the_mistakes_of_a_network_at_chance():
     better = scores + 6 * np.eye(3)[labels] * (labels[:, None] < 2)  # the third is never found
     concluded = {remark.section for remark in remarks(evidence(better, labels))}
     assert {"classes", "confusion"} <= concluded
+
+
+def test_a_class_never_recognised_is_named_also_of_a_network_at_chance():
+    """Of 17 images 12 are right, which 10 of one class would be, too; of another, none of 4."""
+    labels = np.repeat([0, 1, 2], [3, 4, 10])
+    answers = np.concatenate([[0, 0, 2], np.full(14, 2)])
+    texts = [remark.text for remark in remarks(evidence(np.eye(3)[answers] * 3, labels))]
+    assert any("0.0 % (0/4)" in text for text in texts)
+    answers[3] = 1
+    texts = [remark.text for remark in remarks(evidence(np.eye(3)[answers] * 3, labels))]
+    assert not any("weakest" in text for text in texts)
