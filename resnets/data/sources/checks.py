@@ -23,7 +23,7 @@ from resnets.images.stderr import silent_decoders
 
 _T = TypeVar("_T", bound=np.generic)
 
-_SHOWN = 10  # images in a message
+_SHOWN = 3  # images in a message
 _PATIENCE = 60.0  # seconds for which unreadable images are looked for
 _MEANT = 4  # images under several labels from which on these may be meant
 
@@ -91,7 +91,9 @@ def _joined(values: Sequence[NDArray[_T] | None]) -> NDArray[_T] | None:
     return np.concatenate(present) if len(present) == len(values) else None
 
 
-def check_images(images: Mapping[str, LabelledImages], skip_unreadable: bool) -> dict[str, Checked]:
+def check_images(
+    images: Mapping[str, LabelledImages], skip_unreadable: bool, declared: bool = True
+) -> dict[str, Checked]:
     """Check every image of every split.
 
     Without `skip_unreadable` only the first bytes are checked, and images that do not begin like an
@@ -100,12 +102,22 @@ def check_images(images: Mapping[str, LabelledImages], skip_unreadable: bool) ->
 
     Raises:
         ContentError: images cannot be read and `skip_unreadable` is not set. Then all are decoded,
-            as far as there is time, so that one message tells of all.
+            as far as there is time, so that one message tells of all; and of classes without images
+            unless these are `declared`, which `check_classes` would refuse next.
     """
     checked = {name: _checked(part, skip_unreadable) for name, part in images.items()}
     if not skip_unreadable and any(part.skipped for part in checked.values()):
-        raise ContentError(_unreadable_in_words(images.values()))
+        raise ContentError(_unreadable_in_words(images.values()) + _and_empty(checked, declared))
     return checked
+
+
+def _and_empty(checked: Mapping[str, Checked], declared: bool) -> str:
+    """The end of a message: classes without an image to learn from; empty if there is none."""
+    learning = checked.get("all") or checked.get("train")
+    if declared or learning is None:
+        return ""
+    empty = [name for name, count in counts(learning.images).items() if not count]
+    return f"; besides, no readable images of {listed(empty)}" if empty else ""
 
 
 def _checked(images: LabelledImages, decode_all: bool) -> Checked:

@@ -139,7 +139,7 @@ def open_source(
     content = read_source(source, layout) if to_learn else _whole(read_source(source, layout))
     name = source_name(source, content)
     check_names(name, content.class_names)
-    checked = check_images(content.images, skip_unreadable)
+    checked = check_images(content.images, skip_unreadable, content.declared or not to_learn)
     warnings = (*content.warnings, *changed_images(checked))
     if to_learn:
         warnings = (*warnings, *check_classes(name, content, checked))

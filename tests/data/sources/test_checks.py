@@ -38,13 +38,21 @@ def test_files_of_several_folders_can_be_deleted_and_other_images_cannot(folder:
     assert "delete" not in joined([images, pixels]).remedy()
 
 
-def test_of_many_broken_files_the_first_are_named_and_all_are_counted(folder: Folder) -> None:
+def test_of_many_broken_files_the_first_are_named_and_all_are_counted(
+    folder: Folder, draw_noise: Callable[..., None]
+) -> None:
     root = folder(per_class("cat", "dog", count=12))
     for number in range(12):
         (root / f"cat/{number}.png").write_bytes(b"<html>not found</html>")
-    with pytest.raises(ContentError, match=r"^12 images cannot be read: cat/0.*2 more") as caught:
+    with pytest.raises(ContentError, match=r"^12 images cannot be read: cat/0.*9 more") as caught:
         open_data(root)
     assert str(caught.value).count("not an image") == 1, "a reason is told once"
+    assert "besides" in str(caught.value)
+    assert "'cat'" in str(caught.value)  # a class that is empty then, told in the same round
+    draw_noise(root / "cat/whole.png")
+    with pytest.raises(ContentError, match="12 images cannot be read") as caught:
+        open_data(root)
+    assert "besides" not in str(caught.value)
 
 
 def test_one_message_names_what_is_no_image_and_what_breaks_off_in_every_split(
