@@ -82,6 +82,7 @@ def _lasting(model: ServedModel) -> dict[str, Any]:
         ],
         "threshold": calibration and calibration.threshold,
         "max_error": calibration and calibration.max_error,
+        "promised": calibration and calibration.promised,
         "calibration": [] if calibration is None else list(_calibration(description)),
         "unfamiliar": familiarity_in_words(model.familiarity),
         "unprotected": UNPROTECTED,

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
 import resnets
+from resnets.evaluation.calibration import calibrate
 from tests.serving.conftest import image_bytes
 
 if TYPE_CHECKING:
@@ -906,12 +908,15 @@ def test_the_empty_page_names_the_classes_and_leads_to_all_of_them(
     assert all(each["name"] in page.inner_text("#knows") for each in facts["classes"])
     assert page.locator("#knows button").count() == 0
     assert page.inner_text("#legend").count(f"{100 * facts['max_error']:g}\u00a0%") == 1
+    assert "not promised" not in page.inner_text("#legend")
     names = tuple(f"class {number}" for number in range(1, 31))
-    live = LiveServer(tmp_path / "collected", tiny=untrained(names))
+    few = calibrate(9 * np.eye(30)[np.arange(60) % 30], np.arange(60) % 30).to_dict()
+    live = LiveServer(tmp_path / "collected", tiny=untrained(names, calibration=few))
     try:
         page = visit(live.url, viewport={"width": 320, "height": 640})
         assert names[0] in page.inner_text("#knows")
         assert names[-1] not in page.inner_text("#knows")
+        assert "not promised" in page.inner_text("#legend")
         rest = page.locator("#knows button")
         refuse_faults(page)
         rest.press("Enter")

@@ -52,7 +52,8 @@ export function meaning(status, model) {
   const threshold = model?.threshold ?? null;
   const target = model?.max_error ?? null;
   const ofThreshold = threshold === null ? "" : ` of ${percent(threshold).replace(" ", "\u00a0")}`;
-  const ofTarget = target === null ? "" : ` of ${Number((100 * target).toPrecision(10))}\u00a0%`;
+  const doubt = model?.promised === false ? " (not promised for new images)" : "";
+  const ofTarget = target === null ? "" : ` of ${Number((100 * target).toPrecision(10))}\u00a0%${doubt}`;
   return STATUSES[status]?.means(ofThreshold, ofTarget) ?? "";
 }
 
