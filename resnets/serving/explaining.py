@@ -39,7 +39,7 @@ class Explaining:
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
-        self._networks: WeakKeyDictionary[ServedModel, Model] = WeakKeyDictionary()
+        self._networks: WeakKeyDictionary[ServedModel, asyncio.Task[Model]] = WeakKeyDictionary()
 
     async def picture(
         self, model: ServedModel, upload: Upload, answer: Answer, deadline: float
@@ -64,31 +64,48 @@ class Explaining:
                 pixels, picture = await self._answering.of_image(
                     _views, upload.content, preprocessing, deadline
                 )
-                heat = await model.between_batches(self._heat, model, pixels, best)
+                network = await self._network(model)
+                heat = await model.between_batches(_heat, network, pixels, best)
                 return await self._answering.in_pool(_png, picture, heat, deadline=deadline)
         except TimeoutError:
             raise DeadlinePassed from None
 
-    def _heat(self, model: ServedModel, pixels: Pixels, best: int) -> Floats:
-        """The heat map (S, S) of 0..1 for a class; pixels (C, S, S). In the model's thread."""
-        import torch
+    async def _network(self, model: ServedModel) -> "Model":
+        """The network of a model; it is loaded once, while predictions go on.
 
-        from resnets.evaluation.explain import grad_cam
+        Who waits for it may go away: the others, and the next ones, still get it.
+        """
+        task = self._networks.get(model)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(_network_of, model))
+            self._networks[model] = task
+        try:
+            return await asyncio.shield(task)
+        except Exception:
+            self._networks.pop(model, None)
+            raise
 
-        loaded = self._networks.get(model)
-        if loaded is None:
-            loaded = self._networks[model] = _network_of(model)
-        image = loaded.description.preprocessing.normalise(pixels[None])
-        heat: Floats = grad_cam(loaded.network, torch.from_numpy(image), [best])[0]
-        return heat
+
+def _heat(loaded: "Model", pixels: Pixels, best: int) -> Floats:
+    """The heat map (S, S) of 0..1 for a class; pixels (C, S, S)."""
+    import torch
+
+    from resnets.evaluation.explain import grad_cam
+
+    image = loaded.description.preprocessing.normalise(pixels[None])
+    heat: Floats = grad_cam(loaded.network, torch.from_numpy(image), [best])[0]
+    return heat
 
 
 def _network_of(model: ServedModel) -> "Model":
     """The network itself: the one that the engine runs, or that of the file.
 
+    What explains it is imported here, too, which takes seconds.
+
     Raises:
         HTTPException: 503, the file has changed since the engine read it.
     """
+    import resnets.evaluation.explain  # noqa: F401
     from resnets.evaluation.eager import Eager
     from resnets.model_file import load
 

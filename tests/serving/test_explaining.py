@@ -3,7 +3,9 @@
 import io
 from base64 import b64decode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from PIL import Image
 
 import resnets
 from resnets.deployment.engines import open_engine
+from resnets.model_file import Model
+from resnets.serving import explaining
+from resnets.serving.served_model import ServedModel
 from tests.serving.conftest import image_bytes, only
 
 Serving = Callable[..., Any]
@@ -28,6 +33,32 @@ def test_the_explanation_is_that_of_resnets_explain(serving: Serving, model_file
     png = b64decode(only(response)["explanation"])
     (expected,) = resnets.explain(model_file, [content])
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), expected.overlay())
+
+
+def test_predictions_go_on_while_the_first_heat_map_waits_for_its_network(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, loads = Event(), Event(), []
+    load = explaining._network_of
+
+    def slowly(model: ServedModel) -> Model:
+        loads.append(model)
+        begun.set()
+        assert go_on.wait(20)
+        return load(model)
+
+    monkeypatch.setattr(explaining, "_network_of", slowly)
+    client = serving()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [
+            pool.submit(client.post, "/predict?explain=1", content=image_bytes(seed=seed))
+            for seed in range(2)
+        ]
+        assert begun.wait(20)
+        assert only(client.post("/predict", content=image_bytes()))["prediction"]
+        go_on.set()
+        assert all(only(each.result())["explanation"] for each in asked)
+    assert len(loads) == 1  # for both
 
 
 def test_it_comes_alone_to_a_client_that_accepts_png(serving: Serving) -> None:
