@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import tyro
 
@@ -265,15 +266,22 @@ def _warn_of_rates(workers: int, rate: str) -> None:
 
 def _run(serving: "Serving", workers: int, settings: "Settings") -> None:
     """Serve until the process is told to stop."""
-    from resnets.serving.server import address_of, listening
+    from resnets.serving.server import address_of, is_every_address, listening
     from resnets.serving.workers import serve_by_workers
 
+    serving.check()
+    every = is_every_address(settings.host)
+
+    def started(address: str) -> None:
+        more = f" and on port {urlsplit(address).port} of all other addresses of this machine"
+        say(f"serving on {address}{more if every else ''}", file=sys.stderr)
+
     if workers == 1:
-        serving.in_this_process(_say_address)
+        serving.in_this_process(started)
         return
     with closing(listening(settings)) as listener:
         address = address_of(listener, "https" if settings.tls_certificate else "http")
-        serve_by_workers(serving, workers, listener, settings.grace, lambda: _say_address(address))
+        serve_by_workers(serving, workers, listener, settings.grace, lambda: started(address))
 
 
 def _pem(path: Path | None) -> Path | None:
@@ -305,11 +313,6 @@ def _check_tls(certificate: Path, key: Path | None) -> None:
             f"{where}: they must hold the certificate and its key in PEM, which begin with "
             f"-----BEGIN ({error.reason or error})"
         ) from None
-
-
-def _say_address(address: str) -> None:
-    """Tell where the server listens."""
-    say(f"serving on {address}", file=sys.stderr)
 
 
 def _flags_of(values: Mapping[str, Any]) -> list[str]:

@@ -214,6 +214,8 @@ class Access:
         known = (*_LOCAL, *(name.lower() for name in self.hosts))
         if "*" in self.hosts or host in known or _is_address(host):
             return
+        if not host:
+            raise Refused(403, "the header Host is missing, or names no host")
         raise Refused(
             403,
             f"the host name {host!r} is not allowed; the server's --allow-host {host} allows it",

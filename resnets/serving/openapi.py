@@ -83,7 +83,12 @@ _PREDICT: _Json = {
         _query("top", "How many of the most probable classes to list.", type="integer", minimum=1),
         _query("model", "Name of a model; the first one without.", type="string"),
         _query("features", "1 adds the features of the network.", type="string"),
-        _query("explain", "1 adds a heat map (Grad-CAM) as PNG in base64.", type="string"),
+        _query(
+            "explain",
+            "1 adds a heat map (Grad-CAM) as PNG in base64; with the header Accept: image/png, the "
+            "PNG of the only image comes alone.",
+            type="string",
+        ),
         _TIMEOUT,
     ],
     "requestBody": {
@@ -100,12 +105,14 @@ _PREDICT: _Json = {
     },
     "responses": {
         "200": _json("Answers", "The images were answered; unreadable ones of several say why."),
+        "406": _json("Error", "Accept: image/png with several images."),
         "413": _json("AnswersOrError", "The body or the only image is larger than allowed."),
         "415": _json("AnswersOrError", "The only image is in no format that is read."),
         "422": _json("AnswersOrError", "The only image is damaged."),
     },
 }
 _PREDICT["responses"] = _REFUSED | _PREDICT["responses"]
+_PREDICT["responses"]["200"]["content"]["image/png"] = {}
 _INFER: _Json = {
     "summary": "Predict the images of a tensor (Open Inference Protocol)",
     "description": (

@@ -13,5 +13,5 @@ class JSON(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The body."""
-        return to_json(content).encode()
+        """The body, a line that a terminal's next one does not go on."""
+        return f"{to_json(content)}\n".encode()

@@ -1,6 +1,7 @@
 """Running of the application until the process is told to stop."""
 
 import errno
+import ipaddress
 import logging
 import os
 import signal
@@ -154,6 +155,20 @@ def listening(settings: Settings) -> socket.socket:
 
 
 def address_of(listener: socket.socket, scheme: str = "http") -> str:
-    """The address of a socket as a URL."""
+    """The address of a socket as a URL that can be opened on this machine."""
     host, port = listener.getsockname()[:2]
+    if is_every_address(host):
+        host = "::1" if ":" in host else "127.0.0.1"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def is_every_address(host: str) -> bool:
+    """Whether a server on a host listens on all addresses of the machine.
+
+    >>> is_every_address("0.0.0.0"), is_every_address("::"), is_every_address("localhost")
+    (True, True, False)
+    """
+    try:
+        return not host or ipaddress.ip_address(host).is_unspecified
+    except ValueError:  # a name
+        return False

@@ -10,9 +10,11 @@ from socket import socket
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
 from resnets.escaping import say
+from resnets.files import writable_folder
+from resnets.model_path import find_model
 from resnets.serving import server
 from resnets.serving.access import Access
-from resnets.serving.served_model import ServedModel, open_served
+from resnets.serving.served_model import ServedModel, name_of, open_served
 from resnets.serving.settings import Settings
 from resnets.serving.shadow import Shadow
 
@@ -37,6 +39,22 @@ class Serving:
     access: Access
     shadow: Path | None = None
 
+    def check(self) -> None:
+        """Refuse what is wrong before any model is opened and measured, which takes seconds.
+
+        Raises:
+            UsageError: a model does not exist, two have one name, or labels cannot be stored.
+        """
+        if self.settings.collect is not None:
+            writable_folder(self.settings.collect)
+        for path in (*self.paths, *filter(None, [self.shadow])):
+            find_model(path)
+        names: set[str] = set()
+        for path in self.paths:
+            if (name := name_of(path)) in names:
+                raise UsageError(f"{path}: two models are called {name}; rename one of the files")
+            names.add(name)
+
     def __call__(self, listener: socket, begun: Callable[[], None]) -> None:
         """Open the models and serve on a socket; `begun` is called in between. For workers."""
         models = self._models()
@@ -59,16 +77,12 @@ class Serving:
         """The models by name.
 
         Raises:
-            UsageError: two have one name, or one cannot be opened.
+            UsageError: one cannot be opened.
             ContentError: a file is damaged, or its golden image is computed wrong.
         """
         served: dict[str, ServedModel] = {}
         for path in self.paths:
             model = self._open(path, self.settings.max_batch)
-            if model.name in served:
-                raise UsageError(
-                    f"{path}: two models are called {model.name}; rename one of the files"
-                )
             served[model.name] = model
             most = model.max_batch
             batches = f"batches of up to {most} images" if most > 1 else "one image at a time"

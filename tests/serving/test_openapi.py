@@ -143,3 +143,16 @@ def test_a_key_and_a_rate_are_described_wherever_they_are_asked_for(serving: Ser
         assert "429" in document["paths"][path]["get"]["responses"]
     assert "401" not in document["paths"]["/v2/health/live"]["get"]["responses"]
     assert "Authorization: Bearer" in client.get("/docs").text.partition("<main>")[0]
+
+
+def test_heat_maps_alone_are_described_for_one_image_and_for_several(
+    described: tuple[Any, Mapping[str, Any]],
+) -> None:
+    pytest.importorskip("captum", reason="the extra explain is not installed")
+    client, document = described
+    headers = {"Accept": "image/png"}
+    one, two = ([("file", ("a.png", image_bytes()))] * count for count in (1, 2))
+    for files, status in ((one, 200), (two, 406)):
+        response = client.post("/predict?explain=1", files=files, headers=headers)
+        assert response.status_code == status
+        check(document, "POST", "/predict", response)

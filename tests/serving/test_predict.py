@@ -64,6 +64,14 @@ def test_what_cannot_be_answered_has_the_code_that_says_why(
     assert client.post("/predict", content=image_bytes()).status_code == 200
 
 
+def test_answers_of_json_end_with_a_newline(serving: Serving) -> None:
+    client = serving()
+    answers = [client.get(path) for path in ("/v2", "/model", "/openapi.json", "/nothing")]
+    for answer in (*answers, client.post("/predict", content=image_bytes())):
+        assert answer.text.endswith("}\n")
+        assert answer.json()
+
+
 def test_an_empty_file_is_told_in_the_words_of_predict(serving: Serving) -> None:
     client = serving()
     (local,) = resnets.predict(client.app.state.server.models["tiny"].path, b"")  # type: ignore[attr-defined]

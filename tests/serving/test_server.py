@@ -112,6 +112,48 @@ def test_an_address_of_another_machine_is_told_from_a_port_in_use(
 
 
 @pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["{model}", "{copy}"], "two models"),
+        (["{model}", "nothing.onnx"], "nothing.onnx"),
+        (["{model}", "--shadow", "nothing.onnx"], "nothing.onnx"),
+        (["{model}", "--collect", "{model}"], "{model}"),
+    ],
+)
+def test_what_is_wrong_is_told_before_a_model_is_opened(
+    model_file: Path, tmp_path: Path, words: list[str], reason: str
+) -> None:
+    copy = tmp_path / model_file.parent.name / model_file.name
+    copy.parent.mkdir()
+    shutil.copy(model_file, copy)
+    places = {"model": model_file, "copy": copy}
+    for more in ([], ["--workers", "2"]):
+        if "--collect" in words and more:  # not for several
+            continue
+        result = call("serve", "--port", "0", *more, *(word.format(**places) for word in words))
+        assert result.returncode == 2
+        assert reason.format(**places) in result.stderr
+        assert "batches" not in result.stderr  # which is told of each model that was opened
+        assert "worker started" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "family"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("127.0.0.1", "127.0.0.1")]
+)
+def test_the_address_that_is_told_can_be_opened(host: str, family: str) -> None:
+    from resnets.serving.server import address_of, listening
+    from resnets.serving.settings import Settings
+
+    if ":" in host and not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with listening(Settings(host=host, port=0)) as listener:
+        parts = urlsplit(address_of(listener))
+        assert parts.netloc.rpartition(":")[0] == family
+        assert parts.hostname is not None
+        socket.create_connection((parts.hostname, parts.port), timeout=10).close()
+
+
+@pytest.mark.parametrize(
     ("size", "bytes_"), [("20MB", 20_000_000), ("1.5 GiB", 3 << 29), ("7", 7 << 20)]
 )
 def test_a_largest_body_is_written_as_sizes_are_elsewhere(
