@@ -72,6 +72,15 @@ def test_the_lowest_recall_is_named_only_where_it_is_no_chance(
     assert "Add images" in told(run_findings)
 
 
+def test_a_class_of_two_images_does_not_hide_the_one_that_is_weak() -> None:
+    """Of 2 images none is right, which may be chance; of 36 are 16, of 60 of the third 55."""
+    labels = np.repeat([0, 1, 2], [2, 36, 60])
+    answers = np.concatenate([[2, 2], np.where(np.arange(36) < 16, 1, 2), np.full(60, 2)])
+    answers[-5:] = 1
+    measured = measure(np.eye(3)[answers] * 3, labels, ["ants", "bees", "wasps"])
+    assert "to the class bees" in told(replace(findings([48, 45]), metrics=measured))
+
+
 def test_labels_that_look_wrong_come_first() -> None:
     first, *_ = next_steps(findings([48, 45], suspects=3, report="resnets report run photos"))
     assert "3 labels" in first.text
