@@ -1,5 +1,6 @@
 """Running of the application until the process is told to stop."""
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -8,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -27,6 +28,7 @@ from resnets.serving.state import Server
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _INTERRUPTED = 130  # exit code
 _CLOSING = 0.2  # seconds to send the last answers once the grace period is over
+_LAST = 0.2  # seconds in which requests are read that came before the port was closed
 _BACKLOG = 2048  # connections that the system accepts before the process does
 _KEEP_ALIVE = 75  # seconds; load balancers keep idle connections for 60: see docs/decisions.md
 
@@ -113,6 +115,32 @@ class _Server(uvicorn.Server):
         self.config.timeout_graceful_shutdown = max(left, _CLOSING)  # type: ignore[assignment]
         return True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; what has come until the port is closed is answered, as it would be reset unread."""
+        listeners = sockets or []
+        accepted = [each for listener in listeners for each in _waiting_on(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in listeners:
+            listener.close()
+        loop, encryption = asyncio.get_running_loop(), self.config.ssl
+        tasks = [
+            asyncio.ensure_future(
+                loop.connect_accepted_socket(self._connection, each, ssl=encryption)
+            )
+            for each in accepted
+        ]
+        await asyncio.sleep(_LAST)
+        for task in tasks:
+            task.cancel()
+        await super().shutdown(sockets)
+
+    def _connection(self) -> Connection:
+        """What answers on a connection, as uvicorn makes it."""
+        return Connection(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals as above, SIGHUP as a wish to look for changed files.
@@ -129,6 +157,17 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _waiting_on(listener: socket.socket) -> list[socket.socket]:
+    """The connections that the system has accepted, and this process has not."""
+    listener.setblocking(False)
+    connections: list[socket.socket] = []
+    with suppress(OSError):  # there are no more
+        while True:
+            connections.append(listener.accept()[0])
+            connections[-1].setblocking(False)
+    return connections
 
 
 def listening(settings: Settings) -> socket.socket:

@@ -178,6 +178,7 @@ class _Workers:
         """Have all workers finish what is in flight; those that do not are killed."""
         for worker in self.running:
             worker.process.terminate()
+        self.listener.close()  # else who connects once the workers have closed theirs would wait
         ends = time.monotonic() + self.grace + _MARGIN
         for worker in self.running:
             worker.process.join(max(0.0, ends - time.monotonic()))

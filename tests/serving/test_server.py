@@ -1,6 +1,7 @@
 """The command as a real process: it answers, and ends in order when it is told to stop."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -212,6 +214,38 @@ def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
         client.sendall(rest)
         assert client.recv(12) == b"HTTP/1.1 200"
         assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_has_connected_before_the_port_is_closed_gets_an_answer(
+    model_file: Path, workers: str
+) -> None:
+    ends: list[Exception | None] = []
+
+    def ask(port: int) -> None:
+        """Ask again and again, on a new connection where the last one was closed."""
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            while True:
+                client.request("POST", "/predict", image_bytes())
+                client.getresponse().read()
+        except OSError as error:
+            ends.append(error)
+
+    with server(model_file, "--workers", workers, "--no-access-log") as (process, address):
+        port = int(address.rpartition(":")[2])
+        clients = [threading.Thread(target=ask, args=(port,), daemon=True) for _ in range(8)]
+        for client in clients:
+            client.start()
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        for client in clients:
+            client.join(60)
+    refused = [isinstance(error, ConnectionRefusedError) for error in ends]
+    assert len(refused) == 8
+    assert sum(refused) >= 7  # one may come between the last look at the port and its end
 
 
 @pytest.mark.slow
