@@ -221,7 +221,7 @@ def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
 def test_who_has_connected_before_the_port_is_closed_gets_an_answer(
     model_file: Path, workers: str
 ) -> None:
-    ends: list[Exception | None] = []
+    ends: list[OSError] = []
 
     def ask(port: int) -> None:
         """Ask again and again, on a new connection where the last one was closed."""
@@ -232,6 +232,8 @@ def test_who_has_connected_before_the_port_is_closed_gets_an_answer(
                 client.getresponse().read()
         except OSError as error:
             ends.append(error)
+        finally:
+            client.close()
 
     with server(model_file, "--workers", workers, "--no-access-log") as (process, address):
         port = int(address.rpartition(":")[2])
