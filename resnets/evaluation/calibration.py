@@ -211,7 +211,7 @@ def _last_confirmed(
 
 
 def _least_threshold(confidence: Floats, correct: Booleans, max_error: float) -> float | None:
-    """The least threshold that rather keeps an error rate than not; None if none exists."""
+    """The least threshold that more likely keeps an error rate than not; None if none does."""
     from scipy.special import bdtr  # the probability of at most k of n
 
     values, accepted, wrong = selections(confidence, correct)

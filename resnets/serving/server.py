@@ -163,7 +163,7 @@ def _waiting_on(listener: socket.socket) -> list[socket.socket]:
     """The connections that the system has accepted, and this process has not."""
     listener.setblocking(False)
     connections: list[socket.socket] = []
-    with suppress(OSError):  # there are no more
+    with suppress(OSError):  # raised once no connection waits to be accepted
         while True:
             connections.append(listener.accept()[0])
             connections[-1].setblocking(False)
