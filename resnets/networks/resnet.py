@@ -8,7 +8,7 @@ a layer4. The names are the keys under which checkpoints, torchvision's too, sto
 Shapes: N images, C channels, H x W pixels, K classes.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,21 +17,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnets.errors import UsageError
-from resnets.networks.architecture import Architecture, Stem
+from resnets.networks.architecture import Architecture
 from resnets.networks.blocks import BLOCKS, SHORTCUTS, Choices, Residual, activated
 from resnets.networks.catalog import select
-from resnets.networks.layers import (
-    ATTENTIONS,
-    CONVOLUTIONS,
-    FILTERS,
-    Layer,
-    MakeConv,
-    is_symbolic,
-    relu,
-)
+from resnets.networks.layers import ATTENTIONS, CONVOLUTIONS, FILTERS, Layer, is_symbolic, relu
 from resnets.networks.norms import NORMS
-
-_Parts = dict[str, nn.Module]  # by name, in the order in which they run and print
+from resnets.networks.stems import Parts, stem
 
 
 class ResNet(nn.Module):
@@ -76,7 +67,7 @@ class ResNet(nn.Module):
         self.frozen: int | Literal["all"] | None = None
         self.frozen_statistics = False
         parts = {
-            **_stem(architecture),  # conv, bn, relu
+            **stem(architecture),  # conv, bn, relu
             **_stages(architecture),  # layer1, layer2, layer3 ...
             **_pool(architecture),  # avg_pool
             "fc": nn.Linear(self.num_features, architecture.num_classes),
@@ -200,8 +191,8 @@ class ResNet(nn.Module):
         """
         architecture = self.architecture
         names = [name for name, _ in self.named_children() if name != "maxpool"]
-        stem = names.index("layer1") - 1
-        modules = names[stem : stem + 1 + len(architecture.depths)]
+        first = names.index("layer1") - 1  # the last part of the stem
+        modules = names[first : first + 1 + len(architecture.depths)]
         channels = (architecture.stem_channels, *architecture.channels)
         before_pooling = max(1, architecture.stem_stride // 2)
         reductions = (before_pooling, *architecture.strides)
@@ -378,116 +369,7 @@ def _for_channels(weight: Tensor, channels: int) -> Tensor:
     return weight.repeat(1, repeats, 1, 1)[:, :channels] * (count / channels)
 
 
-def _stem(architecture: Architecture) -> _Parts:
-    """The parts before the stages; pre-activation blocks have the norm and the ReLU inside.
-
-    (N, in_channels, H, W) -> (N, stem_channels, H/stem_stride, W/stem_stride)
-    """
-    parts = _STEMS[architecture.stem](architecture)
-    left_out = ("bn", "bn1", "relu") if architecture.is_preact else ()
-    return {name: part for name, part in parts.items() if name not in left_out}
-
-
-def _cifar_stem(architecture: Architecture) -> _Parts:
-    """3x3, for small images. H x W stay."""
-    width = architecture.stem_channels
-    return {
-        "conv": _convolution(architecture)(architecture.in_channels, width, 3),
-        "bn": NORMS[architecture.norm](width),
-        "relu": relu(),
-    }
-
-
-def _linear_stem(architecture: Architecture) -> _Parts:
-    """`_cifar_stem` without its ReLU. H x W stay."""
-    return {name: part for name, part in _cifar_stem(architecture).items() if name != "relu"}
-
-
-def _imagenet_stem(architecture: Architecture) -> _Parts:
-    """7x7 and max pooling (arXiv:1512.03385, table 1). H/4 x W/4."""
-    width = architecture.stem_channels
-    return {
-        "conv1": _convolution(architecture)(architecture.in_channels, width, 7, stride=2),
-        "bn1": NORMS[architecture.norm](width),
-        "relu": relu(),
-        "maxpool": _max_pool(architecture),
-    }
-
-
-def _convolution(architecture: Architecture) -> MakeConv:
-    """What makes the network's convolutions."""
-    return CONVOLUTIONS[architecture.weight_standardisation]
-
-
-def _padded_stem(architecture: Architecture) -> _Parts:
-    """`_imagenet_stem`, pooled with zeros around it, as BiT does (arXiv:1912.11370). H/4 x W/4."""
-    pool = _max_pool(architecture, padding=0)
-    return _imagenet_stem(architecture) | {"maxpool": nn.Sequential(nn.ConstantPad2d(1, 0.0), pool)}
-
-
-def _max_pool(architecture: Architecture, padding: int = 1) -> nn.Module:
-    """Maximum of 3x3 pixels at every second one; with `Blur`, maxima first and then every second.
-
-    With averages as filters, the mean of 2x2 pixels comes in the place of both (timm's -aa).
-
-    H/2 x W/2
-    """
-    make = FILTERS[architecture.blur]
-    if make is None:
-        return nn.MaxPool2d(3, stride=2, padding=padding)
-    if architecture.blur == "average":
-        return make(2, 1)
-    return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=padding), make(2, 1))
-
-
-def _deep_stem(architecture: Architecture, tiers: tuple[int, int] = (4, 4)) -> _Parts:
-    """Three 3x3 convolutions in place of the 7x7 (arXiv:1812.01187, ResNet-C). H/4 x W/4.
-
-    Args:
-        architecture: of the network.
-        tiers: eighths of the stem's width that the first and the second convolution have.
-    """
-    width, norm = architecture.stem_channels, NORMS[architecture.norm]
-    conv = _convolution(architecture)
-    first, second = (width * tier // 8 for tier in tiers)
-    convolutions = nn.Sequential(
-        conv(architecture.in_channels, first, 3, stride=2),
-        norm(first),
-        relu(),
-        conv(first, second, 3),
-        norm(second),
-        relu(),
-        conv(second, width, 3),
-    )
-    return _imagenet_stem(architecture) | {"conv1": convolutions}
-
-
-def _tiered_stem(architecture: Architecture) -> _Parts:
-    """`_deep_stem` with a narrower first convolution: 24, 32, 64 (timm's -T). H/4 x W/4."""
-    return _deep_stem(architecture, tiers=(3, 4))
-
-
-def _deep_strided_stem(architecture: Architecture) -> _Parts:
-    """`_deep_stem` with a 3x3 convolution for the max pooling (arXiv:2103.07579). H/4 x W/4."""
-    width, make = architecture.stem_channels, FILTERS[architecture.blur]
-    convolution = _convolution(architecture)(width, width, 3, stride=1 if make else 2)
-    subsample = [convolution, *([make(2, 1)] if make else [])]
-    pool = nn.Sequential(*subsample, NORMS[architecture.norm](width), relu())
-    return _deep_stem(architecture) | {"maxpool": pool}
-
-
-_STEMS: dict[Stem, Callable[[Architecture], _Parts]] = {
-    "cifar": _cifar_stem,
-    "linear": _linear_stem,
-    "imagenet": _imagenet_stem,
-    "deep": _deep_stem,
-    "tiered": _tiered_stem,
-    "deep_strided": _deep_strided_stem,
-    "padded": _padded_stem,
-}
-
-
-def _stages(architecture: Architecture) -> _Parts:
+def _stages(architecture: Architecture) -> Parts:
     number = len(architecture.depths)
     return {f"layer{stage + 1}": _stage(architecture, stage) for stage in range(number)}
 
@@ -532,7 +414,7 @@ def _choices(architecture: Architecture, position: int) -> Choices:
     return Choices(
         shortcut=activated(shortcut) if activates else shortcut,
         norm=NORMS[architecture.norm],
-        conv=_convolution(architecture),
+        conv=CONVOLUTIONS[architecture.weight_standardisation],
         attention=lambda channels: attention(channels, reduction),
         groups=architecture.groups,
         base_width=architecture.base_width,
@@ -543,14 +425,14 @@ def _choices(architecture: Architecture, position: int) -> Choices:
     )
 
 
-def _pool(architecture: Architecture) -> _Parts:
+def _pool(architecture: Architecture) -> Parts:
     """The mean over all pixels; after pre-activation blocks a norm and a ReLU come first.
 
     Networks for small images call it ``avg_pool``, those for ImageNet ``avgpool``, and they print
     its size differently: both are formats that are read back.
     """
     channels, norm = architecture.channels[-1], NORMS[architecture.norm]
-    last: _Parts = {"bn": norm(channels), "relu": relu()} if architecture.is_preact else {}
+    last: Parts = {"bn": norm(channels), "relu": relu()} if architecture.is_preact else {}
     small = architecture.is_for_small_images
     pool = nn.AdaptiveAvgPool2d(1 if small else (1, 1))
     return last | {"avg_pool" if small else "avgpool": pool}

@@ -12,7 +12,7 @@ from resnets.networks import architecture as names
 from resnets.networks.blocks import BLOCKS, SHORTCUTS
 from resnets.networks.layers import ATTENTIONS
 from resnets.networks.norms import NORMS
-from resnets.networks.resnet import _STEMS
+from resnets.networks.stems import _STEMS
 
 PLAIN = Architecture("residual", (1, 1))
 

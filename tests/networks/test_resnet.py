@@ -19,7 +19,7 @@ from resnets.networks import (
 )
 from resnets.networks.layers import Blur
 from resnets.networks.norms import BatchNorm2d
-from resnets.networks.resnet import _STEMS
+from resnets.networks.stems import _STEMS
 
 
 def small() -> ResNet:
