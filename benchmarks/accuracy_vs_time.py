@@ -27,7 +27,8 @@ import tyro
 from resnets.errors import ContentError
 from resnets.evaluation.history import History
 from resnets.evaluation.report.charts import BLUE, ORANGE, STYLE, svg
-from resnets.files import writable, writable_folder, write_atomically
+from resnets.files.outputs import writable, writable_folder
+from resnets.files.writing import write_atomically
 from resnets.format import duration, parse_duration
 from resnets.machine import machine
 from resnets.training.named_recipes import named_recipe

@@ -30,7 +30,7 @@ from resnets.evaluation.calibration import (
     selections,
 )
 from resnets.evaluation.proportion import Proportion
-from resnets.files import write_atomically
+from resnets.files.writing import write_atomically
 from resnets.json_text import to_json
 
 Floats = NDArray[np.float64]

@@ -29,7 +29,8 @@ import tyro
 from torch import nn
 
 import resnets
-from resnets.files import writable, write_atomically
+from resnets.files.outputs import writable
+from resnets.files.writing import write_atomically
 from resnets.machine import machine
 from resnets.networks import build
 from resnets.runs.prepare import on_device

@@ -35,7 +35,8 @@ from resnets.deployment.bench.runtimes import Call, Candidate, Images
 from resnets.deployment.engines import EngineName
 from resnets.deployment.export import int8_onnx, int8_openvino
 from resnets.deployment.export.files import export, save_onnx
-from resnets.files import writable, write_atomically
+from resnets.files.outputs import writable
+from resnets.files.writing import write_atomically
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, save
 from resnets.networks import BottleneckBlock, ResidualBlock, ResNet, ResNetBottleneck

@@ -39,7 +39,8 @@ from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import open_data
 from resnets.data.storage import PixelStorage
-from resnets.files import writable, write_atomically
+from resnets.files.outputs import writable
+from resnets.files.writing import write_atomically
 from resnets.images import Preprocessing
 from resnets.machine import machine as known_machine
 from resnets.machine import settle_memory, settle_threads

@@ -12,6 +12,7 @@ PAGE = ROOT / "CONTRIBUTING.md"
 START, END = "<!-- tree of modules: python docs/tree.py -->\n", "<!-- end of tree -->\n"
 PLACED = ("__init__.py", "__main__.py", "model_file.py", "model_path.py", "api.py", "cli.py")
 FLOORS = (
+    "files",
     "pickles",
     "images",
     "networks",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageError
 from resnets.escaping import escaped
-from resnets.files import NO_ROOM
+from resnets.files.writing import NO_ROOM
 from resnets.machine import limit_threads
 from resnets.torchrun import leave_reason, let_first_say_it
 

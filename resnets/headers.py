@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError
-from resnets.files import open_input
+from resnets.files.reading import open_input
 from resnets.format import plural
 from resnets.other_formats import HEAD, other_format
 

@@ -10,7 +10,7 @@ import mmap
 from pathlib import Path
 
 from resnets.errors import ContentError
-from resnets.files import open_input
+from resnets.files.reading import open_input
 
 DIGEST = "digest"  # the key in the header of a file
 KIND = "sha256:"

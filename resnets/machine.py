@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from resnets.errors import UsageError
-from resnets.files import read_text
+from resnets.files.reading import read_text
 
 _ROOT = Path("/")
 INFO = Path("/proc/cpuinfo")

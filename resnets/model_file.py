@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import escaped
 from resnets.fields import from_table
-from resnets.files import regular, write_atomically
+from resnets.files.reading import regular
+from resnets.files.writing import write_atomically
 from resnets.format import percent, plural
 from resnets.golden import golden_of
 from resnets.headers import parse_json, read_safetensors_header

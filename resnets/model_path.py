@@ -13,7 +13,7 @@ from resnets import shipped
 from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import UsageError
 from resnets.escaping import say, shell_line
-from resnets.files import open_input, read_text
+from resnets.files.reading import open_input, read_text
 from resnets.headers import TORCH_ENDINGS
 from resnets.model_file import CONFIG, MODEL, is_model_file
 from resnets.networks.catalog import CATALOG

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.json_text import to_json
 
 

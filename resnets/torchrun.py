@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 
-from resnets.files import write_atomically
+from resnets.files.writing import write_atomically
 from resnets.json_text import to_json
 
 _FILE = "TORCHELASTIC_ERROR_FILE"  # variable by which torchrun gives each process its file

@@ -27,7 +27,7 @@ from resnets.evaluation.exposure import own_generation, redraw_splits
 from resnets.evaluation.familiarity import center_of, familiarity_of
 from resnets.evaluation.fit_familiarity import familiarise, features_by
 from resnets.evaluation.proportion import Proportion
-from resnets.files import write_atomically
+from resnets.files.writing import write_atomically
 from resnets.shipped import FOLDER
 
 LARGEST = 2_000_000  # bytes of a network in the package

@@ -12,7 +12,7 @@ from resnets.commands.notices import print_notices
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say, shell_line
-from resnets.files import writable
+from resnets.files.outputs import writable
 
 if TYPE_CHECKING:
     from resnets.evaluation.recalibration import CalibrationImages

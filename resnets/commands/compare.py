@@ -14,7 +14,7 @@ from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text, write_csv
 from resnets.evaluation.report.folder import new_folder, refuse_content, save_sheets
-from resnets.files import write_atomically
+from resnets.files.writing import write_atomically
 from resnets.format import byte_size, millions, milliseconds, percent, percent_interval, plural
 from resnets.json_text import to_json
 

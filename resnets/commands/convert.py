@@ -14,7 +14,8 @@ from resnets.commands.flags import Cache
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import existing, read_text, writable, writable_folder
+from resnets.files.outputs import writable, writable_folder
+from resnets.files.reading import existing, read_text
 from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS
 from resnets.images import Preprocessing

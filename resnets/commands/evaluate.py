@@ -15,7 +15,8 @@ from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
 from resnets.escaping import say, write_csv
-from resnets.files import writable, write_atomically
+from resnets.files.outputs import writable
+from resnets.files.writing import write_atomically
 from resnets.format import exact_percent, percent, plural
 from resnets.json_text import to_json
 from resnets.machine import check_threads, settle_threads

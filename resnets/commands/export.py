@@ -9,7 +9,7 @@ from resnets.commands import run
 from resnets.commands.flags import Cache
 from resnets.errors import UsageError
 from resnets.escaping import say_text
-from resnets.files import writable
+from resnets.files.outputs import writable
 
 _Destination = Literal["onnx", "openvino", "torch", "triton"]
 

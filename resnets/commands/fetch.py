@@ -9,7 +9,9 @@ from resnets import shipped
 from resnets.commands import run
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import read_input, writable, writable_folder, write_atomically
+from resnets.files.outputs import writable, writable_folder
+from resnets.files.reading import read_input
+from resnets.files.writing import write_atomically
 from resnets.model_path import meant
 from resnets.pretrained.reference import is_reference, read_reference
 from resnets.pretrained.table import find_recommended

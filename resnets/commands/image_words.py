@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from resnets.commands.notices import passed_over_lines
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say
-from resnets.files import read_limited
+from resnets.files.reading import read_limited
 from resnets.format import plural
 from resnets.images.opening import MAX_BYTES
 

@@ -7,7 +7,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.prediction_output import tell_written
-from resnets.files import writable
+from resnets.files.outputs import writable
 
 
 def main(argv: list[str]) -> int:

@@ -27,7 +27,7 @@ from resnets.commands.prediction_output import (
 from resnets.commands.progress import SEVERAL
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
-from resnets.files import writable
+from resnets.files.outputs import writable
 from resnets.format import plural
 
 if TYPE_CHECKING:

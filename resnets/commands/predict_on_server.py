@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from resnets.commands.image_words import paths_of
 from resnets.commands.prediction_output import Form, collect, sort_copies, write_output
 from resnets.errors import UsageError
-from resnets.files import writable
+from resnets.files.outputs import writable
 from resnets.format import plural
 
 if TYPE_CHECKING:

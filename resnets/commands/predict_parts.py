@@ -11,7 +11,8 @@ from resnets.commands.prediction_output import Form, tell_never_ok, write_parque
 from resnets.commands.progress import SEVERAL
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import remove_left_over, writable_folder
+from resnets.files.outputs import writable_folder
+from resnets.files.writing import remove_left_over
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

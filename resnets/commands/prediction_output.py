@@ -14,7 +14,7 @@ from resnets.commands.progress import with_progress
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say, write_csv
-from resnets.files import writable
+from resnets.files.outputs import writable
 from resnets.format import fraction, percent, plural
 from resnets.images.stderr import silent_decoders
 from resnets.interrupting import uninterrupted

@@ -10,7 +10,7 @@ from resnets.commands.flags import Cache, Split, check_compared
 from resnets.commands.notices import print_notices
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import writable
+from resnets.files.outputs import writable
 
 if TYPE_CHECKING:
     from resnets.evaluation.evaluate import Outputs

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from resnets.commands.arguments import parse
 from resnets.commands.tables import print_table
 from resnets.escaping import say, say_text
-from resnets.files import writable_folder
+from resnets.files.outputs import writable_folder
 from resnets.json_text import to_json
 from resnets.runs.experiments import Choices
 

@@ -15,7 +15,7 @@ from resnets.commands import run
 from resnets.deployment.engines import EngineName
 from resnets.errors import ContentError, UsageError, require
 from resnets.escaping import say, say_text
-from resnets.files import regular
+from resnets.files.reading import regular
 from resnets.format import bytes_of
 from resnets.machine import cores
 

@@ -65,7 +65,7 @@ def shard(
     from resnets.data.sources.checks import check_names
     from resnets.data.sources.layout import layout_of_flags
     from resnets.data.sources.opening import read_source, source_name, with_cache
-    from resnets.files import writable_folder
+    from resnets.files.outputs import writable_folder
 
     settings = Settings(size, quality, shard_mb)
     folder = folder_at(output)

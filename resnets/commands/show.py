@@ -14,7 +14,7 @@ from resnets.deployment.exported.reading import describe as read_any_description
 from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say_text
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.format import byte_size, millions, plural
 from resnets.json_text import to_json
 from resnets.model_file import check_claims, is_model_file

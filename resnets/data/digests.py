@@ -15,7 +15,9 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.files import cache_folder, read_input, replacing, writing_to_cache
+from resnets.files.folders import cache_folder, writing_to_cache
+from resnets.files.reading import read_input
+from resnets.files.writing import replacing
 from resnets.images.opening import ALLOWED, format_of
 
 EDGE = 32 * 1024  # bytes at each end of a large image that earlier versions' digests covered

@@ -33,7 +33,9 @@ from resnets.data.storage import (
 from resnets.errors import ContentError
 from resnets.escaping import escaped
 from resnets.fields import check_known, from_table
-from resnets.files import cache_folder, read_input, write_atomically, writing_to_cache
+from resnets.files.folders import cache_folder, writing_to_cache
+from resnets.files.reading import read_input
+from resnets.files.writing import write_atomically
 from resnets.format import plural
 from resnets.images import decode, from_pixels
 from resnets.images.memory_budget import IN_USE

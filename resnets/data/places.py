@@ -12,7 +12,8 @@ from resnets.addresses import is_remote
 from resnets.data.digests import content_digest
 from resnets.data.remote import Place, RemoteFolder
 from resnets.errors import ContentError
-from resnets.files import open_input, read_input, write_atomically
+from resnets.files.reading import open_input, read_input
+from resnets.files.writing import write_atomically
 
 _MOST_OPEN = 64  # files of a folder; more are closed, since systems allow few
 _LARGEST = 1 << 44  # bytes of a file

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import UsageError
-from resnets.files import read_input
+from resnets.files.reading import read_input
 from resnets.machine import cores, settle_memory
 
 _PLATFORM = sys.platform

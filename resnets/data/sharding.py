@@ -40,7 +40,8 @@ from resnets.data.shards import (
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage, Pixels, Storage
 from resnets.errors import ContentError, UsageError
-from resnets.files import open_input, replacing
+from resnets.files.reading import open_input
+from resnets.files.writing import replacing
 from resnets.images.encoding import Encoded, fitted
 from resnets.images.memory_budget import IN_USE
 from resnets.json_text import to_json

@@ -30,7 +30,9 @@ from resnets.data.remote.ranges import Place
 from resnets.data.storage import JoinedStorage, Storage
 from resnets.errors import ContentError
 from resnets.fields import check_known, from_table
-from resnets.files import cache_folder, regular, replacing, temporary_folder, warn_of_cache
+from resnets.files.folders import cache_folder, temporary_folder, warn_of_cache
+from resnets.files.reading import regular
+from resnets.files.writing import replacing
 from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.images.opening import MAX_BYTES

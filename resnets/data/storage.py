@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from resnets.data.digests import EDGE, FileDigests, ImageDigests, digests_of_bytes, digests_of_file
 from resnets.data.sources.names import printable
 from resnets.errors import ContentError
-from resnets.files import open_input, regular
+from resnets.files.reading import open_input, regular
 from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import MAX_BYTES
 from resnets.machine import reading_threads

@@ -9,7 +9,8 @@ from resnets.deployment.engines.opening import own_export
 from resnets.deployment.export.release import ExportOptions, release
 from resnets.errors import MissingExtra, UsageError
 from resnets.evaluation.report.card import CardSubject, make_card
-from resnets.files import copy_file, read_text, write_atomically
+from resnets.files.reading import read_text
+from resnets.files.writing import copy_file, write_atomically
 from resnets.json_text import to_json
 from resnets.model_file import MODEL, Model, load
 from resnets.networks.checkpoints.hub_export import Contents, timm_config

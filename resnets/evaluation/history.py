@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.format import percent, plural
 from resnets.notebook import html_table
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import shell_line
 from resnets.evaluation.prediction_table import ROWS, write_tables
-from resnets.files import regular, remove_left_over, replacing
+from resnets.files.reading import regular
+from resnets.files.writing import remove_left_over, replacing
 from resnets.format import plural
 from resnets.json_text import to_json
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.predict import Prediction
-from resnets.files import replacing
+from resnets.files.writing import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,7 +19,9 @@ from resnets.errors import UsageError
 from resnets.escaping import safe_name
 from resnets.evaluation.predict import Prediction, is_accepted
 from resnets.evaluation.source import Source
-from resnets.files import copy_file, read_text, writable_folder, write_atomically
+from resnets.files.outputs import writable_folder
+from resnets.files.reading import read_text
+from resnets.files.writing import copy_file, write_atomically
 from resnets.format import plural
 from resnets.json_text import to_json
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from resnets.errors import ContentError, OtherFormat, TooLarge, install_hint
 from resnets.escaping import escaped
-from resnets.files import read_input
+from resnets.files.reading import read_input
 from resnets.images import memory_budget
 from resnets.images.memory_budget import IN_USE
 

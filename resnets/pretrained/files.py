@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnets.files import cache_folder, open_input
+from resnets.files.folders import cache_folder
+from resnets.files.reading import open_input
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _LARGEST = 1 << 36  # bytes

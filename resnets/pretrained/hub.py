@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError, MissingExtra, UsageError, require
-from resnets.files import in_home, library_cache
+from resnets.files.folders import in_home, library_cache
 from resnets.model_file import is_model_file
 from resnets.networks.catalog import nearest
 from resnets.networks.checkpoints.hub_folder import read_table

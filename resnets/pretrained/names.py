@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from resnets.files import read_input, read_text
+from resnets.files.reading import read_input, read_text
 
 _FOLDER = Path(__file__).parent / "class_names"
 _LARGEST = 1 << 20  # bytes of a packed list

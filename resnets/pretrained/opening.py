@@ -16,13 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import (
-    read_text,
-    temporary_folder,
-    warn_of_cache,
-    write_atomically,
-    writing_to_cache,
-)
+from resnets.files.folders import temporary_folder, warn_of_cache, writing_to_cache
+from resnets.files.reading import read_text
+from resnets.files.writing import write_atomically
 from resnets.images import Preprocessing
 from resnets.model_file import Description, is_model_file, read_description, save
 from resnets.networks.checkpoints.foreign import load_checkpoint

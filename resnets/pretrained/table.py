@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from resnets.errors import UsageError
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.images.preprocessing import CropMode, Interpolation
 from resnets.networks.catalog import nearest
 

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from resnets.errors import ContentError
-from resnets.files import library_cache
+from resnets.files.folders import library_cache
 from resnets.pretrained.files import Files, is_offline, sha256
 from resnets.pretrained.reference import Reference
 from resnets.pretrained.table import Published

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from resnets.errors import ContentError, UsageError
-from resnets.files import read_input, replacing, sync_folder
+from resnets.files.reading import read_input
+from resnets.files.writing import replacing, sync_folder
 from resnets.networks.checkpoints.torch_file import read_torch
 from resnets.training.devices import is_out_of_memory
 

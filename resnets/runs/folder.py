@@ -8,7 +8,9 @@ from pathlib import Path
 from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import escaped, shell_line
-from resnets.files import read_text, writable_folder, write_atomically
+from resnets.files.outputs import writable_folder
+from resnets.files.reading import read_text
+from resnets.files.writing import write_atomically
 from resnets.locks import LOCK, lock
 from resnets.model_file import CONFIG
 from resnets.model_path import RUNS

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.shards import stored_digests
-from resnets.files import cache_folder, read_input, write_atomically, writing_to_cache
+from resnets.files.folders import cache_folder, writing_to_cache
+from resnets.files.reading import read_input
+from resnets.files.writing import write_atomically
 from resnets.format import plural
 from resnets.json_text import to_json
 from resnets.networks import ResNet

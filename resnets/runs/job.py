@@ -14,7 +14,7 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, RenamedWarning, UnknownName, UsageError
 from resnets.escaping import shell_line
 from resnets.fields import Between, check, from_toml, to_toml
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.runs.freezing import refuse_unused
 from resnets.runs.loggers import Service
 from resnets.training.named_recipes import named_recipe, with_optimizer

@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 
 from resnets.addresses import why_unreachable
 from resnets.errors import MissingExtra, UsageError, require
-from resnets.files import in_home, no_room_names, open_appending, read_text, write_atomically
+from resnets.files.folders import in_home
+from resnets.files.reading import read_text
+from resnets.files.writing import no_room_names, open_appending, write_atomically
 from resnets.json_text import to_json
 from resnets.runs.background import Background, Logger, LogRecord, Outcome
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from resnets.errors import ContentError, UsageError
-from resnets.files import read_text
+from resnets.files.reading import read_text
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _PROBES = ("/v2/health/live", "/v2/health/ready")

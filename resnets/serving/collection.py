@@ -18,7 +18,8 @@ from starlette.exceptions import HTTPException
 from resnets.data.sources.names import alike, is_hidden, split_of
 from resnets.data.sources.walking import LABELS
 from resnets.escaping import safe_name
-from resnets.files import open_appending, writable_folder, write_atomically
+from resnets.files.outputs import writable_folder
+from resnets.files.writing import open_appending, write_atomically
 from resnets.format import byte_size
 from resnets.images.opening import format_of
 from resnets.images.probing import ENDINGS

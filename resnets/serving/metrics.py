@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.serving.answers import Answer
 from resnets.serving.events import Answered, Computed, Event, Responded
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.json_text import to_json
 from resnets.serving.access import OPEN_PATHS
 from resnets.serving.responses import JSON

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from resnets.files import read_input
+from resnets.files.reading import read_input
 from resnets.format import byte_size
 from resnets.images import UNTRUSTED
 from resnets.serving.example_images import example_images

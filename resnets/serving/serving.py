@@ -10,7 +10,7 @@ from socket import socket
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import writable_folder
+from resnets.files.outputs import writable_folder
 from resnets.model_path import find_model
 from resnets.serving import server
 from resnets.serving.access import Access

@@ -14,7 +14,7 @@ from typing import Self
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.format import duration, plural
 
 _EVERY = 2.0  # seconds between two signs

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from resnets.errors import UsageError
-from resnets.files import replacing
+from resnets.files.writing import replacing
 from resnets.format import plural
 
 _SMOOTHING = 0.9  # decay of the exponential moving average of the loss

@@ -11,7 +11,7 @@ import pytest
 
 from resnets.deployment.engines.selection import sha256_of
 from resnets.errors import ContentError
-from resnets.files import write_atomically
+from resnets.files.writing import write_atomically
 from resnets.golden import golden_from
 from resnets.images import Pixels
 from resnets.integrity import DIGEST, UNSTAMPED, stamped

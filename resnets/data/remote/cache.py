@@ -20,7 +20,9 @@ from typing import BinaryIO
 
 from resnets.data.digests import content_digest
 from resnets.data.remote.ranges import Place
-from resnets.files import open_updating, read_input, write_atomically, writing_to_cache
+from resnets.files.folders import writing_to_cache
+from resnets.files.reading import read_input
+from resnets.files.writing import open_updating, write_atomically
 
 _FOLDERS = 256
 _SHARE = 64 << 20  # bytes: a limit of less has fewer groups, so that large images have room

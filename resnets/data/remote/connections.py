@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.request import getproxies
 
 from resnets.errors import MissingExtra, require
-from resnets.files import has_netrc
+from resnets.files.folders import has_netrc
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

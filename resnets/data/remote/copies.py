@@ -17,7 +17,8 @@ from typing import BinaryIO
 from resnets.data.remote.failures import RemoteError
 from resnets.data.remote.folder import RemoteFolder
 from resnets.errors import UsageError
-from resnets.files import cache_folder, open_updating, replacing, temporary_folder, warn_of_cache
+from resnets.files.folders import cache_folder, temporary_folder, warn_of_cache
+from resnets.files.writing import open_updating, replacing
 from resnets.format import byte_size
 from resnets.json_text import to_json
 

@@ -25,7 +25,7 @@ from resnets.data.remote.ranges import Place
 from resnets.data.remote.read_ahead import ReadAhead
 from resnets.data.remote.streams import RemoteStream
 from resnets.errors import ContentError, UsageError
-from resnets.files import cache_folder
+from resnets.files.folders import cache_folder
 from resnets.format import plural
 
 _T = TypeVar("_T")

@@ -17,7 +17,7 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.splits import SourceContent
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
-from resnets.files import open_input, read_input
+from resnets.files.reading import open_input, read_input
 from resnets.format import plural
 from resnets.packing import Window, unpacked, unpacked_limit
 from resnets.pickles import array_or_plain, check_call, read_pickle

@@ -24,7 +24,9 @@ from resnets.data.digests import RECENT
 from resnets.data.paths import NAMES, Paths
 from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.walking import Entries, PassedOver, entries, why_no_image
-from resnets.files import cache_folder, read_input, read_text, replacing, writing_to_cache
+from resnets.files.folders import cache_folder, writing_to_cache
+from resnets.files.reading import read_input, read_text
+from resnets.files.writing import replacing
 from resnets.images.opening import ALLOWED
 from resnets.images.probing import ENDINGS
 

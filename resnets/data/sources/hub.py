@@ -19,7 +19,7 @@ from resnets.data.sources.names import listed, split_of
 from resnets.data.sources.parquet import choose_columns, labelled_splits
 from resnets.data.splits import SourceContent
 from resnets.errors import ContentError, UsageError, require
-from resnets.files import read_input
+from resnets.files.reading import read_input
 from resnets.images.opening import MAX_BYTES
 
 HUB = "hub:"  # before names of data sets of the hub

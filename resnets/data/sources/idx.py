@@ -17,7 +17,7 @@ from resnets.data.sources.names import is_hidden, listed
 from resnets.data.splits import SourceContent
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
-from resnets.files import open_input, read_text
+from resnets.files.reading import open_input, read_text
 from resnets.format import byte_size, plural
 from resnets.packing import first_bytes, unpacked_limit
 

@@ -14,7 +14,7 @@ from PIL import Image
 from resnets.data.digests import ImageDigests, digests_of_bytes
 from resnets.data.storage import Pixels, PixelStorage
 from resnets.errors import ContentError, UsageError
-from resnets.files import read_input
+from resnets.files.reading import read_input
 from resnets.images import from_pillow
 from resnets.images.arrays import array_of, checked_array, is_tensor
 from resnets.images.opening import MAX_BYTES

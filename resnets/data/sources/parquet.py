@@ -25,7 +25,9 @@ from resnets.data.sources.walking import PassedOver, in_words, walk
 from resnets.data.splits import SourceContent
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
-from resnets.files import cache_folder, regular, replacing, temporary_folder, warn_of_cache
+from resnets.files.folders import cache_folder, temporary_folder, warn_of_cache
+from resnets.files.reading import regular
+from resnets.files.writing import replacing
 from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.json_text import to_json

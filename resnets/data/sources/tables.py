@@ -24,7 +24,7 @@ from resnets.data.sources.table_columns import (
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError
-from resnets.files import open_input
+from resnets.files.reading import open_input
 from resnets.format import plural
 from resnets.json_text import to_json
 

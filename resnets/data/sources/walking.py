@@ -14,7 +14,7 @@ from resnets.data.sources.names import (
     printable,
 )
 from resnets.errors import ContentError
-from resnets.files import open_input
+from resnets.files.reading import open_input
 from resnets.images.opening import ALLOWED, HEIC_HINT, MAX_BYTES, format_of
 
 HIDDEN = "hidden, or made by a system"

@@ -31,7 +31,9 @@ from resnets.data.sources.tables import number_or_word
 from resnets.data.sources.walking import walk
 from resnets.data.splits import SourceContent
 from resnets.errors import ContentError
-from resnets.files import cache_folder, open_input, read_input, write_atomically, writing_to_cache
+from resnets.files.folders import cache_folder, writing_to_cache
+from resnets.files.reading import open_input, read_input
+from resnets.files.writing import write_atomically
 from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.images.opening import MAX_BYTES

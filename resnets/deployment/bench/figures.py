@@ -18,7 +18,9 @@ import numpy as np
 from resnets.deployment.bench.processes import Note, Record, Turn, measure_in_turns
 from resnets.deployment.bench.runtimes import PEAK, SIDE, Candidate
 from resnets.errors import UsageError
-from resnets.files import read_text, replacing, writable
+from resnets.files.outputs import writable
+from resnets.files.reading import read_text
+from resnets.files.writing import replacing
 from resnets.format import plural
 from resnets.machine import INFO, check_threads, processor
 

@@ -28,7 +28,7 @@ from resnets.deployment.engines.selection import installed
 from resnets.deployment.exported.reading import describe, is_exported, refuse_exported
 from resnets.errors import ContentError, MissingExtra, UsageError, install_hint, require
 from resnets.evaluation.engine import finite
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.format import byte_size
 from resnets.json_text import to_json
 from resnets.model_file import Description

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from resnets.deployment.engines.accelerators import ACCELERATORS, runtime_of
 from resnets.deployment.exported.reading import LARGEST
-from resnets.files import cache_folder, open_input, read_text, warn_of_cache, write_atomically
+from resnets.files.folders import cache_folder, warn_of_cache
+from resnets.files.reading import open_input, read_text
+from resnets.files.writing import write_atomically
 from resnets.json_text import to_json
 from resnets.machine import cores, processor
 

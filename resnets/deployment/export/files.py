@@ -31,7 +31,8 @@ from resnets.deployment.exported.reading import read_openvino as read_checked
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.engine import Engine, frames_of
 from resnets.evaluation.outputs import EvaluationImages, NothingNewError, choose_for_all
-from resnets.files import read_input, write_atomically
+from resnets.files.reading import read_input
+from resnets.files.writing import write_atomically
 from resnets.format import plural
 from resnets.images import Pixels
 from resnets.integrity import DIGEST, UNSTAMPED, stamped

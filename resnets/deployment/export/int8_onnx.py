@@ -22,7 +22,8 @@ from resnets.deployment.export.warnings import suppress_warnings
 from resnets.deployment.exported.reading import LARGEST
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.logits import Floats
-from resnets.files import read_input, write_atomically
+from resnets.files.reading import read_input
+from resnets.files.writing import write_atomically
 from resnets.format import plural
 
 _T = TypeVar("_T")

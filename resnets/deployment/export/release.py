@@ -26,7 +26,7 @@ from resnets.deployment.exported.reading import LARGEST
 from resnets.errors import UsageError
 from resnets.evaluation import recalibration
 from resnets.evaluation.outputs import FITTING, EvaluationImages, NothingNewError, choose_images
-from resnets.files import read_input, read_text
+from resnets.files.reading import read_input, read_text
 from resnets.model_file import Model, load
 
 _Destination = Literal["onnx", "openvino", "torch", "triton"]

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.files import writable_folder, write_atomically
+from resnets.files.outputs import writable_folder
+from resnets.files.writing import write_atomically
 from resnets.json_text import to_json
 
 # by the number of the type in ONNX

@@ -11,7 +11,7 @@ from resnets.deployment.exported import openvino_check
 from resnets.deployment.exported.protobuf import messages_in, text_of
 from resnets.deployment.exported.reading import LARGEST, read_onnx, read_openvino, read_torch
 from resnets.errors import ContentError
-from resnets.files import open_input
+from resnets.files.reading import open_input
 from resnets.headers import parse_json
 from resnets.packing import BROKEN_ZIP, unpacked_limit, unpacked_member
 

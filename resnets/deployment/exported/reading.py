@@ -13,7 +13,7 @@ from resnets.deployment.exported.protobuf import metadata_of
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.fields import from_item
-from resnets.files import open_input, read_input
+from resnets.files.reading import open_input, read_input
 from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.integrity import DIGEST, KIND, verify

@@ -15,7 +15,7 @@ from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.familiarity import UNPROTECTED, Familiarity, familiarity_of
 from resnets.evaluation.next_steps import wide_interval
 from resnets.evaluation.proportion import Proportion
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.format import fraction, percent, percent_interval, plural
 from resnets.model_file import Description
 from resnets.networks import Architecture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from resnets.evaluation.history import History
 from resnets.evaluation.report.charts import INK, STYLE, svg
-from resnets.files import write_atomically
+from resnets.files.writing import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import safe_name
-from resnets.files import writable_folder, write_atomically
+from resnets.files.outputs import writable_folder
+from resnets.files.writing import write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image

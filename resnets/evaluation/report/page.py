@@ -43,7 +43,8 @@ from resnets.evaluation.report.learning_curves import learning_curves
 from resnets.evaluation.report.thumbnails import Thumbnail, heat_thumbnail, part, thumbnail
 from resnets.evaluation.report.verdict import Evidence, Remark, Verdict, remarks, verdict
 from resnets.fields import from_table
-from resnets.files import read_text, write_atomically
+from resnets.files.reading import read_text
+from resnets.files.writing import write_atomically
 from resnets.format import NO_BREAK, duration, percent, plural
 from resnets.model_file import Description, Model, current_versions, custom_class
 from resnets.networks import Architecture

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.errors import UsageError
-from resnets.files import replacing, write_atomically
+from resnets.files.writing import replacing, write_atomically
 from resnets.networks.architecture import Architecture
 from resnets.networks.checkpoints.layouts import (
     HUGGINGFACE,

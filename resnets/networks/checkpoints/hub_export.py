@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.errors import UsageError
-from resnets.files import write_atomically
+from resnets.files.writing import write_atomically
 from resnets.images import Preprocessing
 from resnets.json_text import to_json
 from resnets.networks.architecture import Architecture

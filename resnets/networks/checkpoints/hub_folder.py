@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resnets.errors import ContentError, UsageError
 from resnets.fields import short
-from resnets.files import read_text
+from resnets.files.reading import read_text
 from resnets.headers import parse_json
 from resnets.images import Preprocessing
 from resnets.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD

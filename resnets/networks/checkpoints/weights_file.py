@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from resnets.errors import ContentError
-from resnets.files import open_input
+from resnets.files.reading import open_input
 from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS, parse_header
 from resnets.networks.checkpoints.torch_file import TorchFile, read_torch

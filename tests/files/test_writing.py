@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -11,20 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from resnets.errors import UsageError
-from resnets.files import (
-    open_input,
-    read_input,
-    read_limited,
-    replacing,
-    writable,
-    writable_folder,
-    write_atomically,
-)
+from resnets.files.outputs import writable
+from resnets.files.reading import read_input
+from resnets.files.writing import replacing, write_atomically
 
 WRITER = """
 import sys
-from resnets.files import write_atomically
+from resnets.files.writing import write_atomically
 for round in range(100_000):
     write_atomically(sys.argv[1], bytes([round % 256]) * 200_000)
     print(flush=True)
@@ -58,8 +50,8 @@ def test_a_system_that_cannot_change_the_mode_of_an_open_file_writes_all_the_sam
 ) -> None:
     """As on Windows before Python 3.13, which has no signals that wait and no folders to sync."""
     monkeypatch.delattr(os, "fchmod")
-    monkeypatch.setattr("resnets.files._NONBLOCK", 0)
-    monkeypatch.setattr("resnets.files.sync_folder", lambda folder: None)  # noqa: ARG005
+    monkeypatch.setattr("resnets.files.reading._NONBLOCK", 0)
+    monkeypatch.setattr("resnets.files.writing.sync_folder", lambda folder: None)  # noqa: ARG005
     for content in (b"new", b"replaced"):
         assert writable(tmp_path / "file") == tmp_path / "file"
         write_atomically(tmp_path / "file", content)
@@ -142,7 +134,8 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, there: bool) ->
 
 def test_standard_output_takes_a_file_after_what_was_printed() -> None:
     code = (
-        "from pathlib import Path; from resnets.files import writable, write_atomically;"
+        "from pathlib import Path; from resnets.files.outputs import writable;"
+        "from resnets.files.writing import write_atomically;"
         "print('before'); write_atomically(writable(Path('/dev/stdout')), b'content\\n');"
         "print('after')"
     )
@@ -152,7 +145,8 @@ def test_standard_output_takes_a_file_after_what_was_printed() -> None:
 
 def test_standard_output_that_goes_to_a_file_is_not_cut_off(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from resnets.files import writable, write_atomically;"
+        "from pathlib import Path; from resnets.files.outputs import writable;"
+        "from resnets.files.writing import write_atomically;"
         "write_atomically(writable(Path('/dev/fd/1')), b'new\\n')"
     )
     (tmp_path / "log").write_bytes(b"old\n")
@@ -170,83 +164,7 @@ def test_a_full_disk_is_an_error_and_the_device_stays() -> None:
     assert stat.S_ISCHR(full.stat().st_mode)
 
 
-def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    (tmp_path / "to_folder").symlink_to(tmp_path)
-    (tmp_path / "circle").symlink_to("circle")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "socket"))
-        names = ("nofolder/x", "file/x", ".", "to_folder", "circle", "socket", "n" * 300, "a\0b")
-        before = names_in(tmp_path)
-        for name in names:
-            with pytest.raises(UsageError):
-                writable(tmp_path / name)
-    for check in (writable, writable_folder):  # elsewhere a name for standard output
-        with pytest.raises(UsageError, match="/dev/stdout"):
-            check(Path("-"))
-    for folder in ("file", "file/deeper", "circle/x", "n" * 300):
-        with pytest.raises(UsageError):
-            writable_folder(tmp_path / folder)
-    assert names_in(tmp_path) == before
-
-
-def test_a_folder_that_takes_no_files_is_refused_even_for_root(tmp_path: Path) -> None:
-    folder = Path("/proc")
-    if not folder.is_dir():
-        folder = tmp_path / "closed"
-        folder.mkdir(mode=0o555)
-    for check in (writable, writable_folder):
-        with pytest.raises(UsageError, match="cannot be written"):
-            check(folder / "new")
-
-
-def test_what_can_be_written_is_given_back_and_nothing_is_made(tmp_path: Path) -> None:
-    (tmp_path / "old").write_bytes(b"old")
-    names = ("old", "new", "." + "n" * 253)
-    assert [writable(tmp_path / name) for name in names] == [tmp_path / name for name in names]
-    assert writable_folder(tmp_path / "a/b/c") == tmp_path / "a/b/c"
-    assert names_in(tmp_path) == ["old"]
-    write_atomically(tmp_path / names[2], b"a name as long as the disk allows")
-
-
 def test_a_private_file_that_is_replaced_stays_private(tmp_path: Path) -> None:
     (tmp_path / "private").touch(mode=0o600)
     write_atomically(tmp_path / "private", b"new")
     assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
-
-
-def test_only_regular_files_are_read_and_none_that_has_no_end(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "zero").symlink_to("/dev/zero")
-    (tmp_path / "to_pipe").symlink_to("pipe")
-    for read in (open_input, read_input):
-        for name in ("pipe", "to_pipe", "zero", "."):
-            with pytest.raises(OSError, match="not a file but"):
-                read(tmp_path / name, 1 << 40)
-
-
-def test_a_file_is_read_through_a_link_up_to_its_limit(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"12345")
-    (tmp_path / "link").symlink_to("file")
-    assert read_input(tmp_path / "link", 5) == b"12345"
-    with open_input(tmp_path / "link", 5) as file:
-        assert file.read() == b"12345"
-    for read in (open_input, read_input):
-        with pytest.raises(OSError, match="at most 4"):
-            read(tmp_path / "link", 4)
-
-
-def test_a_file_that_tells_no_size_is_read_up_to_the_limit() -> None:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        pytest.skip("no /proc here")
-    assert b"VmHWM" in read_input(status, 1 << 20)
-    with pytest.raises(OSError, match="at most"):
-        read_input(status, 100)
-    with pytest.raises(OSError, match="empty"):
-        open_input(status, 1 << 20)
-
-
-def test_a_stream_is_read_up_to_the_limit() -> None:
-    with Path("/dev/zero").open("rb") as endless:
-        assert read_limited(endless, 3_000_000) is None

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from resnets import files
+import resnets
 from resnets.data import membership
 from resnets.data.digests import FileDigests, content_digest, digests_of_bytes
 from resnets.data.places import Place
@@ -21,11 +21,12 @@ from resnets.data.remote.cache import Cache
 from resnets.data.sources import parquet
 from resnets.deployment.engines import selection
 from resnets.errors import CacheWarning
-from resnets.files import cache_folder
+from resnets.files import folders
+from resnets.files.folders import cache_folder
 from resnets.runs import frozen_features
 
 VARIABLES = ("RESNETS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA")
-PACKAGE = Path(files.__file__).parent
+PACKAGE = Path(resnets.__file__).parent
 
 WITHOUT_HOME = """
 import pwd
@@ -34,7 +35,7 @@ def nobody(user):
     raise KeyError(user)
 
 pwd.getpwuid = nobody  # as for a user id that a container's image does not know
-from resnets.files import cache_folder
+from resnets.files.folders import cache_folder
 from resnets.deployment.engines.selection import _store_results
 print(_store_results({"a": "b"}), cache_folder())
 """
@@ -115,7 +116,7 @@ def closed(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder that cannot be made, for any user."""
     (home / "file").write_bytes(b"")
     monkeypatch.setenv("RESNETS_CACHE", str(home / "file" / "cache"))
-    monkeypatch.setattr(files, "_WARNED_OF", set())
+    monkeypatch.setattr(folders, "_WARNED_OF", set())
     return home / "file" / "cache"
 
 
@@ -174,7 +175,7 @@ def test_whoever_writes_to_the_cache_says_where_it_cannot() -> None:
     elsewhere["pretrained/files.py"] = "pretrained/opening.py"
     for path in PACKAGE.rglob("*.py"):
         name = path.relative_to(PACKAGE).as_posix()
-        if name != "files.py" and "cache_folder()" in path.read_text(encoding="utf-8"):
+        if name != "files/folders.py" and "cache_folder()" in path.read_text(encoding="utf-8"):
             text = (PACKAGE / elsewhere.get(name, name)).read_text(encoding="utf-8")
             assert "warn_of_cache(" in text or "writing_to_cache()" in text, name
 
@@ -204,4 +205,4 @@ def test_homes_and_caches_are_looked_up_in_one_module() -> None:
         or (isinstance(node, ast.Constant) and node.value in VARIABLES)
     }
     written = {"serving/deployment_files.py"}  # whose services set the variable
-    assert places - written == {"files.py"}
+    assert places - written == {"files/folders.py"}
