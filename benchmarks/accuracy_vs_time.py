@@ -31,6 +31,7 @@ from resnets.files.outputs import writable, writable_folder
 from resnets.files.writing import write_atomically
 from resnets.format import duration, parse_duration
 from resnets.machine import machine
+from resnets.run_files import LOG
 from resnets.training.named_recipes import named_recipe
 from resnets.training.recipe import Recipe
 
@@ -70,7 +71,7 @@ class Race:
             command = [sys.executable, "-m", "resnets", "train", self.data, "--recipe", str(file)]
             command += ["--seed", str(seed), "--budget", limit, "--no-report"]
             subprocess.run([*command, "--output", str(folder), "--overwrite"], check=True)
-        history = History.read(folder / "log.jsonl")
+        history = History.read(folder / LOG)
         return {
             "recipe": name,
             "budget": parse_duration(limit),
@@ -85,7 +86,7 @@ class Race:
 def finished(folder: Path) -> bool:
     """Whether a run has finished."""
     try:
-        return History.read(folder / "log.jsonl").finished
+        return History.read(folder / LOG).finished
     except ContentError:
         return False
 

@@ -33,6 +33,7 @@ from resnets.files.outputs import writable
 from resnets.files.writing import write_atomically
 from resnets.machine import machine
 from resnets.networks import build
+from resnets.run_files import CONFIG
 from resnets.runs.prepare import on_device
 from resnets.training.devices import choose_device, computing, synchronise
 from resnets.training.recipe import Recipe
@@ -239,7 +240,7 @@ def accuracy(settings: Settings, recipe: str, network: str, seed: int) -> dict[s
     """Test accuracy of a run, and when it first reached each target; None if it is not finished."""
     place = settings.output / "runs" / f"{recipe}-{network}-{seed}"
     words = _words(settings, network=network, recipe=recipe, seed=seed, follow_test=True)
-    if (place / "config.toml").is_file():
+    if (place / CONFIG).is_file():
         words = ["train", "--resume", str(place)]
     else:
         words += ["--output", str(place)]

@@ -41,7 +41,6 @@ _ADDED_LATER = {"trained_on", "familiarity", "golden"}  # missing in files of ea
 _LARGEST = 1 << 36  # bytes
 _SHOWN = 10  # class names in the table of a notebook
 _SHOWN_IN_LINE, _LONGEST = 3, 60  # class names in a line, and characters of a name
-MODEL, CONFIG = "model.safetensors", "config.toml"  # in the folder of a run
 _CUSTOM = "own"  # in the place of an architecture: the class of a network of the user's own code
 
 

@@ -15,18 +15,18 @@ from resnets.errors import UsageError
 from resnets.escaping import say, shell_line
 from resnets.files.reading import open_input, read_text
 from resnets.headers import TORCH_ENDINGS
-from resnets.model_file import CONFIG, MODEL, is_model_file
+from resnets.model_file import is_model_file
 from resnets.networks.catalog import CATALOG
 from resnets.networks.checkpoints.hub_folder import is_hub_folder, read_hub_folder
 from resnets.other_formats import ENDINGS
 from resnets.pretrained.files import model_folder
 from resnets.pretrained.reference import is_reference, read_reference
 from resnets.pretrained.table import find_recommended, published
+from resnets.run_files import CONFIG, LOG, MODEL, STATES
 
 _LARGEST = 1 << 36  # bytes
 _NEAREST = 3  # names in an error message
 _MOST_LISTED = 1000  # entries of a folder among which they are looked for
-_LOG = "log.jsonl"  # in the folder of a run
 RUNS = Path("runs")  # where runs are that were given no folder
 _MODEL_IS = (
     "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, a folder of timm "
@@ -86,7 +86,7 @@ def find_model(model: str | Path) -> Path:
     if file.suffix.lower() not in TORCH_ENDINGS or _is_safetensors(file):
         return file
     run = file.parent.parent
-    if file.parent.name == "checkpoints" and (run / CONFIG).is_file():
+    if file.parent.name == STATES and (run / CONFIG).is_file():
         raise UsageError(
             f"{file}: a checkpoint of a training run, no model file: "
             f"`{shell_line('resnets', 'train', '--resume', run)}` ends the run and writes "
@@ -136,7 +136,7 @@ def _why_there_is_none(path: Path, file: Path) -> str:
 def _has_ended(run: Path) -> bool:
     """Whether a run was trained to its end and scored, by the last line of its log."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        last = json.loads(read_text(run / _LOG).rstrip().rpartition("\n")[2])
+        last = json.loads(read_text(run / LOG).rstrip().rpartition("\n")[2])
         return isinstance(last, dict) and last.get("kind") == "end"
     return False
 

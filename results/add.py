@@ -18,9 +18,9 @@ import tyro
 from entries import HERE, METRICS, figures, read
 
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.history import LOG, History
+from resnets.evaluation.history import History
 from resnets.machine import machine
-from resnets.model_file import CONFIG
+from resnets.run_files import CONFIG, LOG
 from resnets.runs.folder import read_config
 from resnets.runs.job import Job
 

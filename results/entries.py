@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError
-from resnets.evaluation.history import LOG, History
-from resnets.model_file import CONFIG
+from resnets.evaluation.history import History
+from resnets.run_files import CONFIG, LOG
 from resnets.runs.job import Job
 
 HERE = Path(__file__).parent

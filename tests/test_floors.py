@@ -13,6 +13,7 @@ FLOORS = (
     "addresses",
     "format",
     "doors",
+    "run_files",
     "escaping",
     "json_text",
     "files",

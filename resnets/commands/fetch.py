@@ -46,8 +46,9 @@ def fetch(
             on.
         overwrite: replace the model file in FOLDER.
     """
-    from resnets.model_file import MODEL, read_description
+    from resnets.model_file import read_description
     from resnets.pretrained.opening import open_published
+    from resnets.run_files import MODEL
 
     row = find_recommended(name)
     name = row.id if row else name

@@ -10,6 +10,7 @@ import tyro
 from resnets.commands import run
 from resnets.escaping import say, say_text
 from resnets.pretrained.upload import make_repository, refuse_without_token, repository_of, upload
+from resnets.run_files import REPORT
 
 
 def main(argv: list[str]) -> int:
@@ -53,7 +54,7 @@ def push(
     # the export takes long: who may not write learns it before
     make_repository(target, private=private, branch=revision, pull_request=create_pr)
 
-    from resnets.deployment.repository import REPORT, Publication, write_repository
+    from resnets.deployment.repository import Publication, write_repository
 
     page = model / REPORT if model.is_dir() and report else None
     page = page if page and page.is_file() else None

@@ -11,6 +11,7 @@ from resnets.commands.notices import print_notices
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files.outputs import writable
+from resnets.run_files import LOG, REPORT
 
 if TYPE_CHECKING:
     from resnets.evaluation.evaluate import Outputs
@@ -106,7 +107,7 @@ def _place(output: Path | None, file: Path, folder: Path | None, data: str) -> P
     from resnets.data.sources.opening import files_of
     from resnets.model_path import files_of as files_of_model
 
-    target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
+    target = output or (folder / REPORT if folder else Path(f"{file.stem}-report.html"))
     if target.suffix.lower() not in _ENDINGS:
         raise UsageError(f"--output {target}: a report is a web page, which ends in .html")
     writable(target, [*files_of_model(file), *files_of(data)], kind=".html")
@@ -115,7 +116,7 @@ def _place(output: Path | None, file: Path, folder: Path | None, data: str) -> P
 
 def _history_of(folder: Path | None) -> "History | None":
     """What the log of a run says; None where there is none."""
-    from resnets.evaluation.history import LOG, History
+    from resnets.evaluation.history import History
 
     return History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
 

@@ -12,11 +12,12 @@ from resnets.evaluation.report.card import CardSubject, make_card
 from resnets.files.reading import read_text
 from resnets.files.writing import copy_file, write_atomically
 from resnets.json_text import to_json
-from resnets.model_file import MODEL, Model, load
+from resnets.model_file import Model, load
 from resnets.networks.checkpoints.hub_export import Contents, timm_config
 from resnets.networks.checkpoints.hub_folder import CONFIG
+from resnets.run_files import MODEL, REPORT
 
-REPORT, _CARD, _ONNX = "report.html", "README.md", "model.onnx"
+_CARD, _ONNX = "README.md", "model.onnx"
 _COMMAND = re.compile(r"<pre[^>]*>[^<]*[\s;'](?:/|[A-Za-z]:[\\/])")  # with an absolute path
 
 

@@ -18,7 +18,6 @@ from resnets.notebook import html_table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LOG = "log.jsonl"  # in the folder of a run
 _LARGEST = 1 << 30  # bytes
 
 _SHOWN = 20  # epochs in the table of a notebook

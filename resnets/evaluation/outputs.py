@@ -36,10 +36,11 @@ from resnets.evaluation.exposure import (
 from resnets.evaluation.familiarity import Familiarity
 from resnets.evaluation.metrics import merge
 from resnets.format import plural
-from resnets.model_file import CONFIG, Description
+from resnets.model_file import Description
 from resnets.networks import ResNet
 from resnets.networks.evaluation_mode import evaluating
 from resnets.pretrained.names import class_numbers, known_in_words
+from resnets.run_files import CONFIG
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]

@@ -10,9 +10,10 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.pretrained.files import is_offline
 from resnets.pretrained.hub import hub_endpoint, status_of
 from resnets.pretrained.reference import read_reference
+from resnets.run_files import REPORT
 
 _PREFIX = "hf-hub:"
-_OPTIONAL = ("report.html", "model.onnx")  # not in every folder that is uploaded
+_OPTIONAL = (REPORT, "model.onnx")  # not in every folder that is uploaded
 
 
 def repository_of(word: str) -> str:

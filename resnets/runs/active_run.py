@@ -16,6 +16,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.history import History
 from resnets.machine import cores, machine
 from resnets.model_file import Model, current_versions
+from resnets.run_files import REPORT
 from resnets.runs import budget
 from resnets.runs.budget import Bottleneck
 from resnets.runs.callbacks import CallbackList, End, Record
@@ -238,7 +239,7 @@ def _write_end(logbook: Logbook, step: int, result: Result) -> None:
     if not result.interrupted:
         logbook.write({"kind": "end", "step": step} | result.description.metrics)
     if result.folder is not None:
-        logbook.store((result.folder.model, result.folder.path / "report.html"))
+        logbook.store((result.folder.model, result.folder.path / REPORT))
     logbook.outcome = "stopped" if result.interrupted else "finished"
 
 

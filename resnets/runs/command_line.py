@@ -9,9 +9,10 @@ from resnets.data.membership import TrainedOn
 from resnets.data.sources.opening import IN_MEMORY
 from resnets.errors import ContentError
 from resnets.fields import differences, from_table
-from resnets.model_file import CONFIG, Description
+from resnets.model_file import Description
 from resnets.networks.catalog import CATALOG
 from resnets.pretrained.reference import pinned
+from resnets.run_files import CONFIG
 from resnets.runs.characters import are_characters
 from resnets.runs.freezing import has_use
 from resnets.runs.job import Job

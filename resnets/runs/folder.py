@@ -12,15 +12,14 @@ from resnets.files.outputs import writable_folder
 from resnets.files.reading import read_text
 from resnets.files.writing import write_atomically
 from resnets.locks import LOCK, lock
-from resnets.model_file import CONFIG
 from resnets.model_path import RUNS
+from resnets.run_files import CONFIG, LOG, MODEL, REPORT, STATES
 from resnets.runs.checkpoint import Checkpoints
 from resnets.runs.refusals import is_in_job
 
 FOLD = "fold-{}"  # the folder of the run of one fold, in that of a cross-validation
-_STATES = "checkpoints"  # the folder of a run's states
 _MADE_BY_A_RUN = (
-    *("log.jsonl", "model.safetensors", _STATES, "tensorboard", "wandb", "report.html"),
+    *(LOG, MODEL, STATES, "tensorboard", "wandb", REPORT),
     *("wandb.txt", "mlflow.txt"),
     *("model.onnx", "model.xml", "model.bin", "model.pt2"),  # what `resnets export` made of it
     CONFIG,  # last: a folder is that of a run as long as it has this
@@ -39,9 +38,9 @@ class RunFolder:
     def __init__(self, path: Path, keep: int = 2) -> None:
         self.path = path
         self.config = path / CONFIG
-        self.log = path / "log.jsonl"
-        self.model = path / "model.safetensors"
-        self.checkpoints = Checkpoints(path / _STATES, keep)
+        self.log = path / LOG
+        self.model = path / MODEL
+        self.checkpoints = Checkpoints(path / STATES, keep)
         self.lock = lock(path)
 
     def write_config(self, toml: str) -> None:
@@ -126,7 +125,7 @@ def how_to_continue(path: Path) -> str:
 
 def has_state(path: Path) -> bool:
     """Whether a state of the run in a folder was saved."""
-    return bool(Checkpoints(path / _STATES).paths())
+    return bool(Checkpoints(path / STATES).paths())
 
 
 def _make_fresh_folder(root: Path, network: str) -> Path:

@@ -15,6 +15,7 @@ from resnets.errors import ContentError, RenamedWarning, UnknownName, UsageError
 from resnets.escaping import shell_line
 from resnets.fields import Between, check, from_toml, to_toml
 from resnets.files.reading import read_text
+from resnets.run_files import CONFIG
 from resnets.runs.freezing import refuse_unused
 from resnets.runs.loggers import Service
 from resnets.training.named_recipes import named_recipe, with_optimizer
@@ -122,7 +123,6 @@ class Job:
             UsageError: there is no run.
             ContentError: its configuration is damaged; the message names the file.
         """
-        from resnets.model_file import CONFIG
         from resnets.runs.folder import read_config
 
         text = read_config(folder)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from resnets.errors import UsageError
 from resnets.format import plural
-from resnets.model_file import CONFIG
+from resnets.run_files import CONFIG
 from resnets.runs.refusals import MARK
 from resnets.templates import filled_in
 

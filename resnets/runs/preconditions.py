@@ -6,7 +6,7 @@ from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.opening import read_source, refuse_missing
 from resnets.data.sources.walking import walk
 from resnets.files.outputs import writable_folder
-from resnets.model_file import CONFIG
+from resnets.run_files import CONFIG
 from resnets.runs.folder import refuse
 from resnets.runs.job import Job, names_weights, refuse_other_words
 

@@ -10,9 +10,9 @@ from typing import Any
 from resnets import model_file
 from resnets.data.sources.hub import without_commit
 from resnets.errors import UsageError
-from resnets.evaluation.history import LOG, History
+from resnets.evaluation.history import History
 from resnets.evaluation.proportion import Proportion
-from resnets.model_file import CONFIG
+from resnets.run_files import CONFIG, LOG, MODEL
 from resnets.runs.callbacks import Callback
 from resnets.runs.characters import without_flips
 from resnets.runs.experiments import Choices, Experiment, Row, experiment, rows
@@ -119,7 +119,7 @@ def different(earlier: Recipe, asked: Recipe) -> list[str]:
 
 def _deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
     """How the data of a finished run differs from the paper's, a sentence each."""
-    model = run.folder / "model.safetensors"
+    model = run.folder / MODEL
     if not model.is_file():
         return [f"{model} is gone, so its data cannot be checked"]
     description = model_file.read_description(model)

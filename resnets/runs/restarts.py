@@ -15,8 +15,8 @@ from typing import Literal
 from resnets.data.batches import ProcessRank
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
-from resnets.model_file import CONFIG
 from resnets.model_path import RUNS
+from resnets.run_files import CONFIG
 from resnets.runs.checkpoint import State
 from resnets.runs.folder import RunFolder, existing_run
 from resnets.runs.job import Job

@@ -44,6 +44,7 @@ from resnets.evaluation.predict import is_accepted
 from resnets.format import percent, plural
 from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
+from resnets.run_files import REPORT
 from resnets.runs.command_line import command_by_default, command_to_change, training_command
 from resnets.runs.cross_validation import CrossValidation, in_lines
 from resnets.runs.folder import RunFolder
@@ -326,7 +327,7 @@ def _report(result: Result) -> Result:
     if result.measured is None:
         result.notify("No report: there are no images to measure the network on.")
         return result
-    page = folder.path / "report.html"
+    page = folder.path / REPORT
     try:
         steps = _write_page(result, folder, page)
     except Exception as error:  # a missing report must not cost hours of training

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from resnets.evaluation.history import LOG, History
+from resnets.evaluation.history import History
 from resnets.format import percent
 from resnets.model_file import Description, Model, load
 from resnets.model_path import find_model
 from resnets.notebook import html_table
+from resnets.run_files import LOG
 
 
 @dataclass(frozen=True)

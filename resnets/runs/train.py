@@ -19,7 +19,7 @@ from resnets.evaluation.calibration import check_error_rate
 from resnets.fields import check
 from resnets.format import parse_duration
 from resnets.machine import settle_memory, settle_threads
-from resnets.model_file import CONFIG
+from resnets.run_files import CONFIG
 from resnets.runs import budget
 from resnets.runs.active_run import ActiveRun, train_to_end
 from resnets.runs.batch_size import with_fitting_batch

@@ -12,7 +12,7 @@ import pytest
 
 from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
-from resnets.model_file import CONFIG
+from resnets.run_files import CONFIG
 from resnets.runs import restarts
 from resnets.runs.job import Job
 from resnets.runs.restarts import begun_before, folder_again, identity_of

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from resnets.model_file import CONFIG
+from resnets.run_files import CONFIG
 from resnets.runs.launch import repeated_words
 from tests.in_process import call
 

@@ -43,6 +43,7 @@ from resnets.data.splits import (
 from resnets.errors import UsageError
 from resnets.escaping import shell_line
 from resnets.format import bytes_of
+from resnets.run_files import CONFIG, LOG
 
 __all__ = [
     "IN_MEMORY",
@@ -64,7 +65,6 @@ _DATA_ENDINGS = TABLE_ENDINGS | {
     ".tar",
 }  # of files that may hold labelled images
 _MODEL_ENDINGS = (".safetensors", ".onnx", ".pt2", ".pt", ".pth", ".th", ".ckpt")
-_RUN = ("config.toml", "log.jsonl")  # what a run's folder holds
 
 _SOURCES = (
     "data is digits, a folder of class folders, of shards or of parquet files, CIFAR's archives "
@@ -290,7 +290,7 @@ def refuse_missing(source: str | os.PathLike[str]) -> None:
 
 def _refuse_model(path: Path) -> None:
     """Refuse the folder of a run, and a file of weights. Raises UsageError."""
-    is_run = path.is_dir() and all((path / name).is_file() for name in _RUN)
+    is_run = path.is_dir() and all((path / name).is_file() for name in (CONFIG, LOG))
     if is_run or path.suffix.lower() in _MODEL_ENDINGS:
         what = "the folder of a run" if is_run else "a model or its weights"
         raise UsageError(

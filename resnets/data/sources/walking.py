@@ -16,6 +16,7 @@ from resnets.data.sources.names import (
 from resnets.errors import ContentError
 from resnets.files.reading import open_input
 from resnets.images.opening import ALLOWED, HEIC_HINT, MAX_BYTES, format_of
+from resnets.run_files import CONFIG, LOG
 
 HIDDEN = "hidden, or made by a system"
 _OURS = "written by resnets"
@@ -31,7 +32,6 @@ PassedOver = tuple[str, str]  # a path and why
 SORTED = ".sorted.json"  # in a folder that `predict --sort` wrote: what it copied there
 REVIEW = "review"  # the folder in it of what nobody has labelled yet
 _OUR_FILES = frozenset({"contact-sheet.png", SORTED})  # of `explain`, in its folder of pictures
-_RUN = frozenset({"config.toml", "log.jsonl"})
 _EXPORTED = (".onnx", ".pt2", ".safetensors", ".pbtxt")
 _OUR_CURVE = "learning-rate.png"  # of `find-lr`
 LABELS = "labels.jsonl"  # of `serve --collect`, beside the folders of the classes
@@ -216,7 +216,7 @@ def _look(above: Path, name: str) -> _Look:
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder is that of a run."""
-    return all(os.path.lexists(folder / name) for name in _RUN)
+    return all(os.path.lexists(folder / name) for name in (CONFIG, LOG))
 
 
 def _has_collected_labels(file: Path) -> bool:

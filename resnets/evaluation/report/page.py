@@ -49,6 +49,7 @@ from resnets.format import NO_BREAK, duration, percent, plural
 from resnets.model_file import Description, Model, current_versions, custom_class
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
+from resnets.run_files import REPORT
 from resnets.training.recipe import Recipe
 
 _CHANNELS = {1: "grey", 3: "RGB", 4: "RGBA"}
@@ -238,7 +239,7 @@ def _next_steps(subject: Subject, evidence: Evidence) -> tuple[NextStep, ...]:
         )
     if subject.by_folds:  # `resnets report` finds no image that is new to the network
         log = subject.history.path if subject.history else None
-        page = log and ["python", "-m", "webbrowser", log.with_name("report.html").as_posix()]
+        page = log and ["python", "-m", "webbrowser", log.with_name(REPORT).as_posix()]
         findings = replace(findings, report=shlex.join(page or ()))
     return next_steps(findings)
 
