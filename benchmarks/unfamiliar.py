@@ -36,6 +36,7 @@ from resnets.images import Pixels, decode
 from resnets.machine import machine
 from resnets.model_file import Model, load
 from resnets.model_path import find_model
+from resnets.run_files import MODEL
 
 Array = NDArray[np.float64]
 
@@ -239,7 +240,7 @@ class Shared:
 def train(name: str, words: Sequence[str], work: Path) -> Path:
     """Train a network, unless it exists already."""
     run = work / name
-    if not (run / "model.safetensors").is_file():
+    if not (run / MODEL).is_file():
         command = [sys.executable, "-m", "resnets", "train", *words, "--output", str(run)]
         subprocess.run([*command, "--overwrite", "--no-report"], check=True)
     return run

@@ -15,13 +15,12 @@ from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.files.folders import in_home, library_cache
 from resnets.model_file import is_model_file
 from resnets.networks.catalog import nearest
-from resnets.networks.checkpoints.hub_folder import read_table
+from resnets.networks.checkpoints.hub_folder import CONFIG, PREPROCESSOR, WEIGHTS, read_table
 from resnets.pretrained.files import Files, is_offline, sha256
 from resnets.pretrained.reference import Reference
 from resnets.pretrained.table import published
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
-_CONFIG, _PREPROCESSOR, _CARD = "config.json", "preprocessor_config.json", "README.md"
+_CARD = "README.md"
 _BROKEN_OFF = ("RemoteProtocolError", "ReadError", "ReadTimeout")  # of several HTTP libraries
 _PATIENCE = 3  # seconds until the hub tells what it has
 
@@ -79,7 +78,7 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
     paths = {} if again and not is_offline() else _cached(source)
     if not _is_enough(paths):
         paths = _downloaded(source, paths)
-    weights = next(paths[name] for name in _WEIGHTS if paths.get(name))
+    weights = next(paths[name] for name in WEIGHTS if paths.get(name))
     assert weights is not None  # as `_is_enough` and `_downloaded` make sure
     at_commit = replace(source, revision=commit_of(weights))
     return Files(
@@ -87,7 +86,7 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
         _checked(at_commit, weights, again),
         at_commit.revision,
         at_commit.url(weights.name),
-        *(paths.get(name) for name in (_CONFIG, _PREPROCESSOR, _CARD)),
+        *(paths.get(name) for name in (CONFIG, PREPROCESSOR, _CARD)),
     )
 
 
@@ -120,7 +119,7 @@ def _cached(source: _Repository) -> dict[str, Path | None]:
     lookup = require("huggingface_hub", "pretrained").try_to_load_from_cache
     paths = {
         name: lookup(source.reference.name, name, cache_dir=_cache(), revision=source.revision)
-        for name in (*_WEIGHTS, _CONFIG, _PREPROCESSOR, _CARD)
+        for name in (*WEIGHTS, CONFIG, PREPROCESSOR, _CARD)
     }
     answers = {name: path for name, path in paths.items() if path is not None}
     return {name: Path(path) if isinstance(path, str) else None for name, path in answers.items()}
@@ -129,7 +128,7 @@ def _cached(source: _Repository) -> dict[str, Path | None]:
 def _is_enough(paths: dict[str, Path | None]) -> bool:
     """Whether the files in the cache make a network, without asking the hub for more."""
     usable = _is_usable(paths)
-    complete = _PREPROCESSOR in paths or _is_of_timm(paths.get(_CONFIG))
+    complete = PREPROCESSOR in paths or _is_of_timm(paths.get(CONFIG))
     return usable and (complete or is_offline() or _is_model_file(paths))
 
 
@@ -140,12 +139,12 @@ def _is_of_timm(config: Path | None) -> bool:
 
 def _is_model_file(paths: dict[str, Path | None]) -> bool:
     """Whether the weights are a model file of this package, which needs no other file."""
-    weights = paths.get(_WEIGHTS[0])
+    weights = paths.get(WEIGHTS[0])
     return weights is not None and is_model_file(weights)
 
 
 def _is_usable(paths: dict[str, Path | None]) -> bool:
-    return any(paths.get(name) for name in _WEIGHTS) and _CONFIG in paths
+    return any(paths.get(name) for name in WEIGHTS) and CONFIG in paths
 
 
 def _downloaded(source: _Repository, cached: dict[str, Path | None]) -> dict[str, Path | None]:
@@ -160,13 +159,11 @@ def _downloaded(source: _Repository, cached: dict[str, Path | None]) -> dict[str
         if _is_usable(cached):
             return cached
         raise
-    weights = next((name for name in _WEIGHTS if name in names), None)
+    weights = next((name for name in WEIGHTS if name in names), None)
     if weights is None:
-        raise UsageError(
-            f"{source.reference}: has neither {' nor '.join(_WEIGHTS)} ({source.page})"
-        )
-    paths: dict[str, Path | None] = dict.fromkeys((_CONFIG, _PREPROCESSOR))
-    for name in (weights, _CONFIG, _PREPROCESSOR, _CARD):
+        raise UsageError(f"{source.reference}: has neither {' nor '.join(WEIGHTS)} ({source.page})")
+    paths: dict[str, Path | None] = dict.fromkeys((CONFIG, PREPROCESSOR))
+    for name in (weights, CONFIG, PREPROCESSOR, _CARD):
         if name in names:
             path = _download(source, name)
             source = replace(source, revision=path.parent.name)  # the others of the same commit
@@ -250,7 +247,7 @@ def _by_hand(source: _Repository) -> str:
     why = "downloads are switched off" if is_offline() else f"{source.endpoint} is not reached"
     return (
         f"{source.reference}: {why}, and there is no copy in {_cache()}; put "
-        f"{source.url(_CONFIG)} and {source.url(_WEIGHTS[0])} in a folder, and give that folder "
+        f"{source.url(CONFIG)} and {source.url(WEIGHTS[0])} in a folder, and give that folder "
         f"in place of the id; or run `resnets fetch {source.reference} --to FOLDER` where there "
         "is a network, and bring that folder here. `resnets train DATA --from none` trains without "
         "published weights"

@@ -13,15 +13,14 @@ from resnets.json_text import to_json
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import name_of
 from resnets.networks.checkpoints.conversion import convert
-from resnets.networks.checkpoints.hub_folder import CONFIG, PREPROCESSOR
+from resnets.networks.checkpoints.hub_folder import CONFIG, PREPROCESSOR, WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from resnets.networks.resnet import ResNet
 
-_WEIGHTS = "model.safetensors"
-FILES = {"huggingface": (CONFIG, _WEIGHTS, PREPROCESSOR), "timm": (CONFIG, _WEIGHTS)}
+FILES = {"huggingface": (CONFIG, WEIGHTS[0], PREPROCESSOR), "timm": (CONFIG, WEIGHTS[0])}
 _RESAMPLING = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 _TIMM_LACKS = ("resnext50_32x8d", "resnext50_64x4d", "ecaresnet50", "resnetv2_200")  # our names
 
@@ -75,7 +74,7 @@ def write_folder(contents: Contents, project: str, folder: Path) -> None:
         write_atomically(folder / name, to_json(table, indent=2).encode())
     from safetensors.torch import save
 
-    write_atomically(folder / _WEIGHTS, save(weights, {"format": "pt"}))
+    write_atomically(folder / WEIGHTS[0], save(weights, {"format": "pt"}))
 
 
 def _huggingface(contents: Contents) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from resnets.networks.resnet import ResNet
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
 _ENDINGS = (".safetensors", ".bin", ".pth")
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _WHOLE_FROM = 384  # from this side on, ConvNeXT's processor squashes images and crops nothing
@@ -98,7 +98,7 @@ def read_hub_folder(folder: Path) -> HubFolder:
     """
     path, weights = folder / CONFIG, _find_weights(folder)
     if weights is None:
-        raise ContentError(f"{folder}: no weights in it ({', '.join(_WEIGHTS)})")
+        raise ContentError(f"{folder}: no weights in it ({', '.join(WEIGHTS)})")
     config = read_table(path)
     try:
         if "architecture" in config:
@@ -115,7 +115,7 @@ def read_hub_folder(folder: Path) -> HubFolder:
 
 def _find_weights(folder: Path) -> Path | None:
     """The file of weights in a folder: by its usual name, or the only one of its kind."""
-    for name in _WEIGHTS:
+    for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
     for ending in _ENDINGS:
