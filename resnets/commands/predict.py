@@ -108,7 +108,8 @@ def predict(
         verbose: name every file that is skipped as no image.
         cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         server: have a running `resnets serve` predict, such as http://127.0.0.1:8000; MODEL is then
-            the name of one of its models. RESNETS_API_KEY may hold its key.
+            the name of one of its models. RESNETS_API_KEY may hold its key. An image for which it
+            fails has the status unanswered.
     """
     if sum(map(bool, (as_json, as_csv, parquet, part, on))) > 1:
         raise UsageError("--json, --csv, --parquet, --part and --on ray: choose one")

@@ -1,6 +1,7 @@
 """``resnets predict --server``: a running ``resnets serve`` predicts."""
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from resnets.commands.image_words import paths_of
 from resnets.commands.prediction_output import Form, collect, sort_copies, write_output
 from resnets.errors import UsageError
+from resnets.escaping import say
 from resnets.files.outputs import writable
 from resnets.format import plural
 
@@ -35,14 +37,19 @@ def predict_on_server(
         pending = client.predict_sources(sources, top=form.top, model=model)
         answers = _Answers(pending)
         predictions, failure = collect(answers, len(sources), form), answers.failure
-    answered = len(predictions)
     if form.sort is not None:
-        predictions = sort_copies(predictions, sources[:answered], form.sort, names)
+        predictions = sort_copies(predictions, sources[: len(predictions)], form.sort, names)
     code = write_output(predictions, form, "", f"computed by {model or served[0]} on {url}")
-    if failure is None:
-        return code
-    missing = f"{answered:,} of {plural(len(sources), 'image')} were answered before"
-    raise type(failure)(f"{failure}; {missing}")
+    unanswered = sum(prediction.status == "unanswered" for prediction in predictions)
+    if failure is not None:
+        before = f"{len(predictions) - unanswered:,} of {plural(len(sources), 'image')}"
+        raise type(failure)(f"{failure}; {before} were answered before")
+    if unanswered:
+        say(
+            f"{unanswered:,} of {plural(len(predictions), 'image')} were not answered by {url}",
+            file=sys.stderr,
+        )
+    return code
 
 
 class _Answers:

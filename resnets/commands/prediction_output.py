@@ -177,7 +177,8 @@ def write_output(
         from resnets.evaluation.prediction_table import schema_of, write_predictions
 
         schema = schema_of(form.top, sorts=True)
-        tell_written(write_predictions(predictions, form.parquet, schema), form.parquet)
+        rows, _ = write_predictions(predictions, form.parquet, schema)
+        tell_written((rows, _unreadable(predictions)), form.parquet)
     elif not form.as_computed:
         _write(predictions, form, caption)
     if not (form.parquet or form.as_json or form.as_csv):
@@ -305,6 +306,10 @@ def _show(predictions: "Sequence[Prediction]", caption: str = "") -> None:
     if caption:
         say(caption, file=sys.stderr)
     print_table(columns[:wide], [row[:wide] for row in listed])
-    failed = sum(prediction.error is not None for prediction in predictions)
-    if failed:
+    if failed := _unreadable(predictions):
         say(f"{failed} of {plural(len(predictions), 'image')} cannot be read", file=sys.stderr)
+
+
+def _unreadable(predictions: "Sequence[Prediction]") -> int:
+    """How many images cannot be read."""
+    return sum(prediction.status == "unreadable" for prediction in predictions)

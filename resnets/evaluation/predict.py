@@ -34,7 +34,7 @@ from resnets.model_file import Description
 from resnets.notebook import html_table
 
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
-Status = Literal["ok", "not calibrated", "unsure", "unfamiliar", "unreadable"]
+Status = Literal["ok", "not calibrated", "unsure", "unfamiliar", "unreadable", "unanswered"]
 """Whether to rely on a prediction; `Prediction` says what each one means."""
 _ACCEPTED: tuple[Status, ...] = ("ok", "not calibrated")
 _SHOWN = 50  # predictions in a notebook's table
@@ -46,16 +46,17 @@ class Prediction:
 
     Attributes:
         image: its name.
-        prediction: the most probable class; None if the image cannot be read.
-        probability: of that class, calibrated, 0 to 1; None if the image cannot be read.
+        prediction: the most probable class; None if there is none: see `error`.
+        probability: of that class, calibrated, 0 to 1; None if there is no prediction.
         status: "ok" where the probability reaches the threshold in the model file, which was
             fitted for a target error rate; "unsure" where it does not; "not calibrated" in place of
             either where the file has no threshold, as published and converted weights until
             `calibrate` was run; "unfamiliar" where the image is unlike the images that the network
-            was trained on; "unreadable" where there is no prediction. It is separate from
+            was trained on; "unreadable" where the image cannot be read, and "unanswered" where the
+            server that was asked failed for it, so that there is no prediction. It is separate from
             `prediction`, as a class may have any name.
         top: the most probable classes with their probabilities, most probable first.
-        error: why the image cannot be read.
+        error: why there is no prediction.
         sorted_to: where the image was copied to; None if it was not.
         features: what the network's classifier gets, (F,) float32, where it was asked for.
     """
@@ -81,7 +82,7 @@ class Prediction:
             DeprecationWarning,
             stacklevel=2,
         )
-        is_class = is_accepted(self.status) or self.status == "unreadable"
+        is_class = is_accepted(self.status) or self.prediction is None
         return self.prediction if is_class else "unknown"
 
     def _repr_html_(self) -> str:

@@ -113,7 +113,7 @@ def sort_images(
 
     Args:
         predictions: of the images. Those whose status is not accepted (see `is_accepted`) are to
-            be reviewed; unreadable ones stay where they are.
+            be reviewed; those without a prediction stay where they are.
         sources: the images, as `sortable` gives them.
         folder: made if it does not exist; the result of an earlier sorting goes.
         class_names: of the network.
@@ -242,8 +242,9 @@ def in_words(predictions: Sequence[Prediction], class_names: Sequence[str]) -> l
             "folders named otherwise than their class, as not every system allows or tells apart "
             f"all names: {', '.join(renamed[:_SHOWN])}{more}"
         )
-    stay = [prediction.image for prediction in predictions if not prediction.sorted_to]
-    if stay:
-        more = f" and {len(stay) - _SHOWN:,} more" if len(stay) > _SHOWN else ""
-        lines.append(f"cannot be read, and not copied: {', '.join(stay[:_SHOWN])}{more}")
+    for status, why in (("unreadable", "cannot be read"), ("unanswered", "not answered")):
+        stay = [prediction.image for prediction in predictions if prediction.status == status]
+        if stay:
+            more = f" and {len(stay) - _SHOWN:,} more" if len(stay) > _SHOWN else ""
+            lines.append(f"{why}, and not copied: {', '.join(stay[:_SHOWN])}{more}")
     return lines

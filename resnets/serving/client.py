@@ -11,8 +11,9 @@ Each image is a request of its own, several at once; the server computes them in
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -21,14 +22,21 @@ from resnets.errors import ContentError, require
 from resnets.evaluation.inputs import Images, sources_of
 from resnets.evaluation.predict import Prediction, Predictions
 from resnets.evaluation.source import Source
-from resnets.serving.exchange import Exchange, Query, Request, unreadable
+from resnets.serving.exchange import (
+    Exchange,
+    NotReachable,
+    Query,
+    Request,
+    ServerFailed,
+    unreadable,
+)
+from resnets.serving.outcomes import AT_ONCE, Outcome, Outcomes, settled
 
 if TYPE_CHECKING:
     import httpx2
 
-    from resnets.serving.exchange import Steps
+    from resnets.serving.exchange import Answer, Steps
 
-_AT_ONCE = 8  # requests
 _TOGETHER = 64  # images that are prepared and awaited together
 _TIMEOUT = 60.0  # seconds
 
@@ -41,7 +49,8 @@ class Client:
     Args:
         url: of the server, such as http://127.0.0.1:8000.
         key: that the server asks for; empty if it asks for none.
-        timeout: seconds for each image, in which a busy server is asked again when it says.
+        timeout: seconds for each image, in which a busy server is asked again when it says, and
+            once more after a failure that may pass.
         transport: of httpx2, for tests and special connections.
 
     Raises:
@@ -103,12 +112,13 @@ class Client:
 
         Returns:
             One `Prediction` an image, in their order; with `explain` or `features` a
-            `DetailedPrediction`.
+            `DetailedPrediction`. An image for which the server failed, while it answered others,
+            has the status "unanswered" and the reason as its `error`.
 
         Raises:
             UsageError: an argument is not allowed, or the server has no such model.
-            NotReachable: nothing answers.
-            ServerFailed: the server did not answer in time, or failed.
+            NotReachable: nothing answers, for all images or for many one after another.
+            ServerFailed: the server did not answer in time, or failed, for as many.
         """
         network = self._carry_out(self._exchange.network(model))
         query = Query(network, top, explain, features)
@@ -122,41 +132,55 @@ class Client:
 
     def _each(self, query: Query, sources: Iterable[Source]) -> Iterator[Prediction]:
         """The predictions of images, several at once, in their order."""
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            for together in _chunks(sources):
-                yield from threads.map(partial(self._one, query), together)
+        with closing(self._outcomes(query, sources)) as outcomes:
+            yield from settled(outcomes)
 
-    def _one(self, query: Query, source: Source) -> Prediction:
-        """The prediction for an image."""
+    def _outcomes(
+        self, query: Query, sources: Iterable[Source]
+    ) -> Generator[tuple[Source, Outcome]]:
+        """What became of each image."""
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            try:
+                for together in _chunks(sources):
+                    outcomes = threads.map(partial(self._one, query), together)
+                    yield from zip(together, outcomes, strict=True)
+            finally:  # where this ends early, the others are not asked for any more
+                threads.shutdown(wait=False, cancel_futures=True)
+
+    def _one(self, query: Query, source: Source) -> Outcome:
+        """The prediction for an image, or how the server failed for it."""
         try:
             content = query.body(source)
         except ContentError as error:
             if isinstance(error, OSError):  # of the place of shards, not of the image
                 raise
             return unreadable(source, str(error))
-        return self._carry_out(self._exchange.prediction(query, source, content))
+        try:
+            return self._carry_out(self._exchange.prediction(query, source, content))
+        except (ServerFailed, NotReachable) as failure:
+            return failure
 
     def _carry_out(self, steps: "Steps[_T]") -> _T:
         """The result of steps, each of which is carried out here."""
-        response: httpx2.Response | None = None
+        answer: Answer | None = None
         while True:
             try:
-                step = steps.send(response)
+                step = steps.send(answer)
             except StopIteration as end:
                 result: _T = end.value
                 return result
             if isinstance(step, Request):
-                response = self._send(step)
+                answer = self._send(step)
             else:
-                response = None
+                answer = None
                 time.sleep(step)
 
-    def _send(self, request: Request) -> "httpx2.Response":
-        """The response to a request."""
+    def _send(self, request: Request) -> "Answer":
+        """The response to a request, or why there is none."""
         try:
             return self._http.request(request.method, request.path, **request.options)
         except require("httpx2", "serve").HTTPError as error:
-            raise self._exchange.failure(error) from None
+            return self._exchange.failure(error)
 
 
 class AsyncClient:
@@ -207,20 +231,23 @@ class AsyncClient:
         network = await self._carry_out(self._exchange.network(model))
         query = Query(network, top, explain, features)
         sources = sources_of(images, network.channels, network.white)
-        turns = asyncio.Semaphore(_AT_ONCE)
-        predictions = Predictions()
+        turns = asyncio.Semaphore(AT_ONCE)
+        predictions, state = Predictions(), Outcomes()
         for together in _chunks(sources):
             tasks = [asyncio.create_task(self._one(query, each, turns)) for each in together]
             try:
-                predictions += await asyncio.gather(*tasks)
-            finally:  # where one has failed, the others are not asked for any more
+                waiting = iter(together)
+                async for outcome in _in_order(tasks):
+                    predictions += state.add(next(waiting), outcome)
+            finally:  # where this ends early, the others are not asked for any more
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+        predictions += state.end()
         return predictions
 
-    async def _one(self, query: Query, source: Source, turns: asyncio.Semaphore) -> Prediction:
-        """The prediction for an image, when it is its turn."""
+    async def _one(self, query: Query, source: Source, turns: asyncio.Semaphore) -> Outcome:
+        """What became of an image, when it is its turn."""
         async with turns:
             try:
                 content = await asyncio.to_thread(query.body, source)
@@ -228,29 +255,43 @@ class AsyncClient:
                 if isinstance(error, OSError):
                     raise
                 return unreadable(source, str(error))
-            return await self._carry_out(self._exchange.prediction(query, source, content))
+            try:
+                return await self._carry_out(self._exchange.prediction(query, source, content))
+            except (ServerFailed, NotReachable) as failure:
+                return failure
 
     async def _carry_out(self, steps: "Steps[_T]") -> _T:
         """The result of steps, each of which is carried out here."""
-        response: httpx2.Response | None = None
+        answer: Answer | None = None
         while True:
             try:
-                step = steps.send(response)
+                step = steps.send(answer)
             except StopIteration as end:
                 result: _T = end.value
                 return result
             if isinstance(step, Request):
-                response = await self._send(step)
+                answer = await self._send(step)
             else:
-                response = None
+                answer = None
                 await asyncio.sleep(step)
 
-    async def _send(self, request: Request) -> "httpx2.Response":
-        """The response to a request."""
+    async def _send(self, request: Request) -> "Answer":
+        """The response to a request, or why there is none."""
         try:
             return await self._http.request(request.method, request.path, **request.options)
         except require("httpx2", "serve").HTTPError as error:
-            raise self._exchange.failure(error) from None
+            return self._exchange.failure(error)
+
+
+async def _in_order(tasks: "Sequence[asyncio.Task[_T]]") -> AsyncIterator[_T]:
+    """The results of tasks in their order; an error of any is raised at once."""
+    pending = set(tasks)
+    for task in tasks:
+        while not task.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        yield task.result()
 
 
 def _chunks(sources: Iterable[_T]) -> Iterator[list[_T]]:

@@ -4,7 +4,7 @@ import base64
 import io
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import quote, urlsplit
@@ -24,14 +24,17 @@ _T = TypeVar("_T")
 if TYPE_CHECKING:
     import httpx2
 
-    Steps: TypeAlias = Generator["Request | float", httpx2.Response | None, _T]
+    Answer: TypeAlias = "httpx2.Response | ServerFailed | NotReachable"
+    Steps: TypeAlias = Generator["Request | float", Answer | None, _T]
 
 _TO_CONNECT = 10.0  # seconds; a host that is not there answers nothing at all
 _SHORTEST_WAIT = 0.05  # seconds until a busy server is asked again
+_PAUSE = 1.0  # seconds until an image that failed is sent once more
 _TOO_LARGE = 413
 _UNREADABLE = (_TOO_LARGE, 415, 422)
 _WRONG = (400, 401, 403, 404, 405, 406, 501)  # whose reason the caller can remove
 _BUSY = (429, 503)
+_PASSING = (408, 502, 504)  # a slow network, a proxy whose server starts again, and much to do
 _NO_KEY = 401
 _FAILED = 500  # and above: of a proxy, too, whose server is away
 _HOW_TO_SEND_A_KEY = "Client(..., key=KEY), or the variable RESNETS_API_KEY of `resnets predict`"
@@ -43,6 +46,10 @@ class NotReachable(ContentError, ConnectionError):  # noqa: N818
 
 class ServerFailed(ContentError):  # noqa: N818
     """The server did not answer in time, was too busy, or failed. Exit code 1."""
+
+
+class OtherServer(UsageError, ServerFailed):  # noqa: N818
+    """What answers is no server of this package. Exit code 2, where all answers are such ones."""
 
 
 @dataclass(frozen=True)
@@ -218,9 +225,7 @@ class Exchange:
         self.options = {
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
-            "timeout": require("httpx2", "serve").Timeout(
-                timeout, connect=min(timeout, _TO_CONNECT)
-            ),
+            "timeout": self._limits(timeout),
         }
 
     def models(self) -> "Steps[list[str]]":
@@ -242,35 +247,41 @@ class Exchange:
         # an empty file goes in a form: an empty body is a request without any image
         body = {"content": content} if content else {"files": {"file": ("image", content)}}
         request = Request("POST", "/predict", {**body, "params": query.parameters})
-        response = yield from self._asked(request)
+        response = yield from self._asked(request, twice=True)
         return query.prediction(source, response, self.url)
 
-    def _asked(self, request: Request) -> "Steps[httpx2.Response]":
-        """The response to a request, which is sent again to a busy server."""
-        deadline = time.monotonic() + self.timeout
-        while True:
-            response = yield request
-            assert response is not None
-            wait = self._wait(response, deadline)
-            if wait is None:
-                return response
-            yield wait
-
-    def _wait(self, response: "httpx2.Response", deadline: float) -> float | None:
-        """Seconds after which to ask again; None where the response stands.
+    def _asked(self, request: Request, *, twice: bool = False) -> "Steps[httpx2.Response]":
+        """The response to a request, which is sent again to a busy server.
 
         Args:
-            response: of the server.
-            deadline: by `time.monotonic`.
-        """
-        if response.status_code not in _BUSY:
-            return None
-        text = response.headers.get("Retry-After", "1")
-        seconds = float(text) if text.isascii() and text.isdecimal() else 1.0
-        wait = max(seconds, _SHORTEST_WAIT)
-        return wait if time.monotonic() + wait < deadline else None
+            request: what to send.
+            twice: whether to send it once more after a failure that may pass.
 
-    def failure(self, error: Exception) -> Exception:
+        Raises:
+            ServerFailed, NotReachable: there is no response.
+        """
+        deadline = time.monotonic() + self.timeout
+        while True:
+            answer = yield request
+            assert answer is not None
+            wait = _wait(answer)
+            if wait is None and twice and _may_pass(answer):
+                wait, twice = _PAUSE, False
+            left = deadline - time.monotonic() - (wait or 0.0)
+            if wait is None or left <= 0:
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+            yield wait
+            request = replace(request, options={**request.options, "timeout": self._limits(left)})
+
+    def _limits(self, seconds: float) -> "httpx2.Timeout":
+        """The time limits of a request."""
+        connect = min(self.timeout, _TO_CONNECT)
+        limits: httpx2.Timeout = require("httpx2", "serve").Timeout(seconds, connect=connect)
+        return limits
+
+    def failure(self, error: Exception) -> "ServerFailed | NotReachable":
         """The error for the caller, of one that httpx2 raised."""
         library = require("httpx2", "serve")
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -316,6 +327,20 @@ class Exchange:
         return names
 
 
+def _wait(answer: "Answer") -> float | None:
+    """Seconds after which a busy server is asked again; None where it is not busy."""
+    if isinstance(answer, Exception) or answer.status_code not in _BUSY:
+        return None
+    text = answer.headers.get("Retry-After", "1")
+    seconds = float(text) if text.isascii() and text.isdecimal() else 1.0
+    return max(seconds, _SHORTEST_WAIT)
+
+
+def _may_pass(answer: "Answer") -> bool:
+    """Whether the same request may be answered a moment later: predictions change nothing."""
+    return isinstance(answer, Exception) or answer.status_code in _PASSING
+
+
 def _json(response: "httpx2.Response", url: str) -> dict[str, Any]:
     """The JSON object of a response."""
     values = _values(response)
@@ -328,7 +353,7 @@ def _values(response: "httpx2.Response") -> dict[str, Any] | None:
     """The JSON object of a response; None where it has none."""
     try:
         values = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 
@@ -337,7 +362,7 @@ def _error(response: "httpx2.Response", url: str) -> Exception:
     """The error that a response tells of."""
     try:
         reason = str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         if response.status_code >= _FAILED:
             return ServerFailed(f"{url}: an error answers there (status {response.status_code})")
         return _no_server(url, f" (status {response.status_code})")
@@ -347,6 +372,6 @@ def _error(response: "httpx2.Response", url: str) -> Exception:
     return kind(f"{url}: {escaped(reason)}")
 
 
-def _no_server(url: str, more: str = "") -> UsageError:
+def _no_server(url: str, more: str = "") -> OtherServer:
     """The error where something else answers."""
-    return UsageError(f"{url}: what answers there is no `resnets serve`{more}")
+    return OtherServer(f"{url}: what answers there is no `resnets serve`{more}")
