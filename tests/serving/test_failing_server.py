@@ -78,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         fault = self.state.next_for(self.rfile.read(int(self.headers["Content-Length"])))
+        if fault != "200":
+            time.sleep(0.1)  # so that a client has the time to notice
         if fault == "end":
             self.server.socket.close()
             self.state.ended.set()
@@ -111,14 +113,20 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    """A server that prints nothing of connections that break off."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        pass
+
+
 @contextmanager
 def failing(faults: dict[int, list[str]], ends_after: int | None = None) -> Iterator[Any]:
     """The address of a server that fails for some images, and what happens there."""
     state = Faults(faults, ends_after)
-    with ThreadingHTTPServer(
-        ("127.0.0.1", 0), type("H", (Handler,), {"state": state}), bind_and_activate=True
-    ) as server:
-        server.daemon_threads = True
+    with Server(("127.0.0.1", 0), type("Faulty", (Handler,), {"state": state})) as server:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         yield "http://{}:{}".format(*server.server_address[:2]), state
         if not state.ended.is_set():
@@ -197,7 +205,8 @@ def test_where_every_request_fails_it_ends_soon(fault: str, asynchronous: bool) 
         pytest.raises(ServerFailed, match=url),
     ):
         predict(url, state.bodies * 5, asynchronous, timeout=20)
-    assert state.requests.total() <= 2 * 64  # no more than those that are prepared together
+    requests = 2 if fault in ("504", "reset") else 1  # for an image
+    assert state.requests.total() < 64 * requests  # of the images that are prepared together
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
