@@ -48,7 +48,7 @@ class ServerFailed(ContentError):  # noqa: N818
     """The server did not answer in time, was too busy, or failed. Exit code 1."""
 
 
-class OtherServer(UsageError, ServerFailed):  # noqa: N818
+class _OtherServerError(UsageError, ServerFailed):
     """What answers is no server of this package. Exit code 2, where all answers are such ones."""
 
 
@@ -372,6 +372,6 @@ def _error(response: "httpx2.Response", url: str) -> Exception:
     return kind(f"{url}: {escaped(reason)}")
 
 
-def _no_server(url: str, more: str = "") -> OtherServer:
+def _no_server(url: str, more: str = "") -> _OtherServerError:
     """The error where something else answers."""
-    return OtherServer(f"{url}: what answers there is no `resnets serve`{more}")
+    return _OtherServerError(f"{url}: what answers there is no `resnets serve`{more}")

@@ -191,9 +191,9 @@ def test_the_command_counts_them_and_ends_with_1(
         words = ["predict", "--server", url, str(tmp_path), "--sort", str(tmp_path / "sorted")]
         state.faults[b"nothing"] = ["422"]
         assert main(words) == 1
-        told = capsys.readouterr().err
-        assert f"1 of {IMAGES + 1} images cannot be read" in told
-        assert f"1 of {IMAGES + 1} images were not answered" in told
+        printed = capsys.readouterr().err
+        assert f"1 of {IMAGES + 1} images cannot be read" in printed
+        assert f"1 of {IMAGES + 1} images were not answered" in printed
         assert len(list((tmp_path / "sorted").rglob("*.png"))) == IMAGES - 1
 
 
