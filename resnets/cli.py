@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageError
-from resnets.escaping import escaped
+from resnets.escaping import escaped, say_text
 from resnets.files.writing import NO_ROOM
 from resnets.machine import limit_threads
 from resnets.torchrun import leave_reason, let_first_say_it
@@ -109,7 +109,7 @@ def _format_warning(
     if issubclass(category, RenamedWarning):
         return f"{escaped(str(message))}\n"
     source = "" if line is None else f"  {line.strip()}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n{source}"
+    return escaped(f"{filename}:{lineno}: {category.__name__}: {message}\n{source}", keep="\n")
 
 
 def _run(words: Sequence[str]) -> int:
@@ -174,7 +174,7 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
             let_first_say_it()
         with contextlib.suppress(OSError):  # the code tells, where nothing can be printed
             if debug:
-                traceback.print_exc()
+                say_text(traceback.format_exc().rstrip("\n"), file=sys.stderr)
             else:
                 print(line, file=sys.stderr, flush=True)
         return 2 if isinstance(error, UsageError) else 1

@@ -19,6 +19,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from resnets.escaping import escaped
 from resnets.json_text import to_json
 
 _LOGGER = logging.getLogger("resnets.serving")
@@ -44,12 +45,12 @@ class _Queued(logging.Handler):
             self._records.put(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """A record as a line of JSON; a traceback follows it."""
+        """A record as a line of JSON; a traceback follows it, which may hold texts from files."""
         if not isinstance(record.msg, _Line):  # of a library: uvicorn warns of invalid requests
             values = {"logger": record.name, "text": record.getMessage()}
             record = logging.makeLogRecord(record.__dict__ | {"args": ()})
             record.msg = _Line(record.created, record.levelname.lower(), values)
-        return super().format(record)
+        return escaped(super().format(record), keep="\n")
 
     def end(self) -> None:
         """Have `write` end once all is written."""

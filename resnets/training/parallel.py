@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
+from resnets.escaping import escaped
 from resnets.format import plural
 from resnets.networks.norms import FrozenBatchNorm2d
 from resnets.training.heartbeat import Heartbeat
@@ -108,8 +109,8 @@ def _say_on_machine(place: int) -> Callable[[str, str], None]:
     """What takes the lines of a process that waits for the first of its machine: one speaks."""
 
     def say(who: str, time: str) -> None:
-        line = f"Waiting for {who}, the first of its machine to list and read the data ({time})\n"
-        sys.stderr.write(line)
+        line = f"Waiting for {who}, the first of its machine to list and read the data ({time})"
+        sys.stderr.write(f"{escaped(line)}\n")
 
     return say if place == 1 else lambda *_: None
 

@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import unicodedata
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +79,41 @@ def test_errors_about_such_names_are_one_harmless_line(
     text = capsys.readouterr().err
     assert_harmless(text)
     assert len(text.splitlines()) == 2
+
+
+def test_a_traceback_and_a_warning_are_harmless_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = tmp_path / "code.pth"  # a pickle that asks for a function
+    with zipfile.ZipFile(code, "w") as file:
+        file.writestr("code/data.pkl", b"\x80\x02" + f"cos{ESCAPE}\nsystem\n)R.".encode())
+        file.writestr("code/version", b"3\n")
+    for words in (["inspect", str(code)], ["predict", f"nothing{ESCAPE}.png"]):
+        assert cli.main([*words, "--debug"]) in (1, 2)
+        text = capsys.readouterr().err
+        assert "Traceback" in text
+        assert "\\x1b" in text
+        assert_harmless(text)
+    warned = warnings.formatwarning(f"a library says {ESCAPE}", UserWarning, "file.py", 1)
+    assert_harmless(warned)
+
+
+def test_what_a_decoder_says_of_an_image_is_harmless(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    pixels = f"P3 2 2 255\n1 2 3 {ESCAPE}{OVERRIDE} 4 5 6 7 8 9 10 11 12\n"
+    (images / "a.ppm").write_text(pixels, encoding="utf-8")  # Pillow repeats what is no number
+    (images / "b.ppm").write_text(f"P6\n{ESCAPE} 2 255\n", encoding="utf-8")
+    for form in ([], ["--json"], ["--csv"]):
+        assert cli.main(["predict", model, str(images), *form]) == 1
+        shown = capsys.readouterr()
+        assert_harmless(shown.out.replace("\r", "") + shown.err)
+        assert "owned" in shown.out
+        if form == ["--json"]:
+            for row in json.loads(shown.out):
+                assert_harmless(row["error"])
 
 
 def test_csv_guards_texts_and_leaves_names_and_numbers(

@@ -194,10 +194,10 @@ def test_what_libraries_say_is_a_line_of_json_too(capfd: pytest.CaptureFixture[s
     with logging_to_stderr():
         logging.getLogger("uvicorn.error").warning("no HTTP: %r\n", "x")
         try:
-            raise ValueError("wrong")
+            raise ValueError("\x1b[2Jwrong")
         except ValueError:
             logging.getLogger("asyncio").exception("it failed")
     first, second, *traceback = capfd.readouterr().err.splitlines()
     assert json.loads(first)["text"] == "no HTTP: 'x'\n"
     assert json.loads(second)["event"] == "error"
-    assert traceback[-1] == "ValueError: wrong"
+    assert traceback[-1] == "ValueError: \\x1b[2Jwrong"  # no terminal obeys it
