@@ -17,7 +17,7 @@ from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageErro
 from resnets.escaping import escaped, say_text
 from resnets.files.writing import NO_ROOM
 from resnets.machine import limit_threads
-from resnets.torchrun import leave_reason, let_first_say_it
+from resnets.torchrun import leave_reason, let_first_say_it, speaks_for_machine
 
 COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "list": "print the networks that have a name",
@@ -172,6 +172,8 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
         leave_reason(line)
         if isinstance(error, UsageError):
             let_first_say_it()
+        if isinstance(error, ChildProcessError) and not speaks_for_machine():
+            return 1  # all who waited for the lost process would say the same
         with contextlib.suppress(OSError):  # the code tells, where nothing can be printed
             if debug:
                 say_text(traceback.format_exc().rstrip("\n"), file=sys.stderr)

@@ -5,8 +5,10 @@ tells at its end which process was the first, and why, if that has left the reas
 """
 
 import contextlib
+import functools
 import os
 import time
+from pathlib import Path
 
 from resnets.files.writing import write_atomically
 from resnets.json_text import to_json
@@ -33,3 +35,31 @@ def let_first_say_it() -> None:
     if os.environ.get(_FILE) and os.environ.get("LOCAL_RANK", "0") != "0":
         with contextlib.suppress(KeyboardInterrupt):  # which ends it all the sooner
             time.sleep(_FIRST_SAYS_IT)
+
+
+def restarts_left() -> int:
+    """How often torchrun would start all processes again; 0 where it has not started this one."""
+    names = ("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RESTART_COUNT")
+    most, done = (int(os.environ.get(name, "0")) for name in names)
+    return max(most - done, 0)
+
+
+def speaks_for_machine() -> bool:
+    """Whether this process is the first of its machine to ask, in this attempt of torchrun.
+
+    Any of them may be the one that is lost, so none has the task from the beginning.
+    """
+    path = os.environ.get(_FILE)
+    return not path or _makes_folder(Path(path).parents[1] / "one-speaks")
+
+
+@functools.cache
+def _makes_folder(path: Path) -> bool:
+    """Whether this process has made a folder of the attempt, which only one can."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    except OSError:  # rather twice than never
+        return True
+    return True

@@ -39,6 +39,7 @@ from resnets.runs.stop_signals import (
     interrupted_before_training,
 )
 from resnets.runs.supervision import Checkpointer, Stop, follow
+from resnets.torchrun import speaks_for_machine
 from resnets.training.head import FeatureTrainer
 from resnets.training.parallel import exchange_of
 from resnets.training.trainer import Trainer
@@ -114,8 +115,9 @@ def _failure_leaves_state(active: ActiveRun, folder: Path | None) -> Iterator[No
     try:
         yield
     except (OSError, ContentError):
-        if active.how.as_command and folder is not None and has_state(folder):
-            active.callback_list.notify(how_to_continue(folder))
+        path = folder if active.how.as_command else None
+        if path is not None and has_state(path) and speaks_for_machine():
+            active.callback_list.notify(how_to_continue(path))
         raise
 
 

@@ -109,18 +109,19 @@ def folds_in(path: Path) -> list[Path]:
     return [config.parent for config in path.glob(f"{FOLD.format('*')}/{CONFIG}")]
 
 
-def how_to_continue(path: Path) -> str:
+def how_to_continue(path: Path, begin: str = "To continue") -> str:
     """What to say of a run that ends early: the command that goes on, begun as this process was."""
     if is_in_job():
-        return f"To continue: start the same job again; it goes on with {path}"
+        return f"{begin}: start the same job again; it goes on with {path}"
     command: list[object] = ["resnets", "train", "--resume", path]
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return f"To continue: {shell_line(*command)}"
+        return f"{begin}: {shell_line(*command)}"
     each, nodes = (os.environ.get(name, "1") for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
     several = ["--nnodes", nodes] if nodes != "1" else []
-    where = ", on each machine, with the --rdzv flags of before" if several else ""
+    meet = "with the --rdzv-* or the --master-* and --node-rank flags of before"
+    where = f", on each machine, {meet}" if several else ""
     torchrun = ["torchrun", *several, "--nproc-per-node", each, "-m"]
-    return f"To continue: {shell_line(*torchrun, *command)}{where}"
+    return f"{begin}: {shell_line(*torchrun, *command)}{where}"
 
 
 def has_state(path: Path) -> bool:

@@ -35,6 +35,7 @@ from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts, refuse_fit
 from resnets.runs.job import Job
 from resnets.runs.length import within_budget
 from resnets.runs.loggers import require_services
+from resnets.runs.lost_processes import loss_says_how_to_continue
 from resnets.runs.manner import Manner
 from resnets.runs.opening import folder_to_go_on, new_folder, newest_state, refuse_missing_folds
 from resnets.runs.prepare import images_of, prepare, refuse_moved
@@ -130,6 +131,7 @@ def _carry_out(
         patience = map(parse_duration, filter(None, [job.wait_for_processes]))
         process = stack.enter_context(processes(device, *patience))
         places = [output] if how.resume and output else []
+        stack.enter_context(loss_says_how_to_continue(how.as_command, places))
         early = stack.enter_context(ExitStack())
         early.enter_context(interrupted_before_training(how.as_command, process, places))
         stack.enter_context(all_unreadable(partial(images_of, job, custom)))
@@ -163,9 +165,9 @@ def _carry_out(
                 notify(goes_on(state, process.world_size))
         if writes:
             folder = folder or new_folder(setup.job, output or None, how.overwrite, stack)
-            places.append(folder.path)
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
+        places += filter(None, [from_first(folder and folder.path)])
         active = ActiveRun(
             setup, callback_list, folder, limit, output is False, replace(how, custom=custom)
         )

@@ -22,6 +22,7 @@ _LATE = 2.5  # of these without a new sign: there is none
 _LOST = 30  # of these without a new sign, where there is no time limit: the process is lost
 _POLLS = 10  # in the time between two signs
 _NOISE = 0.01  # seconds of a processor that say nothing
+_NOTICED = "failed exchange noticed"  # the word of a process that is then not the lost one
 _THREADS = Path("/proc/self/task")
 
 
@@ -139,7 +140,7 @@ class Heartbeat:
             ChildProcessError: an exchange with another process failed; it names that one.
         """
         try:
-            if error is not None and _is_failed_exchange(error):
+            if error is not None and is_failed_exchange(error):
                 raise ChildProcessError(self.missing()) from error
         finally:
             self.ended.set()
@@ -202,14 +203,19 @@ class Heartbeat:
     def missing(self) -> str:
         """Which process the others wait for, as far as their signs tell."""
         try:
+            self.tell(_NOTICED)
             before = self._read(range(self.size))
             time.sleep(_LATE * self.every)
             after = self._read(range(self.size))
+            noticed = [r for r in after if self.store.check([_key_of_word(_NOTICED, r)])]
         except RuntimeError:
-            return "process 0, which holds what the processes share, has ended or is lost"
-        gone = [rank for rank in after if rank != self.rank and after[rank] == before[rank]]
+            in_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+            holder = "the torchrun of the first machine" if in_torchrun else "process 0"
+            return f"{holder}, which holds what the processes share, has ended or is lost"
+        others = [rank for rank in after if rank != self.rank and rank not in noticed]
+        gone = [rank for rank in others if after[rank] == before.get(rank)]
         most = max([self.exchanges, *(sign.exchanges for sign in after.values())])
-        late = [rank for rank, sign in after.items() if sign.exchanges < most and rank not in gone]
+        late = [rank for rank in others if after[rank].exchanges < most and rank not in gone]
         names = {rank: _names({rank: sign}) for rank, sign in after.items()}
         lines = [f"{names[rank]} gives no sign of life" for rank in gone]
         lines += [f"{names[rank]} lives, and the others waited for it in vain" for rank in late]
@@ -265,7 +271,7 @@ def _key(rank: int) -> str:
     return f"resnets/life of {rank}"
 
 
-def _is_failed_exchange(error: BaseException) -> bool:
+def is_failed_exchange(error: BaseException) -> bool:
     """Whether an exchange between processes failed; gloo raises a plain RuntimeError."""
     of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error).lower()
     return isinstance(error, dist.DistError) or of_gloo

@@ -1,14 +1,21 @@
 """Training that torchrun starts again goes on: the same batches, every image once an epoch."""
 
 import json
+import os
+import shlex
+import signal
+import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
@@ -16,9 +23,12 @@ from resnets.run_files import CONFIG
 from resnets.runs import restarts
 from resnets.runs.job import Job
 from resnets.runs.restarts import begun_before, folder_again, identity_of
-from tests.machines import RECORDING, environment, kept
+from tests.machines import RECORDING, environment, kept, records
 
 IMAGES, BATCH = 1457, 47  # training images of digits: 31 whole batches, of odd size
+WORDS = ["digits", "--network", "resnet14", "--image-size", "8", "--epochs", "1"]
+WORDS += ["--batch-size", str(BATCH), "--checkpoint-every", "5", "--no-report"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
@@ -28,11 +38,9 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_the_first_process_is_killed_and_the_run_goes_on_by_itself(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(RECORDING, encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    words = ["train", "digits", "--network", "resnet14", "--image-size", "8", "--epochs", "1"]
-    words += ["--batch-size", str(BATCH), "--checkpoint-every", "5", "--no-report"]
+    torchrun = [*TORCHRUN, "--nproc-per-node=2", "--max-restarts=1", "--monitor-interval=0.1"]
     done = subprocess.run(
-        [*torchrun, "--max-restarts=1", "--monitor-interval=0.1", "train.py", *words],
+        [*torchrun, "train.py", "train", *WORDS],
         cwd=tmp_path,
         env=environment(tmp_path, dies="0 at 12", slowly=0.05),
         capture_output=True,
@@ -48,9 +56,87 @@ def test_the_first_process_is_killed_and_the_run_goes_on_by_itself(tmp_path: Pat
     assert (begun["step"], again["step"], again["processes"]) == (0, 10, 2)
     assert log_of(run)[-1]["step"] == IMAGES // BATCH
     assert "goes on after step 10 with 2 processes" in done.stdout + done.stderr
+    assert done.stderr.count("--resume runs/") == 1  # where torchrun could not start them again
     (slowest,) = (line for line in log_of(run) if line["kind"] == "straggler")
     assert slowest["rank"] == 1
     assert slowest["others_waited"] > slowest["waited"]
+
+
+def by_torchrun(folder: Path, *words: str, dies: str = "") -> "subprocess.CompletedProcess[str]":
+    """Three processes that torchrun does not start again."""
+    (folder / "train.py").write_text(RECORDING, encoding="utf-8")
+    return subprocess.run(
+        [*TORCHRUN, "--nproc-per-node", "3", *words],
+        cwd=folder,
+        env=environment(folder, dies),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three processes."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    done = by_torchrun(folder, "train.py", "train", *WORDS, "--output", "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "2"])
+def test_where_a_process_is_lost_one_of_the_others_says_how_to_continue(
+    rank: str, unbroken: Path, tmp_path: Path
+) -> None:
+    words = ["train.py", "train", *WORDS, "--output", "a run"]
+    done = by_torchrun(tmp_path, *words, dies=f"{rank} at 12")
+    assert done.returncode == 1
+    hints = [line for line in done.stderr.splitlines() if line.startswith("To continue: ")]
+    reasons = [line for line in done.stderr.splitlines() if line.startswith("resnets train: ")]
+    assert (len(hints), len(reasons)) == (1, 1)
+    assert f"process {rank} on" in reasons[0]
+    assert reasons[0].count("no sign of life") == 1
+    torchrun, *again = shlex.split(hints[0].removeprefix("To continue: "))
+    assert torchrun == "torchrun"
+    done = subprocess.run(
+        [*TORCHRUN, *again], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert log_of(tmp_path / "a run")[-1]["test"] == log_of(unbroken)[-1]["test"]
+    ours, theirs = (load_file(run / "model.safetensors") for run in (tmp_path / "a run", unbroken))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_where_a_machine_is_lost_the_torchrun_of_the_other_says_how_to_continue(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "train.py").write_text(RECORDING, encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        meet = ["--master-addr=127.0.0.1", f"--master-port={unused.getsockname()[1]}"]
+    words = ["train.py", "train", *WORDS, "--output", "run"]
+    machines = []
+    for number in range(2):
+        with (tmp_path / f"output of {number}").open("w") as output:
+            one = [*TORCHRUN, "--nnodes=2", f"--node-rank={number}", "--nproc-per-node=1", *meet]
+            own = environment(tmp_path, slowly=0.1)
+            machine = subprocess.Popen(
+                [*one, *words], cwd=tmp_path, env=own, stdout=output, stderr=output
+            )
+            machines.append(machine)
+    while not any(row["step"] >= 6 for row in records(tmp_path)):
+        assert machines[0].poll() is None
+        time.sleep(0.1)
+    (first,) = {row["pid"] for row in records(tmp_path) if row["rank"] == 0}
+    for pid in (machines[0].pid, first):
+        os.kill(pid, signal.SIGKILL)
+    assert [machine.wait(120) for machine in machines] == [-signal.SIGKILL, 1]
+    lines = (tmp_path / "output of 1").read_text("utf-8").splitlines()
+    (hint,) = [line for line in lines if line.startswith("To continue: ")]
+    assert "--nnodes 2 --nproc-per-node 1 -m resnets train --resume run" in hint
+    (reason,) = [line for line in lines if line.startswith("resnets train: ")]
+    assert "first machine" in reason
 
 
 ASKED = Job(data="digits", device="cuda")

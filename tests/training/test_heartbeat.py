@@ -41,6 +41,20 @@ def test_who_gives_no_sign_of_life_is_told_from_who_hangs(four: list[Heartbeat])
     assert "process 1" not in message
 
 
+def test_who_notices_a_loss_and_is_ended_for_it_is_not_the_one_that_is_lost(
+    four: list[Heartbeat],
+) -> None:
+    """torchrun ends all processes of the machine within the seconds that a look takes."""
+    for process in four:
+        process.give()  # the last sign of processes 1, 2 and 3
+    with pytest.raises(ChildProcessError), four[1]:
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    with four[0], four[3]:
+        message = four[0].missing()
+    assert "process 2 on" in message
+    assert "process 1" not in message
+
+
 def test_only_failed_exchanges_are_told_so(four: list[Heartbeat]) -> None:
     with pytest.raises(ChildProcessError, match="process 1 never came"), four[0]:
         raise RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer")

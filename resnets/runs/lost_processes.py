@@ -1,0 +1,44 @@
+"""What a training of several processes says where one of them is lost, perhaps the first."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from resnets.escaping import say
+from resnets.runs.folder import how_to_continue
+from resnets.torchrun import restarts_left, speaks_for_machine
+from resnets.training.heartbeat import is_failed_exchange
+
+
+@contextlib.contextmanager
+def loss_says_how_to_continue(as_command: bool, places: Sequence[Path]) -> Iterator[None]:
+    """Say how to go on where another process is lost, in one process of each machine.
+
+    torchrun ends the others when it notices, which is before they know whom they wait for in vain.
+    Who speaks takes no heed of that, unless all are started again: torchrun waits half a minute.
+
+    Args:
+        as_command: whether the process is there for this run alone; if not, nothing is said.
+        places: the folder of the run, once it is there.
+    """
+    try:
+        yield
+    except Exception as error:
+        lost = isinstance(error, ChildProcessError) or is_failed_exchange(error)
+        if as_command and places and lost and speaks_for_machine():
+            _say_how_to_continue(places[-1])
+        raise
+
+
+def _say_how_to_continue(folder: Path) -> None:
+    """Say how to go on; the reason follows as the error that ends the command."""
+    if restarts_left():
+        begin = "torchrun starts all processes again. If it cannot, to continue"
+    else:
+        begin = "To continue"
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say(how_to_continue(folder, begin), file=sys.stderr, flush=True)
