@@ -153,7 +153,32 @@ def distribute(network: nn.Module, device: torch.device, recipe: Recipe) -> nn.M
     wrapped.broadcast_buffers = _must_share_buffers(network)
     if recipe.gradient_exchange == "bf16" and dist.get_world_size() > 1:
         _exchange_in_bf16(wrapped)
+    _settle_buckets(wrapped, network)
     return wrapped
+
+
+class _ZeroTimesWeights(nn.Module):
+    """Makes a gradient of zeros for each weight of a network, for its last one first."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.weights = [weight for weight in network.parameters() if weight.requires_grad]
+
+    def forward(self) -> Tensor:
+        return torch.stack([(0 * weight).sum().float() for weight in self.weights]).sum()
+
+
+def _settle_buckets(wrapped: DistributedDataParallel, network: nn.Module) -> None:
+    """Have gradients exchanged in the same pieces from the first step on.
+
+    torch sends those of the first step in one piece, and then in pieces that follow the order in
+    which gradients came. Three and more processes add in an order that depends on the place in the
+    piece, so the first step after a resume would be rounded otherwise than in the unbroken run.
+    """
+    wrapped.module = _ZeroTimesWeights(network)
+    wrapped().backward()
+    wrapped.module = network
+    wrapped.zero_grad(set_to_none=True)
 
 
 def _exchange_in_bf16(network: DistributedDataParallel) -> None:

@@ -24,6 +24,7 @@ from resnets.runs import restarts
 from resnets.runs.job import Job
 from resnets.runs.restarts import begun_before, folder_again, identity_of
 from tests.machines import RECORDING, environment, kept, records
+from tests.processes import several
 
 IMAGES, BATCH = 1457, 47  # training images of digits: 31 whole batches, of odd size
 WORDS = ["digits", "--network", "resnet14", "--image-size", "8", "--epochs", "1"]
@@ -62,7 +63,7 @@ def test_the_first_process_is_killed_and_the_run_goes_on_by_itself(tmp_path: Pat
     assert slowest["others_waited"] > slowest["waited"]
 
 
-def by_torchrun(folder: Path, *words: str, dies: str = "") -> "subprocess.CompletedProcess[str]":
+def by_torchrun(folder: Path, *words: str, dies: str) -> "subprocess.CompletedProcess[str]":
     """Three processes that torchrun does not start again."""
     (folder / "train.py").write_text(RECORDING, encoding="utf-8")
     return subprocess.run(
@@ -78,14 +79,14 @@ def by_torchrun(folder: Path, *words: str, dies: str = "") -> "subprocess.Comple
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three processes."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    done = by_torchrun(folder, "train.py", "train", *WORDS, "--output", "run")
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    done = several("train", *WORDS, "--output", run, processes=3)
     assert done.returncode == 0, done.stderr
-    return folder / "run"
+    return run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", ["0", "2"])
+@pytest.mark.parametrize("rank", ["0", pytest.param("2", marks=pytest.mark.soak)])
 def test_where_a_process_is_lost_one_of_the_others_says_how_to_continue(
     rank: str, unbroken: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def test_where_a_process_is_lost_one_of_the_others_says_how_to_continue(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_where_a_machine_is_lost_the_torchrun_of_the_other_says_how_to_continue(
     tmp_path: Path,
 ) -> None:
