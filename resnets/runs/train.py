@@ -167,7 +167,7 @@ def _carry_out(
             folder = folder or new_folder(setup.job, output or None, how.overwrite, stack)
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
-        places += filter(None, [from_first(folder and folder.path)])
+        places += filter(None, [from_first(folder.path if folder else None)])
         active = ActiveRun(
             setup, callback_list, folder, limit, output is False, replace(how, custom=custom)
         )
