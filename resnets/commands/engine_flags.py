@@ -45,6 +45,13 @@ class EngineFlags:
             say(doubt, file=sys.stderr)
         return predictor
 
+    def tell_why_torch(self, file: Path) -> None:
+        """Say on standard error why torch computes a file, unless that was asked for."""
+        from resnets.deployment.engines.opening import why_torch
+
+        if self.engine == "auto" and (why := why_torch(file)):
+            say(f"{file}: computed by {why}", file=sys.stderr)
+
     def refuse_for_server(self) -> None:
         """Refuse these flags where a server computes.
 

@@ -65,7 +65,18 @@ def _describe_weights(file: Path) -> dict[str, Any]:
         "trained_on": _trained_on(file),
         "origin": _origin(file),
         "preprocessing": _preprocessing_of(file),
+        "engine": _engine_of(file),
     }
+
+
+def _engine_of(file: Path) -> str | None:
+    """What computes a model file where nothing else is asked for; None of other files."""
+    from resnets.deployment.engines.opening import own_export, why_torch
+
+    if _preprocessing_of(file) is None:
+        return None
+    export = own_export(file)
+    return why_torch(file) if export is None else f"onnxruntime or openvino, by {export}"
 
 
 def _preprocessing_of(file: Path) -> dict[str, Any] | None:
@@ -217,6 +228,8 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "head", head
     if facts["preprocessing"]:
         yield "images", Preprocessing.from_dict(facts["preprocessing"]).in_words()
+    if facts["engine"]:
+        yield "engine", facts["engine"]
     yield "parameters", f"{facts['parameters']:,} ({facts['dtype']})"
     yield "unsound", _some(unsound_weights)
     yield "digest", facts["digest"]

@@ -105,7 +105,7 @@ def predict(
         on: have a Ray cluster predict what is missing in --output.
         address: where it is, or auto; by default RAY_ADDRESS, or one is started here.
         workers: how many processes Ray may run, of --threads cores or 1 each; 0: as fit.
-        verbose: name every file that is skipped as no image.
+        verbose: name files skipped as no image; say why torch computes.
         cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         server: have a running `resnets serve` predict, such as http://127.0.0.1:8000; MODEL is then
             the name of one of its models. RESNETS_API_KEY may hold its key. An image for which it
@@ -179,7 +179,10 @@ def _predict_here(
         predictions = sort_copies(predictions, sources, form.sort, names)
     tell_never_ok(predictor.description)
     caption = "" if model else _of_shipped(predictor.description)
-    return write_output(predictions, form, caption, computation_of(predictor, file))
+    code = write_output(predictions, form, caption, computation_of(predictor, file))
+    if verbose:
+        flags.tell_why_torch(file)
+    return code
 
 
 def _of_shipped(description: "Description") -> str:

@@ -266,6 +266,7 @@ def _warn_of_rates(workers: int, rate: str) -> None:
 
 def _run(serving: "Serving", workers: int, settings: "Settings") -> None:
     """Serve until the process is told to stop."""
+    from resnets.deployment.engines.opening import why_torch
     from resnets.serving.server import address_of, is_every_address, listening
     from resnets.serving.workers import serve_by_workers
 
@@ -273,6 +274,9 @@ def _run(serving: "Serving", workers: int, settings: "Settings") -> None:
     every = is_every_address(settings.host)
 
     def started(address: str) -> None:
+        for path in serving.paths if serving.engine == "auto" else ():
+            if why := why_torch(path):
+                say(f"{path}: computed by {why}", file=sys.stderr)
         more = f" and on port {urlsplit(address).port} of all other addresses of this machine"
         say(f"serving on {address}{more if every else ''}", file=sys.stderr)
 

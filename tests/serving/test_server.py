@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -101,6 +102,25 @@ def test_a_port_in_use_is_found_before_a_model_is_opened(
     assert result.returncode == 2
     assert "--port 0" in result.stderr
     assert not calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_why_torch_computes_is_told_once_and_not_where_it_was_asked_for(
+    model_file: Path, workers: str
+) -> None:
+    command = [sys.executable, "-m", "resnets", "serve", str(model_file), "--port", "0"]
+    command += ["--max-batch", "1", "--workers", workers]
+    hints = []
+    for engine in ("auto", "torch"):
+        words = [*command, "--engine", engine]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            lines = list(itertools.takewhile(lambda x: "serving on" not in x, process.stderr))
+            process.terminate()
+            process.wait(60)
+        hints.append(sum("resnets export" in line for line in lines))
+    assert hints == [1, 0]
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])

@@ -19,12 +19,12 @@ from resnets.deployment.exported.reading import (
     refuse_exported,
     report_of,
 )
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError, UsageError, install_hint
 from resnets.escaping import shell_line
 from resnets.evaluation.engine import Engine
 from resnets.machine import check_threads
 from resnets.model_file import Model, load
-from resnets.model_path import find_model
+from resnets.model_path import find_model, folder_beside
 
 __all__ = ["AnyModel", "EngineChoice", "EngineName", "open_engine", "open_network"]
 
@@ -190,11 +190,43 @@ def _engines_for_auto(path: Path, supported: Sequence[str]) -> Sequence[str]:
 def own_export(path: Path) -> Path | None:
     """The .onnx in float32 beside a model file, if it was made from it and can be run here."""
     file = path.with_suffix(".onnx")
-    if not file.is_file() or not any(map(installed, RUNS[".onnx"])):
-        return None
+    return None if _why_not(file, path) else file
+
+
+def _why_not(file: Path, path: Path) -> str:
+    """Why an .onnx does not compute in place of a model file; empty where it does."""
+    if not file.is_file():
+        return f"there is no {file.name} beside it"
+    if not any(map(installed, RUNS[".onnx"])):
+        return f"neither onnxruntime nor openvino is installed ({install_hint('onnx')})"
     try:
         _, header = read_onnx(file)
     except (ContentError, OSError):
-        return None
-    in_float = precision_of(header) == "float32"
-    return file if in_float and report_of(header).get("origin") == digest(path) else None
+        return f"{file.name} beside it is damaged or not of this package"
+    if (precision := precision_of(header)) != "float32":
+        return f"{file.name} beside it is in {precision} and computes only where MODEL names it"
+    if report_of(header).get("origin") != digest(path):
+        return f"{file.name} beside it was not made from this file as it is now"
+    return ""
+
+
+def why_torch(model: Path) -> str:
+    """Why `auto` has torch compute a model file and how another engine does, in words.
+
+    Empty where another engine computes it already, and of an exported file.
+
+    Args:
+        model: MODEL, as `find_model` takes it.
+    """
+    path = find_model(model)
+    file = path.with_suffix(".onnx")
+    if is_exported(path) or not (reason := _why_not(file, path)):
+        return ""
+    words = ["resnets", "export", path, "--to", "onnx"]
+    beside = folder_beside(path) == path.parent
+    command = shell_line(*words, *(["--overwrite"] if beside and file.is_file() else []))
+    how = "computes in its place" if beside else "computes where MODEL names it"
+    return (
+        f"torch, as {reason}; `{command}` writes one that onnxruntime or openvino {how}, often "
+        "faster on CPUs"
+    )

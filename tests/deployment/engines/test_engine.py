@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from PIL import Image
 import resnets
 from resnets import evaluate, load, predict
 from resnets.cli import main
-from resnets.deployment.engines.opening import EngineName, open_engine
+from resnets.deployment.engines.opening import EngineName, open_engine, why_torch
 from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.familiarity import Familiarity, class_directions
@@ -240,6 +241,40 @@ def test_a_model_file_runs_as_its_own_export_and_never_as_anothers(
     update(changed, metrics={"n": 1})
     assert open_engine(changed).name == "torch"
     assert not is_exported(changed)
+
+
+@pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
+@pytest.mark.parametrize("beside", ["nothing", "stale", "damaged"])
+def test_why_torch_computes_a_copy_is_told_with_a_command_that_changes_it(
+    model_path: Path, tmp_path: Path, beside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, image = Path(shutil.copy(model_path, tmp_path / "a copy.safetensors")), tmp_path / "a.png"
+    Image.new("RGB", (20, 20)).save(image)
+    export = copy.with_suffix(".onnx")
+    if beside == "stale":
+        shutil.copy(model_path.with_suffix(".onnx"), export)
+        update(copy, metrics={"n": 2})
+    elif beside == "damaged":
+        export.write_bytes(b"no ONNX")
+    words = ["predict", str(copy), str(image)]
+    assert main(words) == 0
+    quiet = capsys.readouterr().err
+    assert main([*words, "--verbose"]) == 0
+    loud = capsys.readouterr().err
+    assert "resnets export" not in quiet
+    command = shlex.split(loud.split("`")[1])
+    assert main(["inspect", str(copy)]) == 0
+    assert export.name in capsys.readouterr().out
+    assert main([*words, "--verbose", "--engine", "torch"]) == 0  # as asked for
+    assert "resnets export" not in capsys.readouterr().err
+
+    assert main(command[1:]) == 0
+    capsys.readouterr()
+    assert main([*words, "--verbose"]) == 0
+    after = capsys.readouterr().err
+    assert f"from {export}" in after
+    assert "resnets export" not in after
+    assert why_torch(copy) == why_torch(export) == ""
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
