@@ -32,9 +32,14 @@ def let_first_say_it() -> None:
 
     All processes have the same words, so most of what one refuses, all refuse at the same time.
     """
-    if os.environ.get(_FILE) and os.environ.get("LOCAL_RANK", "0") != "0":
+    if os.environ.get(_FILE) and not is_first_of_machine():
         with contextlib.suppress(KeyboardInterrupt):  # which ends it all the sooner
             time.sleep(_FIRST_SAYS_IT)
+
+
+def is_first_of_machine() -> bool:
+    """Whether this is the first process that torchrun has started on this machine, or alone."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def restarts_left() -> int:

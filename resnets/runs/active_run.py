@@ -39,7 +39,7 @@ from resnets.runs.stop_signals import (
     interrupted_before_training,
 )
 from resnets.runs.supervision import Checkpointer, Stop, follow
-from resnets.torchrun import speaks_for_machine
+from resnets.torchrun import is_first_of_machine, speaks_for_machine
 from resnets.training.head import FeatureTrainer
 from resnets.training.parallel import exchange_of
 from resnets.training.trainer import Trainer
@@ -56,6 +56,7 @@ class ActiveRun:
         limit: keeps it to its time; None where it may take any.
         in_memory: whether no process writes anything.
         how: it is carried out.
+        place: the folder of the run, in all processes.
     """
 
     setup: Setup
@@ -64,6 +65,7 @@ class ActiveRun:
     limit: budget.Budget | None = None
     in_memory: bool = False
     how: Manner = field(default_factory=Manner)
+    place: Path | None = None
 
 
 def train_to_end(
@@ -86,7 +88,8 @@ def train_to_end(
         if isinstance(trainer, FeatureTrainer) and trainer.kept:
             notify(trainer.kept)
         if stop and stop.number and active.how.as_command:
-            raise Interrupted(stop.number, trainer.step, path)
+            elsewhere = active.place if is_first_of_machine() else None
+            raise Interrupted(stop.number, trainer.step, path, elsewhere=elsewhere)
         active = replace(active, setup=_with_trained_recipe(setup, trainer, folder))
         with (
             interrupted_after_training(active.how.as_command, trainer.step, path),

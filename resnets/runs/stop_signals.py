@@ -25,17 +25,29 @@ class Interrupted(KeyboardInterrupt):
         step: steps done.
         folder: of the run; None where there is none yet, and in all processes but the first.
         early: whether it came before a step was done, so that no state was saved.
+        elsewhere: the folder of the run, in the first process of each machine, which tells those
+            who read its output what the first process of all has saved.
     """
 
     def __init__(
-        self, number: signal.Signals, step: int, folder: Path | None, *, early: bool = False
+        self,
+        number: signal.Signals,
+        step: int,
+        folder: Path | None,
+        *,
+        early: bool = False,
+        elsewhere: Path | None = None,
     ) -> None:
         super().__init__(f"stopped by {number.name} after step {step}")
         self.signal, self.step, self.folder, self.early = number, step, folder, early
+        self.elsewhere = elsewhere
 
     def in_words(self) -> list[str]:
         """What stands, and how to go on, a line each; nothing where another process says it."""
         by = f"Stopped by {self.signal.name}"
+        if self.folder is None and self.elsewhere is not None:
+            saved = f"{by} after step {self.step}, which the first process saves."
+            return [saved, how_to_continue(self.elsewhere)]
         if self.folder is None:
             return [f"{by} before training began: no run was written."] if self.early else []
         done = f"{by} and saved after step {self.step}."

@@ -169,7 +169,9 @@ def _carry_out(
             folder.write_config(setup.job.to_toml())
         places += filter(None, [from_first(folder.path if folder else None)])
         active = ActiveRun(
-            setup, callback_list, folder, limit, output is False, replace(how, custom=custom)
+            *(setup, callback_list, folder, limit, output is False),
+            replace(how, custom=custom),
+            places[-1] if places else None,
         )
         early.close()
         with memory_advice(device, setup.job.recipe):

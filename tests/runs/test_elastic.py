@@ -111,8 +111,9 @@ def test_where_a_process_is_lost_one_of_the_others_says_how_to_continue(
 
 @pytest.mark.slow
 @pytest.mark.soak
-def test_where_a_machine_is_lost_the_torchrun_of_the_other_says_how_to_continue(
-    tmp_path: Path,
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "stopped"])
+def test_where_a_machine_goes_the_torchrun_of_the_other_says_how_to_continue(
+    lost: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "train.py").write_text(RECORDING, encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as unused:
@@ -131,14 +132,15 @@ def test_where_a_machine_is_lost_the_torchrun_of_the_other_says_how_to_continue(
         assert machines[0].poll() is None
         time.sleep(0.1)
     (first,) = {row["pid"] for row in records(tmp_path) if row["rank"] == 0}
-    for pid in (machines[0].pid, first):
-        os.kill(pid, signal.SIGKILL)
-    assert [machine.wait(120) for machine in machines] == [-signal.SIGKILL, 1]
+    for pid in (machines[0].pid, first) if lost else (machines[0].pid,):
+        os.kill(pid, signal.SIGKILL if lost else signal.SIGTERM)
+    assert [machine.wait(120) for machine in machines] == [-signal.SIGKILL if lost else 1, 1]
     lines = (tmp_path / "output of 1").read_text("utf-8").splitlines()
     (hint,) = [line for line in lines if line.startswith("To continue: ")]
     assert "--nnodes 2 --nproc-per-node 1 -m resnets train --resume run" in hint
-    (reason,) = [line for line in lines if line.startswith("resnets train: ")]
-    assert "first machine" in reason
+    begin = "resnets train: " if lost else "Stopped by SIGTERM "
+    (reason,) = [line for line in lines if line.startswith(begin)]
+    assert ("first machine" if lost else "after step") in reason
 
 
 ASKED = Job(data="digits", device="cuda")
