@@ -10,11 +10,12 @@ VENV := .venv
 BIN := $(VENV)/$(SCRIPTS)
 # requirements.lock holds the versions that are tested; as constraints they bind only what is asked for
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
-# a process a core, each with one thread: threads of processes that share cores wait for each other
+# a process more than there are cores, as some tests only wait; each has one thread: threads of
+# processes that share cores wait for each other
 # bytecode is kept, also where PYTHONDONTWRITEBYTECODE is set: tests start some hundred processes
 # worksteal: each begins with a part of the list in its order, so that most of what the tests of a
 # file share (a trained network, an export) is made once
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses "$$($(BIN)/python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')" --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test fuzz soak lint quick install lock lowest latest package clean

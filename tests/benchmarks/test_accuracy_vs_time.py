@@ -20,7 +20,7 @@ def in_this_process(command: list[str], *, check: bool) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_both_recipes_train_as_long_and_are_scored_on_the_test_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steady_speed: None
 ) -> None:

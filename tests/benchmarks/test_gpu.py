@@ -53,14 +53,14 @@ def test_correctness_and_speed_are_measured_and_not_again(tmp_path: Path) -> Non
     assert measured(tmp_path, *parts) == results
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_losses_and_resume_are_compared(tmp_path: Path) -> None:
     results = measured(tmp_path, "losses", "resume")
     assert results["losses"]["cpu float32"] == results["losses"]["device float32"]
     assert results["resume"]["equal"] is True
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_training_that_is_cut_off_goes_on_with_the_next_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ class InThisProcess(nullcontext[None]):
         return Turn(tuple(response["seconds"]), response["peak_memory"])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_short_run_measures_every_candidate_and_judges_every_aim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.in_process import call_script
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "small_sets.py"
 
 
+@pytest.mark.soak
 def test_each_length_and_seed_is_a_row_beside_those_of_earlier_trials(tmp_path: Path) -> None:
     file = tmp_path / "small_sets.json"
     words = ["digits", "--name", "digits", "--network", "resnet14", "--size", "8"]

@@ -11,6 +11,7 @@ from tests.in_process import call_script
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "transfer.py"
 
 
+@pytest.mark.soak
 def test_each_way_and_seed_is_a_row_and_what_is_there_is_not_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

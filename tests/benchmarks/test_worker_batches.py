@@ -8,7 +8,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "worker_batches.py"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_short_run_measures_every_way(tmp_path: Path) -> None:
     file = tmp_path / "worker_batches.json"
     options = ["--rounds", "1", "--batch-size", "8", "--workers", "1", "--json-file", file]

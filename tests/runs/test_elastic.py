@@ -85,8 +85,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", ["0", pytest.param("2", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("rank", ["0", "2"])
 def test_where_a_process_is_lost_one_of_the_others_says_how_to_continue(
     rank: str, unbroken: Path, tmp_path: Path
 ) -> None:
