@@ -228,6 +228,22 @@ def least_confident(max_error: float) -> int:
     return math.ceil(math.log(_EVEN) / math.log1p(-max_error))
 
 
+def too_few_in_words(total: int, max_error: float) -> str:
+    """That images are too few for any threshold, in words; empty where they may be enough.
+
+    >>> too_few_in_words(30, 0.02).partition(":")[0]
+    '30 images are too few for a target of 2 %'
+    """
+    least = least_confident(max_error)
+    if total >= least:
+        return ""
+    return (
+        f"{plural(total, 'image')} {'is' if total == 1 else 'are'} too few for a target of "
+        f"{exact_percent(max_error)}: at least {least:,} confident ones without a mistake are "
+        "needed"
+    )
+
+
 def _errors_above(confidence: Floats, correct: Booleans, value: float | None) -> Proportion | None:
     """The wrong ones of the predictions at or above a threshold; None if there are none."""
     sure = confidence >= (math.inf if value is None else value)
@@ -371,6 +387,13 @@ class Calibration:
             errors=best.errors,
         )
 
+    @property
+    def reachable_target(self) -> float | None:
+        """The strictest target for which there is a threshold, 0 to 1; None if there is none."""
+        own = Threshold(self.max_error, self.threshold, self.promised, self.errors)
+        rates = [one.max_error for one in (own, *self.thresholds) if one.value is not None]
+        return min(rates, default=None)
+
     def without_promises(self, reason: str) -> "Calibration":
         """The same without a promise for new images, because of a reason."""
         others = tuple(replace(threshold, promised=False) for threshold in self.thresholds)
@@ -399,11 +422,11 @@ class Calibration:
             "wrong."
         )
         if self.threshold is None or self.errors is None:
-            return (
-                f"{target} No threshold meets it on these {plural(self.total, 'image')}, where at "
-                f"least {least_confident(self.max_error)} must be confident, and right: every "
-                "prediction is unsure."
+            why = too_few_in_words(self.total, self.max_error) or (
+                f"No threshold meets it on these {plural(self.total, 'image')}, where at "
+                f"least {least_confident(self.max_error):,} must be confident, and right"
             )
+            return f"{target} {why}. So every prediction is unsure."
         apart = (self.promised or self.withheld) and self.held_back
         measured = plural(self.held_back if apart else self.total, "image")
         where = "held back for it" if apart else "that chose the threshold"

@@ -67,6 +67,15 @@ class Exposure:
         """Whether some of the images are known not to be new."""
         return bool(self.trained or self.validated)
 
+    def counts_in_words(self) -> str:
+        """How many of the images were seen, and for what, without those that are none.
+
+        >>> Exposure(0, 120).counts_in_words()
+        'validated or calibrated on 120'
+        """
+        counts = {"trained on": self.trained, "validated or calibrated on": self.validated}
+        return " and ".join(f"{use} {count:,}" for use, count in counts.items() if count)
+
     def in_words(self, who: str = "the network") -> str:
         """A clause that follows the description of the images."""
         if self.trained is None:

@@ -35,6 +35,7 @@ from resnets.evaluation.exposure import (
 )
 from resnets.evaluation.familiarity import Familiarity
 from resnets.evaluation.metrics import merge
+from resnets.evaluation.proportion import Proportion
 from resnets.format import plural
 from resnets.model_file import Description
 from resnets.networks import ResNet
@@ -53,11 +54,12 @@ class NothingNewError(UsageError):
 
     Attributes:
         problem: the message without the advice for `evaluate`.
+        advice: that advice.
     """
 
     def __init__(self, problem: str, advice: str) -> None:
         super().__init__(f"{problem}; {advice}")
-        self.problem = problem
+        self.problem, self.advice = problem, advice
 
 
 def logits_of(
@@ -187,20 +189,36 @@ def choose_images(
         UsageError: there is no such split or no image that is new, or a class that the network
             does not know.
     """
-    chosen = choose_for_all(
-        source,
-        [description],
-        split,
-        files=[file],
-        skip_unreadable=skip_unreadable,
-        only_new=only_new,
-    )
+    try:
+        chosen = choose_for_all(
+            source,
+            [description],
+            split,
+            files=[file],
+            skip_unreadable=skip_unreadable,
+            only_new=only_new,
+        )
+    except NothingNewError as error:
+        advice = f"{_cross_validated(description)}{error.advice}"
+        raise NothingNewError(error.problem, advice) from None
     names, train, seen = description.class_names, chosen.train, chosen.seen
     return replace(
         chosen,
         images=_relabelled(chosen.images, names),
         train=None if train is None else _relabelled(train, names),
         seen=None if seen is None else _relabelled(seen, names),
+    )
+
+
+def _cross_validated(description: Description) -> str:
+    """The figure that a file of `train --folds` holds, in words; empty if it holds none."""
+    scores = description.metrics.get("cross_validation")
+    if not scores:
+        return ""
+    right = Proportion(scores["top1"]["count"], scores["top1"]["total"])
+    return (
+        f"the file holds what {scores['folds']} networks measured, each on images that it was not "
+        f"trained on: cross-validation accuracy {right}; "
     )
 
 
@@ -510,9 +528,9 @@ class _Selection:
     def nothing_new(self, split: str, part: Checked) -> NothingNewError:
         """The error where no image is left."""
         counts = [
-            f"{who} was trained on {exposure.trained:,} and validated on {exposure.validated:,}"
+            f"{who} was {exposure.counts_in_words()}"
             for exposure, who in zip(self.exposures_of(part), self.names, strict=True)
-            if exposure.trained is not None
+            if exposure.seen
         ]
         return NothingNewError(
             f"{self.data_source.source}: none of the {plural(len(part.images), 'image')} is new "

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.calibration import Calibration, least_confident
+from resnets.evaluation.calibration import Calibration, least_confident, too_few_in_words
 from resnets.evaluation.engine import Engine, batch_size_of, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
@@ -219,13 +219,25 @@ def why_never_ok(description: Description) -> str:
         )
     if description.calibration["threshold"] is not None:
         return ""
-    target = description.calibration["max_error"]
+    calibration = Calibration.from_dict(description.calibration)
+    target, total = calibration.max_error, calibration.total
+    few = too_few_in_words(total, target)
+    why = (
+        f"this network was calibrated on few images: {few}"
+        if few
+        else f"on the {plural(total, 'image')} that this network was calibrated on, no threshold "
+        f"makes it likely that at most {exact_percent(target)} are wrong, which takes "
+        f"{least_confident(target):,} confident ones that are right, or more"
+    )
+    reachable = calibration.reachable_target
+    other = (
+        ""
+        if reachable is None
+        else f"--max-error {reachable:g} is the strictest target that has a threshold; "
+    )
     return (
-        f"status unsure: on the {plural(description.calibration['total'], 'image')} that this "
-        "network was calibrated on, no threshold makes it likely that at most "
-        f"{exact_percent(target)} are wrong, which takes {least_confident(target)} confident ones "
-        "that are right, or more; --max-error takes another target, and `resnets calibrate MODEL "
-        "DATA` fits a threshold on other labelled images"
+        f"status unsure: {why}; {other}`resnets calibrate MODEL DATA` fits a threshold on other "
+        "labelled images"
     )
 
 

@@ -125,11 +125,16 @@ def _needs_new(description: Description) -> str:
         "calibration needs labelled images that the network has not seen, as it is more confident "
         "of those that it knows: give others"
     )
-    if "cross_validation" not in description.metrics:
+    if not description.calibration:
         return advice
+    known = Calibration.from_dict(description.calibration)
+    fitted_on = known.images or plural(known.total, "validation image")
+    if known.reachable_target is None:
+        return f"{advice}. The file was calibrated on {fitted_on}, and no threshold met any target"
     return (
-        f"{advice}. The file has a temperature and thresholds that its folds measured; "
-        "`resnets predict MODEL IMAGES --max-error 0.05` takes the one for that target"
+        f"{advice}. The file has thresholds that were fitted on {fitted_on}; `resnets predict "
+        f"MODEL IMAGES --max-error {known.reachable_target:g}` takes the one for the strictest "
+        "target that they allow"
     )
 
 

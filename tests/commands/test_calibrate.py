@@ -1,6 +1,7 @@
 """`resnets calibrate`, and `--max-error` of what reads its files."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -207,7 +208,18 @@ def test_images_that_were_seen_are_left_out_and_those_used_count_as_seen(
     assert run("evaluate", model, own) == 0  # 40 are new to the old file, none to the new one
     assert "40 images" in capsys.readouterr().out
     assert run("evaluate", new, own) == 2
-    assert "new" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "trained on 30" in message
+    assert "calibrated on 60" in message
+    assert run("calibrate", new, own) == 2
+    message = capsys.readouterr().err
+    assert "folds" not in message
+    target = float(re.search(r"--max-error (\S+?)`", message)[1])
+    fitted = Calibration.from_dict(model_file.read_description(new).calibration)
+    assert fitted.threshold is None
+    assert fitted.at(target).threshold is not None
+    stricter = [each.max_error for each in fitted.thresholds if each.max_error < target]
+    assert all(fitted.at(each).threshold is None for each in stricter)
 
 
 def test_python_refuses_images_that_were_trained_on(trained_on_some: tuple[Path, Path]) -> None:

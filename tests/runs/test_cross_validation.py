@@ -63,8 +63,10 @@ def test_the_file_says_how_it_was_measured_and_that_all_images_are_known(photos:
     calibration = run.description.calibration
     assert (calibration["total"], calibration["promised"]) == (75, False)
     assert "cross-validation" in calibration["images"]
-    with pytest.raises(UsageError, match="none of the 75 images is new"):
+    with pytest.raises(UsageError, match="none of the 75 images is new") as caught:
         resnets.evaluate(run, photos)
+    right = run.description.metrics["cross_validation"]["top1"]["count"]
+    assert f"({right}/75, " in str(caught.value)  # what the file holds in its place
     for split in ("auto", "all"):
         with pytest.raises(UsageError, match="none of the 75 images is new") as caught:
             resnets.calibrate(run, photos, split=split)

@@ -139,12 +139,15 @@ class ShownImage:
     Attributes:
         name: of the image, by which a user finds it.
         label: the class it is labelled as.
-        prediction: the class that the network predicts, or suggests as the right label.
+        prediction: the class that the network predicts.
         confidence: probability of `prediction`, 0 to 1.
         label_probability: probability of `label`, 0 to 1.
         picture: the image itself.
         heat: the image under the heat map of `prediction`; None without captum, or where no heat
             map is shown.
+        suggested: the class that speaks against the label, where it is not the predicted one: it
+            has more than images of that class usually get; else empty.
+        suggested_probability: probability of `suggested`, 0 to 1.
     """
 
     name: str
@@ -154,6 +157,8 @@ class ShownImage:
     label_probability: float
     picture: Thumbnail
     heat: Thumbnail | None = None
+    suggested: str = ""
+    suggested_probability: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,7 @@ class Report:
     mistakes: tuple[ShownImage, ...]
     explained: str
     suspects: tuple[ShownImage, ...]
+    searched: str
     duplicates: tuple[_ShownDuplicate, ...]
 
 
@@ -219,6 +225,7 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
         mistakes=mistakes,
         explained=explained,
         suspects=_shown_suspects(subject, evidence),
+        searched=_searched(subject),
         duplicates=tuple(_shown_duplicates(subject, evidence.duplicates)),
     )
 
@@ -352,17 +359,35 @@ def _heat_maps(
 
 def _shown_suspects(subject: Subject, evidence: Evidence) -> tuple[ShownImage, ...]:
     """The images whose labels look most wrong."""
-    images = subject.images
-    return tuple(
-        ShownImage(
-            name=images.names[suspect.index],
-            label=images.class_names[suspect.label],
-            prediction=images.class_names[suspect.suggested],
-            confidence=suspect.probability + suspect.margin,
-            label_probability=suspect.probability,
-            picture=thumbnail(images.image(suspect.index)),
+    images, logits = subject.images, _calibrated(subject.logits, evidence.evaluation.temperature)
+    shown = []
+    for suspect in evidence.labels.suspects[:_SUSPECTS]:
+        probabilities = np.exp(log_softmax(logits[suspect.index]))
+        predicted = int(probabilities.argmax())
+        is_other = predicted != suspect.suggested
+        shown.append(
+            ShownImage(
+                name=images.names[suspect.index],
+                label=images.class_names[suspect.label],
+                prediction=images.class_names[predicted],
+                confidence=float(probabilities[predicted]),
+                label_probability=suspect.probability,
+                picture=thumbnail(images.image(suspect.index)),
+                suggested=images.class_names[suspect.suggested] if is_other else "",
+                suggested_probability=float(probabilities[suspect.suggested]),
+            )
         )
-        for suspect in evidence.labels.suspects[:_SUSPECTS]
+    return tuple(shown)
+
+
+def _searched(subject: Subject) -> str:
+    """Which images were searched for wrong labels, and how to search the others."""
+    if subject.by_folds or not subject.model.description.recipe:
+        return f"Searched: {subject.what}."
+    return (
+        f"Searched: {subject.what}. Others that the network was trained or validated on were not, "
+        "as it knows their labels: `resnets train DATA --folds 5` searches every image, by a "
+        "network that was trained without it."
     )
 
 

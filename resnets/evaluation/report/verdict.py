@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from resnets.evaluation.calibration import Calibration, least_confident
+from resnets.evaluation.calibration import Calibration, least_confident, too_few_in_words
 from resnets.evaluation.doctor import Duplicates
 from resnets.evaluation.evaluate import Evaluation
 from resnets.evaluation.exposure import Exposure
@@ -166,10 +166,14 @@ def _verdict_without_threshold(calibration: Calibration, accuracy: str) -> Verdi
     """The verdict on a network none of whose predictions has the status ok."""
     least, total = least_confident(calibration.max_error), calibration.total
     if calibration.threshold is None and total < 2 * least:
-        why = (
-            f"It was calibrated on {plural(total, 'image')}, of which at least {least} had to be "
-            "confident, and right, for a threshold: every prediction is marked unsure."
+        few = too_few_in_words(total, calibration.max_error)
+        how = (
+            f"It was calibrated on {few}"
+            if few
+            else f"It was calibrated on {plural(total, 'image')}, of which at least {least:,} had "
+            "to be confident, and right, for a threshold"
         )
+        why = f"{how}. So every prediction is marked unsure."
         return Verdict("care", _PROBABLY_NOT, (accuracy, why))
     why = "It is not confident enough to meet the target: every prediction is marked unsure."
     return Verdict("no", _NOT_READY, (accuracy, why))

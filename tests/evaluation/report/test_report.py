@@ -170,6 +170,23 @@ def test_labels_of_images_that_were_trained_on_are_not_suspected(trained):
     assert ("knows their labels by heart" in _page(report)) == bool(trained)
 
 
+def test_a_suspicious_image_is_shown_with_the_same_prediction_as_among_the_mistakes():
+    about = subject(("a", "b", "c"), seen_images=None)
+    shares = np.array([[0.98, 0.01, 0.01], [0.01, 0.98, 0.01], [0.8, 0.05, 0.15]])
+    probabilities = shares[about.images.labels]
+    probabilities[0] = (0.02, 0.7, 0.28)  # b, which has 0.98 of others; c has 0.15 of others
+    probabilities[3] = (0.004, 0.99, 0.006)
+    report = make_report(replace(about, logits=np.log(probabilities)))
+    suspects = {each.name: each for each in report.suspects}
+    mistakes = {each.name: each for each in report.mistakes}
+    first, second = (about.images.names[number] for number in (0, 3))
+    for name in (first, second):
+        assert suspects[name].prediction == mistakes[name].prediction == "b"
+        assert suspects[name].confidence == pytest.approx(mistakes[name].confidence)
+    assert (suspects[first].suggested, suspects[second].suggested) == ("c", "")
+    assert suspects[first].suggested_probability == pytest.approx(0.28)
+
+
 @pytest.mark.parametrize("knows_new_ones", [False, True])
 @pytest.mark.parametrize("compared", [60, 2000])  # images looked at: half, all
 def test_a_network_that_knows_only_copies_of_training_images_suspects_no_label(
