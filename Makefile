@@ -9,7 +9,8 @@ endif
 VENV := .venv
 BIN := $(VENV)/$(SCRIPTS)
 # requirements.lock holds the versions that are tested; as constraints they bind only what is asked for
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+# without compiling all that is installed: most of it is never imported
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint requirements.lock
 # a process more than there are cores, as some tests only wait; each has one thread: threads of
 # processes that share cores wait for each other
 # bytecode is kept, also where PYTHONDONTWRITEBYTECODE is set: tests start some hundred processes

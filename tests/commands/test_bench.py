@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_exported_is_told_as_by_export(model: Path, tmp_p
         Exports(tmp_path, limit=600).exported(damaged, "onnx")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_first_engine_is_exported_for_however_little_time_there_is(
     model: Path, tmp_path: Path
 ) -> None:

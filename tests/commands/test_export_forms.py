@@ -120,7 +120,7 @@ def test_wrong_use_is_told(words: list[str], code: int, message: str, model: Pat
     assert not model.with_suffix(".onnx").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_int8_keeps_the_published_network_within_half_a_point(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -99,7 +99,7 @@ def test_runs_of_other_data_or_another_recipe_are_refused(trial: Path, tmp_path:
         main([*TRIAL, "--output", str(tmp_path / "runs")])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: Path) -> None:
     few = load_digits()  # of which an epoch is two steps
     for number, (image, label) in enumerate(zip(few.images[:320], few.target, strict=False)):

@@ -22,7 +22,13 @@ def pictures(notebook: Any) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.soak] * (path.stem == "train"))
+        for path in NOTEBOOKS
+    ],
+)
 def test_a_notebook_runs_and_shows_what_is_kept_in_it(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

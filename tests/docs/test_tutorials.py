@@ -23,6 +23,7 @@ from tests.pretrained.conftest import know_address, published, safetensors_file,
 __all__ = ["published", "safetensors_file", "weights"]  # fixtures
 
 TUTORIALS = sorted(path.stem for path in (DOCS / "tutorials").glob("*.md"))
+LONG = ("export", "gpus", "machines")  # 20 to 30 s of CPU each; other tests have these commands too
 CLASSES = ("church", "golf ball", "parachute")
 
 
@@ -105,7 +106,10 @@ def follow(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of httpx: huggingface_hub
-@pytest.mark.parametrize("name", TUTORIALS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.soak] * (name in LONG)) for name in TUTORIALS],
+)
 def test_every_command_of_a_tutorial_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -386,7 +386,7 @@ def two_kinds(tmp_path: Path, draw_noise: Callable[..., None]) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_exported_id_predicts_as_the_id_does(
     published: HubServer, two_kinds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

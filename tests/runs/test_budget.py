@@ -409,7 +409,7 @@ print(run.stopped)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_what_torch_imports_with_the_first_optimizer_is_not_the_speed_of_the_run() -> None:
     """A busy machine: importing the compiler takes twice as long as the run may."""
     done = subprocess.run(

@@ -36,7 +36,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_first_process_is_killed_and_the_run_goes_on_by_itself(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(RECORDING, encoding="utf-8")
     torchrun = [*TORCHRUN, "--nproc-per-node=2", "--max-restarts=1", "--monitor-interval=0.1"]
