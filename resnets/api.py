@@ -362,6 +362,7 @@ def evaluate(
             they are; "auto" is the test split where the data has one or the network was trained on
             this data, else the validation split of the data, else all images; without those that
             the network was trained or validated on. Images with `labels` are measured as they are.
+            Of exact copies one is measured: each image counts once.
         batch_size: images computed at once; the figures do not depend on it.
         skip_unreadable: leave out images that cannot be read, instead of raising ContentError.
         max_error: as for `predict`.
@@ -468,15 +469,21 @@ def _recalibrated_on_sources(
     loaded: Model, images: Images, labels: Any, max_error: float, **how: Any
 ) -> Description:
     """The description, calibrated on images without a data set and their labels."""
-    from resnets.evaluation.evaluate import outputs_of_sources
-    from resnets.evaluation.recalibration import members_of_sources
+    from resnets.data.membership import first_of_copies
+    from resnets.evaluation.evaluate import members_of_readable, outputs_of_sources
+    from resnets.evaluation.exposure import copies_in_words
+    from resnets.evaluation.recalibration import candidates_of
 
     description, preprocessing = loaded.description, loaded.description.preprocessing
     sources = list(sources_of(images, preprocessing.channels, preprocessing.white))
     how["keep_features"] = not custom_class(description.architecture)
-    outputs, numbers, _ = outputs_of_sources(open_engine(loaded), sources, labels, **how)
-    members, candidates = members_of_sources(sources, description)
-    what = plural(len(numbers), "image")
+    outputs, numbers, readable = outputs_of_sources(open_engine(loaded), sources, labels, **how)
+    members = members_of_readable(sources, readable)
+    candidates = candidates_of(members, description)
+    once, _ = first_of_copies(members, numbers)
+    what, left = plural(int(once.sum()), "image"), int((~once).sum())
+    what += f"; {copies_in_words(left)}" if left else ""
+    outputs, numbers = outputs.subset(once), numbers[once]
     return _recalibrated(description, outputs, numbers, what, max_error, candidates, members)
 
 

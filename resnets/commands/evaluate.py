@@ -17,7 +17,7 @@ from resnets.errors import UsageError
 from resnets.escaping import say, write_csv
 from resnets.files.outputs import writable
 from resnets.files.writing import write_atomically
-from resnets.format import exact_percent, percent, plural
+from resnets.format import exact_percent, fraction, percent, plural
 from resnets.json_text import to_json
 from resnets.machine import check_threads, settle_threads
 
@@ -64,7 +64,7 @@ def evaluate(
         split: which images. auto: the test split where the data has one or the network was trained
             on this data, else the validation split of the data, else all images; those that the
             network was trained or validated on are left out. A split that is named (all: every
-            image) is measured whole.
+            image) is measured whole. Of exact copies one is measured: each image counts once.
         max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
             by default what the model file was calibrated for. A stricter one than the file has is
             refused (`resnets calibrate` fits it).
@@ -198,6 +198,9 @@ def _show_figures(evaluation: "Evaluation") -> None:
     say(f"  top-1 accuracy     {metrics.top1}")
     if wide := wide_interval(metrics.top1):
         say(f"                     {wide}")
+    if whole := evaluation.with_copies:
+        share = f"{percent(whole.value, 2)} ({fraction(whole.count, whole.total)})"
+        say(f"  with the copies    {share}, as published figures count")
     if not metrics.better_than_chance:
         say("                     not shown to be better than always predicting the largest class")
         say(f"  largest class      {metrics.largest_class}")

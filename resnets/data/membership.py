@@ -418,6 +418,27 @@ class TrainedOn:
         return cls(tuple(map(Generation.of_stored, stored.generations)))
 
 
+def first_of_copies(
+    members: Members, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.bool], NDArray[np.int64]]:
+    """Which images are the first of equal ones of their class, (N,); and of how many, (M,) of them.
+
+    Copies say nothing new about a network, so each image is measured once. Where copies have two
+    labels, one of each stays: at most one of them is right, so they never flatter a network.
+
+    >>> once, copies = first_of_copies(np.uint64([7, 3, 7, 7]), np.array([0, 0, 0, 1]))
+    >>> once.tolist(), copies.tolist()
+    ([True, True, False, True], [2, 1, 1])
+    """
+    order = np.lexsort((labels, members))  # stable: of equal ones the first comes first
+    changes = np.stack([members[order], labels[order].astype(np.uint64)])
+    starts = np.flatnonzero(np.append(len(order) > 0, (changes[:, 1:] != changes[:, :-1]).any(0)))
+    firsts = order[starts]
+    once = np.zeros(len(members), np.bool)
+    once[firsts] = True
+    return once, np.diff(starts, append=len(order))[np.argsort(firsts)]
+
+
 def ranks(members: Members, history: TrainedOn) -> Ranks:
     """The order in which images are drawn for validation, (N,): lower ranks first.
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resnets.data.batches import SINGLE_PROCESS, ProcessRank, evaluation_batches
+from resnets.data.membership import Members, first_of_copies
 from resnets.data.sources.checks import all_unreadable
 from resnets.data.sources.opening import LabelledImages
 from resnets.errors import ContentError, UsageError
@@ -35,9 +36,9 @@ from resnets.evaluation.engine import (
     finite,
     images_named,
 )
-from resnets.evaluation.exposure import Exposure, exposure_of_contents
+from resnets.evaluation.exposure import Exposure, exposure_of_members, member_of
 from resnets.evaluation.familiarity import familiarity_of
-from resnets.evaluation.logits import Booleans, log_softmax
+from resnets.evaluation.logits import Booleans, Integers, log_softmax
 from resnets.evaluation.metrics import Metrics, measure
 from resnets.evaluation.other_images import Others
 from resnets.evaluation.outputs import (
@@ -83,6 +84,8 @@ class Evaluation:
         near: how many of the images look like training or validation images; None if that was not
             looked for.
         others: which status images of none of the classes get; None if there were none.
+        with_copies: accuracy where every exact copy counts, as published figures are; its interval
+            would be too narrow. None if there are no copies.
     """
 
     images: str
@@ -99,6 +102,7 @@ class Evaluation:
     skipped: tuple[tuple[str, str], ...] = ()
     near: NearDuplicates | None = None
     others: Others | None = None
+    with_copies: Proportion | None = None
 
     @property
     def answered(self) -> Proportion:
@@ -155,7 +159,12 @@ class Evaluation:
         }
         rest = {"calibration": calibration, "status": self.statuses.to_dict()}
         others = {} if self.others is None else {"other": self.others.to_dict()}
-        return about | self.metrics.to_dict() | rest | others
+        whole = self.with_copies
+        copies = {
+            "top1_with_copies": whole
+            and {"count": whole.count, "total": whole.total, "value": whole.value}
+        }
+        return about | self.metrics.to_dict() | copies | rest | others
 
 
 class Outputs(NamedTuple):
@@ -171,6 +180,12 @@ class Outputs(NamedTuple):
     logits: Logits
     familiar: Booleans | None
     features: Logits | None = None
+
+    def subset(self, chosen: Booleans) -> "Outputs":
+        """Those of some of the images, by a mask (N,)."""
+        familiar = None if self.familiar is None else self.familiar[chosen]
+        features = None if self.features is None else self.features[chosen]
+        return Outputs(self.logits[chosen], familiar, features)
 
 
 def evaluate_logits(
@@ -235,9 +250,8 @@ def evaluate_selection(
     """
     logits, labels = outputs.logits, chosen.images.labels
     evaluation = evaluate_logits(description, logits, labels, chosen.what, outputs.familiar)
-    near = None
+    near, right = None, logits.argmax(axis=1) == labels
     if compared and chosen.seen is not None and not chosen.exposure.seen:
-        right = logits.argmax(axis=1) == labels
         near = near_duplicates(find_duplicates(chosen.images, chosen.seen, compared), right)
     return replace(
         evaluation,
@@ -245,7 +259,20 @@ def evaluate_selection(
         warnings=chosen.warnings,
         skipped=chosen.skipped,
         near=near,
+        with_copies=_with_copies(right, chosen.copies),
     )
+
+
+def _with_copies(right: Booleans, copies: Integers | None) -> Proportion | None:
+    """The accuracy where every exact copy counts; None if there are none.
+
+    Args:
+        right: (N,), whether each prediction is right.
+        copies: (N,), see `EvaluationImages`.
+    """
+    if copies is None or not (copies > 1).any():
+        return None
+    return Proportion(int(copies[right].sum()), int(copies.sum()))
 
 
 def outputs_of(
@@ -386,18 +413,38 @@ def evaluate_sources(
     outputs, numbers, readable = outputs_of_sources(
         engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
     )
-    contents = [
-        source.loaded()
-        for source, is_readable in zip(sources, readable, strict=True)
-        if is_readable
-    ]
-    exposure = exposure_of_contents(contents, engine.description)
-    notes = filter(None, (exposure.in_words(), exposure.not_looked_for(at_hand=False)))
-    what = "; ".join([plural(len(numbers), "image"), *notes])
+    members = members_of_readable(sources, readable)
+    once, copies = first_of_copies(members, numbers)
+    outputs, numbers = outputs.subset(once), numbers[once]
+    exposure = replace(
+        exposure_of_members(members[once], engine.description),
+        left_copies=len(members) - len(numbers),
+    )
+    clauses = (
+        exposure.in_words(),
+        exposure.not_looked_for(at_hand=False),
+        exposure.copies_left_out,
+    )
+    what = "; ".join([plural(len(numbers), "image"), *filter(None, clauses)])
     evaluation = evaluate_logits(
         engine.description, outputs.logits, numbers, what, outputs.familiar
     )
-    return replace(evaluation, exposure=exposure)
+    right = outputs.logits.argmax(axis=1) == numbers
+    return replace(evaluation, exposure=exposure, with_copies=_with_copies(right, copies))
+
+
+def members_of_readable(sources: Sequence[Source], readable: NDArray[np.bool]) -> Members:
+    """What each image that can be read is recognised by, (N,).
+
+    Args:
+        sources: the images.
+        readable: a mask of those that can be read, see `outputs_of_sources`.
+    """
+    pairs = zip(sources, readable.tolist(), strict=True)
+    contents = (source.loaded() for source, is_readable in pairs if is_readable)
+    return np.array(
+        [member_of(each) for each in contents if not isinstance(each, ContentError)], np.uint64
+    )
 
 
 def outputs_of_sources(

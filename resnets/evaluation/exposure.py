@@ -25,11 +25,11 @@ from resnets.data.membership import (
     member_digests,
     union,
 )
-from resnets.data.sources.checks import Checked
 from resnets.data.sources.opening import DataSource, Splits
-from resnets.data.splits import FoldsError, SplitRule
+from resnets.data.splits import Digests, FoldsError, SplitRule
 from resnets.data.storage import Pixels
 from resnets.errors import ContentError
+from resnets.format import plural
 from resnets.images.opening import contents
 from resnets.model_file import Description
 
@@ -49,6 +49,7 @@ class Exposure:
         left_trained: number left out because it was trained on them.
         left_validated: number left out because it was validated on them.
         left_similar: number left out because they look like training or validation images.
+        left_copies: number left out because they are exact copies of those that are measured.
         unknown: why it cannot be checked for all images; empty where it can.
         not_compared: images that were trained on and are not among those in which copies in another
             format were looked for, in words; empty if there are none.
@@ -59,6 +60,7 @@ class Exposure:
     left_trained: int = 0
     left_validated: int = 0
     left_similar: int = 0
+    left_copies: int = 0
     unknown: str = _NO_DIGESTS
     not_compared: str = ""
 
@@ -117,6 +119,11 @@ class Exposure:
             f"{similar if self.left_similar else ''}"
         )
 
+    @property
+    def copies_left_out(self) -> str:
+        """How many exact copies were left out, in words; empty if there are none."""
+        return copies_in_words(self.left_copies) if self.left_copies else ""
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""
         return {
@@ -126,10 +133,22 @@ class Exposure:
                 "trained_on": self.left_trained,
                 "validated_on": self.left_validated,
                 "near_duplicates": self.left_similar,
+                "exact_copies": self.left_copies,
             },
             "cannot_be_checked": self.unknown or None,
             "not_compared": self.not_compared or None,
         }
+
+
+def copies_in_words(left: int, which: str = "these images") -> str:
+    """That exact copies are left out of what is measured, as a clause.
+
+    >>> copies_in_words(1)
+    '1 exact copy of these images is left out: each image counts once'
+    """
+    are = "is" if left == 1 else "are"
+    copies = plural(left, "exact copy", "exact copies")
+    return f"{copies} of {which} {are} left out: each image counts once"
 
 
 @dataclass(frozen=True)
@@ -245,17 +264,17 @@ def own_generation(splits: Splits, encoded: bool = False) -> Generation:
 
 
 def seen_masks(
-    candidate: Checked, memories: Sequence[SeenImages]
+    digests: Digests, members: Members, memories: Sequence[SeenImages]
 ) -> list[tuple[Mask, Mask] | None]:
-    """For each network, which images it has seen; see `SeenImages.seen`."""
-    kinds = {memory.encoded for memory in memories if memory.history}
-    members = {
-        encoded: encoded_members(candidate.digests)
-        if encoded
-        else member_digests(candidate.images, candidate.digests)
-        for encoded in kinds
-    }
-    return [memory.seen(members[memory.encoded]) if memory.history else None for memory in memories]
+    """For each network, which images it has seen; see `SeenImages.seen`.
+
+    Args:
+        digests: (N, 32), of the content of each image.
+        members: (N,), what each is recognised by.
+        memories: of the networks.
+    """
+    known = {False: members, True: encoded_members(digests)}
+    return [memory.seen(known[memory.encoded]) if memory.history else None for memory in memories]
 
 
 def mask_of_new(seen: Sequence[tuple[Mask, Mask] | None], total: int) -> Mask:
@@ -305,18 +324,15 @@ def _start_images(history: TrainedOn) -> str:
     return f"the images of the start network ({', '.join(others)})"
 
 
-def exposure_of_contents(images: Sequence[Any], description: Description) -> Exposure:
+def exposure_of_members(members: Members, description: Description) -> Exposure:
     """How many images without a data set a network has seen.
 
     Args:
-        images: paths, encoded bytes, or pixels (H, W, C) uint8 with C of 1, 3 or 4.
+        members: (N,), what each is recognised by; see `member_of`.
         description: of the network.
     """
     memory = SeenImages(TrainedOn.from_dict(description.trained_on))
-    if not memory.history:
-        return Exposure()
-    members = np.array([member_of(image) for image in images], np.uint64)
-    return exposure_from(memory.seen(members), memory)
+    return exposure_from(memory.seen(members) if memory.history else None, memory)
 
 
 def members_of(images: LabelledImages) -> Members:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from resnets.data.batches import Batch
 from resnets.data.labelled import joined
+from resnets.data.membership import first_of_copies, member_digests
 from resnets.data.sources.checks import Checked
 from resnets.data.sources.hub import HUB
 from resnets.data.sources.layout import layout_of_networks
@@ -34,6 +35,7 @@ from resnets.evaluation.exposure import (
     split_settings,
 )
 from resnets.evaluation.familiarity import Familiarity
+from resnets.evaluation.logits import Integers
 from resnets.evaluation.metrics import merge
 from resnets.evaluation.proportion import Proportion
 from resnets.format import plural
@@ -128,6 +130,8 @@ class EvaluationImages:
         warnings: about the source, one sentence each.
         skipped: name and reason of each image that cannot be read.
         automatic: whether "auto" chose them, not the user.
+        copies: (N,), how many exact copies there are of each, itself among them; the others are
+            left out. None if it is not known.
     """
 
     images: LabelledImages
@@ -140,6 +144,7 @@ class EvaluationImages:
     warnings: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     automatic: bool = False
+    copies: Integers | None = None
 
     @property
     def what(self) -> str:
@@ -153,7 +158,8 @@ class EvaluationImages:
         unchecked = dict.fromkeys(
             exposure.not_looked_for(self.seen is not None) for exposure in self.exposures
         )
-        return "; ".join([self.part, *sentences, *filter(None, [*unchecked, *left])])
+        more = filter(None, [*unchecked, *left, self.exposure.copies_left_out])
+        return "; ".join([self.part, *sentences, *more])
 
     @property
     def exposure(self) -> Exposure:
@@ -341,10 +347,15 @@ def without_near_duplicates(
     images, part = chosen.images.subset(new), chosen.part.partition(" images, ")[2]
     if chosen.split == "all":
         part = f"those of {part.removeprefix('all of ')} that look new"
-    seen = tuple(replace(exposure, left_similar=left) for exposure in chosen.exposures)
+    copies = None if chosen.copies is None else chosen.copies[new]
+    more = 0 if copies is None else int((copies - 1).sum())
+    seen = tuple(
+        replace(exposure, left_similar=left, left_copies=more) for exposure in chosen.exposures
+    )
     return replace(
         chosen,
         images=images,
+        copies=copies,
         part=f"{plural(len(images), 'image')}, {part}",
         split="new",
         exposures=seen,
@@ -473,20 +484,31 @@ class _Selection:
         raise self.nothing_new("all", self.data_source.everything())
 
     def chosen(self, split: str, part: Checked, only_new: bool) -> EvaluationImages | None:
-        """The images of a split, without those seen if `only_new`; None if none are left."""
-        seen = seen_masks(part, self.memories)
+        """The images of a split, each once; None if none are left.
+
+        Args:
+            split: its name.
+            part: its images.
+            only_new: leave out those that a network has seen.
+        """
+        members = member_digests(part.images, part.digests)
+        once, copies = first_of_copies(members, part.images.labels)
+        part = part if once.all() else part.subset(once)
+        seen = seen_masks(part.digests, members[once], self.memories)
         new = mask_of_new(seen, len(part.images))
         measured = new if only_new else np.ones_like(new)
         if not measured.any():
             return None
         some = only_new and not new.all()
         images = part.images.subset(measured) if some else part.images
+        copies = copies[measured]
+        left = int((copies - 1).sum())
         return EvaluationImages(
             images=images,
             part=f"{plural(len(images), 'image')}, {self.describe(split, some)}",
             split="new" if some and split == "all" else split,
             exposures=tuple(
-                exposure_from(masks, memory, measured)
+                replace(exposure_from(masks, memory, measured), left_copies=left)
                 for masks, memory in zip(seen, self.memories, strict=True)
             ),
             names=self.names,
@@ -494,6 +516,7 @@ class _Selection:
             seen=self.seen_images(split, part, ~new),
             warnings=self.data_source.warnings if split == "all" else self.splits.warnings,
             skipped=self.data_source.skipped,
+            copies=copies,
         )
 
     def describe(self, split: str, some: bool) -> str:
@@ -540,7 +563,8 @@ class _Selection:
 
     def exposures_of(self, part: Checked) -> list[Exposure]:
         """How many images of a split each network has seen."""
-        seen = seen_masks(part, self.memories)
+        members = member_digests(part.images, part.digests)
+        seen = seen_masks(part.digests, members, self.memories)
         return [exposure_from(*pair) for pair in zip(seen, self.memories, strict=True)]
 
 

@@ -3,7 +3,6 @@
 Shapes: N images, K classes, F features.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from numpy.typing import ArrayLike
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import Members, TrainedOn
 from resnets.data.sources.opening import Data
-from resnets.errors import ContentError, UsageError
+from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
-from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_of, members_of
+from resnets.evaluation.exposure import Exposure, exposure_of_members, members_of
 from resnets.evaluation.familiarity import class_directions, familiarity_of, fit_familiarity
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.evaluation.outputs import (
@@ -23,7 +22,6 @@ from resnets.evaluation.outputs import (
     choose_images,
     without_near_duplicates,
 )
-from resnets.evaluation.source import Source
 from resnets.format import exact_percent, percent, plural
 from resnets.model_file import Description
 
@@ -101,6 +99,7 @@ def choose_calibration_images(
         exposure.left_out(),
         exposure.unknown and exposure.in_words(),
         exposure.not_looked_for(chosen.seen is not None),
+        exposure.copies_left_out,
     )
     remarks = [f"{text[0].upper()}{text[1:]}." for text in texts if text]
     members = members_of(chosen.images)
@@ -164,17 +163,19 @@ def _candidates(seen: Exposure, description: Description) -> int:
     return int(description.calibration.get("candidates", _epochs_to_choose(description)))
 
 
-def members_of_sources(sources: Sequence[Source], description: Description) -> tuple[Members, int]:
-    """The members and the candidates of images without a data set: see `CalibrationImages`.
+def candidates_of(members: Members, description: Description) -> int:
+    """The candidates of images without a data set: see `CalibrationImages`.
+
+    Args:
+        members: (N,), what each image is recognised by.
+        description: of the network.
 
     Raises:
         UsageError: the network was trained on some of them.
     """
-    loaded = [source.loaded() for source in sources]
-    contents = [content for content in loaded if not isinstance(content, ContentError)]
-    exposure = exposure_of_contents(contents, description)
-    _refuse_trained(exposure, len(sources))
-    return np.array(list(map(member_of, contents)), np.uint64), _candidates(exposure, description)
+    exposure = exposure_of_members(members, description)
+    _refuse_trained(exposure, len(members))
+    return _candidates(exposure, description)
 
 
 def _epochs_to_choose(description: Description) -> int:

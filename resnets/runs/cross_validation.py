@@ -9,6 +9,7 @@ import numpy as np
 
 from resnets.data.labelled import LabelledImages, joined
 from resnets.errors import UsageError
+from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.logits import Floats
 from resnets.evaluation.outputs import Logits
 from resnets.format import plural
@@ -28,11 +29,13 @@ class Predicted:
         images: N.
         logits: (N, K).
         scores: their familiarity, (N,), see `scores_of_held_out`; None where it is not known.
+        left_copies: number of further images, which are exact copies of these.
     """
 
     images: LabelledImages
     logits: Logits
     scores: Floats | None
+    left_copies: int = 0
 
 
 TrainFold = Callable[[Job, "Path | Literal[False]", list[Callback]], Predicted]
@@ -47,12 +50,19 @@ class CrossValidation:
         images: of all folds, N.
         logits: (N, K), each row by the network of the image's fold.
         scores: their familiarity, (N,), likewise; None where the features are not known.
+        left_copies: number of further images, which are exact copies of these.
     """
 
     folds: int
     images: LabelledImages
     logits: Logits
     scores: Floats | None = None
+    left_copies: int = 0
+
+    @property
+    def exposure(self) -> Exposure:
+        """No network has seen what it predicts here."""
+        return Exposure(0, 0, unknown="", left_copies=self.left_copies)
 
     @property
     def in_words(self) -> str:
@@ -137,6 +147,7 @@ def cross_validate(
         joined([part.images for part in parts]).with_white(setup.preprocessing.white),
         np.concatenate([part.logits for part in parts]),
         np.concatenate(scores) if len(scores) == folds else None,
+        sum(part.left_copies for part in parts),
     )
 
 

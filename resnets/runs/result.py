@@ -15,11 +15,11 @@ from torch import nn
 
 from resnets import model_file
 from resnets.data.labelled import LabelledImages
-from resnets.data.membership import TrainedOn
+from resnets.data.membership import TrainedOn, first_of_copies
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.eager import Eager
-from resnets.evaluation.exposure import Exposure, SeenImages, exposure_from
+from resnets.evaluation.exposure import Exposure, SeenImages, copies_in_words, exposure_from
 from resnets.evaluation.familiarity import UNPROTECTED, OtherImages
 from resnets.evaluation.fit_familiarity import (
     familiarise,
@@ -52,6 +52,7 @@ from resnets.runs.frozen_features import features_of
 from resnets.runs.notices import withheld
 from resnets.runs.prepare import Notify
 from resnets.runs.setup import NOT_KEPT, Setup
+from resnets.training.parallel import from_first
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Result:
         notify: takes lines for the user.
         candidates: among how many networks the validation images chose this one.
         interrupted: whether the training was cut short by a signal; then there is no report.
+        images: by split, those that the network was measured on: exact copies are left out.
         logits: by split, (N, K), once the network was measured on it.
         familiar: whether each image of the reported split is familiar, (N,), once that was
             fitted.
@@ -80,6 +82,7 @@ class Result:
     notify: Notify
     candidates: int = 1
     interrupted: bool = False
+    images: Mapping[str, LabelledImages] = field(default_factory=dict)
     logits: Mapping[str, Logits] = field(default_factory=dict)
     familiar: Booleans | None = None
     steps: tuple[NextStep, ...] | None = None
@@ -98,13 +101,16 @@ class Result:
     @property
     def measured(self) -> tuple[LabelledImages, Logits] | None:
         """The images that the report is about, and their logits; None if nothing was measured."""
-        name, splits = self.reported, self.setup.splits
+        name = self.reported
         if name not in self.logits:
             folds = self.cross_validation
             return None if folds is None else (folds.images, folds.logits)
-        images = splits.test if name == "test" else splits.validation
-        assert images is not None
-        return images, self.logits[name]
+        return self.images[name], self.logits[name]
+
+    def left_copies(self, split: str) -> int:
+        """How many images of a split are exact copies of those that were measured."""
+        splits = {"validation": self.setup.splits.validation, "test": self.setup.splits.test}
+        return len(splits[split] or ()) - len(self.images[split])
 
 
 def describe(setup: Setup, network: nn.Module) -> Description:
@@ -130,7 +136,7 @@ def _fit(result: Result) -> Result:
     """Calibrate the probabilities on the validation images, or on those of all folds."""
     if result.cross_validation is not None:
         return _calibrated(result, _by_folds(result.setup.job.max_error, result.cross_validation))
-    setup, images = result.setup, result.setup.splits.validation
+    setup, images = result.setup, result.images.get("validation")
     if images is None:
         result.notify("No validation images: the probabilities are not calibrated.")
         return result
@@ -160,7 +166,7 @@ def _calibrated(result: Result, calibration: Calibration) -> Result:
 
 def _fit_familiarity(result: Result) -> Result:
     """Fit the status unfamiliar on training images, its threshold on the validation images."""
-    setup, validation = result.setup, result.setup.splits.validation
+    setup, validation = result.setup, result.images.get("validation")
     scores = None if result.cross_validation is None else result.cross_validation.scores
     if scores is not None and not np.isnan(scores).all():  # it is, if classes have an image each
         return _fit_familiarity_by_folds(result, scores)
@@ -182,8 +188,7 @@ def _fit_familiarity(result: Result) -> Result:
         known = learn(None, seed)
     result.notify(f"{known.in_words()}. {UNPROTECTED}")
     description = replace(result.description, familiarity=known.to_dict())
-    images = setup.splits.validation if result.reported == "validation" else setup.splits.test
-    assert images is not None
+    images = result.images[result.reported]
     familiar = known.familiar(_features(result, images)) if setup.job.report else None
     return replace(result, description=description, familiar=familiar)
 
@@ -202,8 +207,8 @@ def _fit_familiarity_by_folds(result: Result, scores: Floats) -> Result:
     result.notify(f"{known.in_words()}. {UNPROTECTED}")
     description = replace(result.description, familiarity=known.to_dict())
     familiar = ~(scores < known.threshold)  # NaN, where it is not known, counts as familiar
-    if "test" in result.logits and setup.splits.test is not None:
-        familiar = known.familiar(_features(result, setup.splits.test))
+    if "test" in result.logits:
+        familiar = known.familiar(_features(result, result.images["test"]))
     return replace(result, description=description, familiar=familiar)
 
 
@@ -249,13 +254,17 @@ def _measure(result: Result) -> Result:
     """
     if result.cross_validation is not None:
         result = _measure_folds(result, result.cross_validation)
-    splits, metrics, logits = result.setup.splits, dict(result.description.metrics), {}
-    for name, images in (("validation", splits.validation), ("test", splits.test)):
+    result = replace(result, images=_each_once(result.setup))
+    metrics, logits = dict(result.description.metrics), {}
+    for name in _MEASURED:
+        images = result.images.get(name)
         if images is None and result.cross_validation is not None:
             continue
         if images is None:
             result.notify(f"There are no {name} images.")
             continue
+        if left := result.left_copies(name):
+            result.notify(f"{copies_in_words(left, f'{name} images')}.")
         logits[name] = _outputs(result, images)
         measured = figures(logits[name], images.labels)
         metrics[name] = measured.for_header()
@@ -267,12 +276,35 @@ def _measure(result: Result) -> Result:
     return replace(result, description=description, logits=logits)
 
 
+_MEASURED = ("validation", "test")  # splits
+
+
+def _each_once(setup: Setup) -> dict[str, LabelledImages]:
+    """The images of each split that is measured, in every process: of exact copies the first."""
+    splits = setup.splits
+    both = {"validation": splits.validation, "test": splits.test}
+    parts = {name: images for name, images in both.items() if images is not None}
+    masks = {}
+    if setup.process.rank == 0:
+        masks = {
+            name: first_of_copies(setup.members[name], images.labels)[0]
+            for name, images in parts.items()
+        }
+    kept = from_first(masks)
+    return {
+        name: images if kept[name].all() else images.subset(kept[name])
+        for name, images in parts.items()
+    }
+
+
 _MOST_CLASSES = 30  # whose recall is told; the report has all of them
 
 
 def _measure_folds(result: Result, known: CrossValidation) -> Result:
     """Score what the networks of all folds predict, as one."""
     measured = figures(known.logits, known.images.labels, known.images.class_names)
+    if known.left_copies:
+        result.notify(f"{copies_in_words(known.left_copies, 'other images')}.")
     for line in in_lines(known, measured.top1, result.setup.splits.test is not None):
         result.notify(line)
     for row in measured.classes[:_MOST_CLASSES]:
@@ -357,7 +389,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
         what=folds.in_words if folds is not None and by_folds else what,
         logits=logits,
         familiar=result.familiar,
-        exposure=Exposure(0, 0, unknown="") if by_folds else _exposure_of(result, name),
+        exposure=_exposure_of(result, name) if folds is None or not by_folds else folds.exposure,
         seen_images=None if by_folds else _seen_images(result, name),
         history=History.read(folder.log),
         repeat=training_command(result.description, folder.path),
@@ -415,8 +447,12 @@ def _steps(
 
 def _exposure_of(result: Result, split: str) -> Exposure:
     """How many images of a split the network has seen, in this training and before."""
-    memory = SeenImages(result.setup.trained_on)
-    return exposure_from(memory.seen(result.setup.members[split]), memory)
+    memory, members = SeenImages(result.setup.trained_on), result.setup.members[split]
+    images = result.setup.splits.test if split == "test" else result.setup.splits.validation
+    assert images is not None
+    once, _ = first_of_copies(members, images.labels)
+    exposure = exposure_from(memory.seen(members[once]), memory)
+    return replace(exposure, left_copies=result.left_copies(split))
 
 
 _Action = Callable[[Result], Result]

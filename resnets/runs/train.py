@@ -246,9 +246,8 @@ def _cross_validated(active: ActiveRun) -> CrossValidation | None:
                 f"a callback stopped fold {fold.fold} ({run.stopped}): cross-validation measures "
                 f"networks that were trained to the end; {on}"
             )
-        held_out = result.setup.splits.test
-        assert held_out is not None
-        return Predicted(held_out, result.logits["test"], familiarity_scores(result, held_out))
+        held_out, scores = result.images["test"], familiarity_scores(result, result.images["test"])
+        return Predicted(held_out, result.logits["test"], scores, result.left_copies("test"))
 
     folder = None if active.folder is None else active.folder.path
     return cross_validate(active.setup, folder, active.callback_list, train_fold)

@@ -371,9 +371,10 @@ def repeated_images(checked: Mapping[str, Checked]) -> list[str]:
             for split, each in places
         )
 
-    repeated = ((two_labels, "with two labels"), (two_splits, "in two splits"))
+    kept = "each counts under both; delete the copy in the wrong class"
+    repeated = ((two_labels, "with two labels", f": {kept}"), (two_splits, "in two splits", ""))
     return [
-        f"{plural(int(again.sum()), 'image')} {where}, such as {pair(int(again.argmax()))}"
-        for again, where in repeated
+        f"{plural(int(again.sum()), 'image')} {where}, such as {pair(int(again.argmax()))}{advice}"
+        for again, where, advice in repeated
         if again.any()
     ]

@@ -99,13 +99,16 @@ class Subject:
     def seen(self) -> str:
         """How many of the images the network has seen before, and how many were left out."""
         if self.by_folds:
-            return (
-                f"The accuracy is an estimate: {self.by_folds}. The network of this file was "
-                "trained on all of these images; heat maps are its own."
+            texts: tuple[str, ...] = (
+                f"the accuracy is an estimate: {self.by_folds}",
+                "the network of this file was trained on all of these images; heat maps are its "
+                "own",
             )
-        unchecked = self.exposure.not_looked_for(self.seen_images is not None)
-        texts = filter(None, (self.exposure.in_words(), unchecked, self.exposure.left_out()))
-        return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
+        else:
+            unchecked = self.exposure.not_looked_for(self.seen_images is not None)
+            texts = (self.exposure.in_words(), unchecked, self.exposure.left_out())
+        texts = (*texts, self.exposure.copies_left_out)
+        return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts if text)
 
     @property
     def fit(self) -> str:
