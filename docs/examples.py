@@ -316,6 +316,8 @@ def main(names: list[str]) -> None:
         for name in TABLE:
             if name in chosen and name != "train":
                 keep(name, place)
+            if name == "calibrate":  # the others show the run as it was trained
+                (place / "demo" / "model-calibrated.safetensors").unlink(missing_ok=True)
         for name, keep_other in OTHERS.items():
             if name in chosen:
                 keep_other(place)

@@ -102,6 +102,9 @@ def calibrate(
     model_file.save(target, loaded.network, after)
     unfamiliar = familiarity_in_words(after, why_none)
     _show(replace(chosen, remarks=(unfamiliar, *chosen.remarks)), before, after, target, as_json)
+    if not as_json and target != file:
+        use = shell_line("resnets", "predict", target, "IMAGES")
+        say(f"to use it, give this file as MODEL, as in `{use}`; {model} stays as it was")
 
 
 def _place(file: Path, output: Path | None, overwrite: bool) -> Path:
@@ -111,10 +114,10 @@ def _place(file: Path, output: Path | None, overwrite: bool) -> Path:
         UsageError: the model is an exported file, or the place is taken, not for a model file, or
             cannot be written.
     """
-    from resnets.model_path import folder_beside
+    from resnets.model_path import calibrated_beside
 
     refuse_exported(file, "calibrate changes its temperature, so that it is to be exported again")
-    target = output or folder_beside(file) / f"{file.stem}-calibrated{_ENDING}"
+    target = output or calibrated_beside(file)
     if target.suffix != _ENDING:
         raise UsageError(f"--output {target}: a model file ends in {_ENDING}")
     writable(target)

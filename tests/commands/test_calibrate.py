@@ -1,6 +1,7 @@
 """`resnets calibrate`, and `--max-error` of what reads its files."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import resnets
-from resnets import cli, model_file
+from resnets import cli, model_file, model_path
 from resnets.data.membership import Generation, TrainedOn
 from resnets.data.sources.opening import open_data
 from resnets.deployment.engines.opening import open_engine
@@ -220,6 +221,31 @@ def test_images_that_were_seen_are_left_out_and_those_used_count_as_seen(
     assert fitted.at(target).threshold is not None
     stricter = [each.max_error for each in fitted.thresholds if each.max_error < target]
     assert all(fitted.at(each).threshold is None for each in stricter)
+
+
+def test_the_folder_of_a_run_tells_of_a_newer_calibrated_file_beside_its_network(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    file = Path(shutil.move(model, folder / "model.safetensors"))
+    photo = tmp_path / "photo.png"
+    Image.new("L", (8, 8)).save(photo)
+    new = folder / "model-calibrated.safetensors"
+    assert run("predict", folder, photo) == 0
+    assert new.name not in capsys.readouterr().err
+    assert run("calibrate", folder, "digits", "--max-error", "0.3") == 0
+    assert f"resnets predict {new}" in capsys.readouterr().out
+    for words in (["predict", folder, photo], ["evaluate", folder, "digits", "--split", "all"]):
+        model_path._tell_of_calibrated.cache_clear()
+        assert run(*words) == 0
+        assert str(new) in capsys.readouterr().err
+    model_path._tell_of_calibrated.cache_clear()
+    assert run("predict", file, photo) == 0  # which one is meant is plain
+    assert new.name not in capsys.readouterr().err
+    os.utime(new, (1, 1))  # of an earlier network of this folder
+    assert run("predict", folder, photo) == 0
+    assert new.name not in capsys.readouterr().err
 
 
 def test_python_refuses_images_that_were_trained_on(trained_on_some: tuple[Path, Path]) -> None:
