@@ -79,6 +79,8 @@ def find_model(model: str | Path) -> Path:
             how images are prepared.
     """
     file = find_weights(model)
+    if Path(model).is_dir():
+        _tell_of_calibrated(file)
     if Path(model).is_dir() and is_hub_folder(Path(model)) and not is_model_file(file):
         from resnets.pretrained.opening import open_folder  # torch, after --help
 
@@ -156,7 +158,9 @@ def meant(word: str | Path) -> str:
     known |= {row.id: row.id for row in published()} | {each: each for each in shipped.names()}
     for folder in dict.fromkeys((RUNS, path.parent)):
         known |= {each.name: str(each) for each in _models_in(folder)}
-    near = difflib.get_close_matches(path.name, known, n=_NEAREST)
+    begun = [key for key in known if re.match(rf"{re.escape(path.name)}[._-]", Path(key).name)]
+    like = difflib.get_close_matches(path.name, known, n=_NEAREST)
+    near = list(dict.fromkeys([*begun[:_NEAREST], *like]))[:_NEAREST] if path.name else []
     return "; nearest: " + ", ".join(known[each] for each in near) if near else ""
 
 
@@ -173,6 +177,28 @@ def _models_in(folder: Path) -> list[Path]:
 def _tell_which(network: str, identifier: str) -> None:
     """Tell the user which weights the name of a network stands for."""
     say(f"{network}: its recommended weights are used, {identifier}", file=sys.stderr)
+
+
+def calibrated_beside(file: Path) -> Path:
+    """Where `calibrate` writes a model file by default: beside the one that it reads, or here.
+
+    >>> calibrated_beside(Path("run/model.safetensors")).as_posix()
+    'run/model-calibrated.safetensors'
+    """
+    return folder_beside(file) / f"{file.stem}-calibrated.safetensors"
+
+
+@cache  # likewise
+def _tell_of_calibrated(file: Path) -> None:
+    """Tell the user of a folder that a newer calibration of its network is not what is used."""
+    newer = calibrated_beside(file)
+    with contextlib.suppress(OSError):
+        if newer.stat().st_mtime_ns >= file.stat().st_mtime_ns:
+            say(
+                f"{file} is used; {newer} is newer and has another calibration: give that file as "
+                "MODEL to use it",
+                file=sys.stderr,
+            )
 
 
 def _is_safetensors(file: Path) -> bool:

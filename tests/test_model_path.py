@@ -39,6 +39,9 @@ def test_what_is_called_almost_so_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert meant("bees_5") == f"; nearest: {Path('runs/bees-5')}"
     assert "timm/resnet18.a1_in1k" in meant("timm/resnet18.a1_inlk")
     assert "resnet20_cifar10" in meant("resnet20_cifr10")
+    for name in shipped.names():  # before longer names that are more like it
+        assert meant(name.partition("_")[0]).startswith(f"; nearest: {name}")
+    assert meant("timm/resnet18.a1").startswith("; nearest: timm/resnet18.a1_in1k")
     assert meant("ann/my-photos") == "; a network of the hub is hf-hub:ann/my-photos"
     assert "hub" not in meant("photos/xyzzy")
     assert meant("photo") == "", "a folder of photos is no model"

@@ -19,10 +19,20 @@ from resnets.evaluation.overfitting import (
 )
 from resnets.evaluation.proportion import LEVEL, Proportion
 from resnets.fields import from_table
-from resnets.format import parse_duration, percent, percent_interval, plural, points, time_limit
+from resnets.format import (
+    byte_size,
+    parse_duration,
+    percent,
+    percent_interval,
+    plural,
+    points,
+    time_limit,
+)
 from resnets.model_file import Description
 from resnets.networks.catalog import CATALOG
-from resnets.pretrained.table import start_for_photos
+from resnets.pretrained.opening import is_in_cache
+from resnets.pretrained.reference import read_reference
+from resnets.pretrained.table import find_recommended, start_for_photos
 from resnets.training.recipe import FEW_STEPS, LEAST_STEPS, Recipe
 
 _STEPS = 3  # that are shown
@@ -378,12 +388,21 @@ def _published_weights(findings: Findings) -> Iterator[NextStep]:
     if not findings.from_scratch:
         why = f"the start network sees photos at {side} pixels, which shows little of them"
     # without its recipe, whose learning rates are for training from scratch
-    flags = ["--from", start_for_photos(str(recipe.get("network")))]
+    start = start_for_photos(str(recipe.get("network")))
+    flags = ["--from", start]
     flags += ["--freeze", "all"] if recipe.get("freeze") == "all" else []
     yield NextStep(
-        f"Start from weights that were trained on ImageNet: {why}.",
+        f"Start from weights that were trained on ImageNet{_to_download(start)}: {why}.",
         findings.by_default and f"{findings.by_default} {shlex.join(flags)}",
     )
+
+
+def _to_download(network: str) -> str:
+    """How much is to be downloaded for the recommended weights of a network; empty if nothing."""
+    row = find_recommended(network)
+    if row is None or is_in_cache(read_reference(row.id)):
+        return ""
+    return f", {byte_size(row.bytes)} to download"
 
 
 def _weakest(findings: Findings) -> ClassScores | None:

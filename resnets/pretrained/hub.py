@@ -245,12 +245,13 @@ def _nearest_id(reference: Reference) -> str:
 def _by_hand(source: _Repository) -> str:
     """What to do where the hub cannot be reached."""
     why = "downloads are switched off" if is_offline() else f"{source.endpoint} is not reached"
+    if near := _nearest_id(source.reference):
+        why = f"`resnets list --pretrained` does not have it{near}. If it is on the hub: {why}"
     return (
         f"{source.reference}: {why}, and there is no copy in {_cache()}; put "
         f"{source.url(CONFIG)} and {source.url(WEIGHTS[0])} in a folder, and give that folder "
         f"in place of the id; or run `resnets fetch {source.reference} --to FOLDER` where there "
-        "is a network, and bring that folder here. `resnets train DATA --from none` trains without "
-        "published weights"
+        "is a network, and bring that folder here"
     )
 
 

@@ -116,6 +116,10 @@ def read_starting_point(
         path = find(file)
     except UsageError as error:
         raise UsageError(f"--from {error}") from None
+    except ContentError as error:
+        if path.exists():
+            raise
+        raise ContentError(f"{error}; --from none trains without published weights") from None
     if checkpoint.NAME.fullmatch(path.name):
         return from_state(checkpoint.read(path), path.name)
     if path.suffix == ".safetensors" and "format" in model_file.read_header(path):

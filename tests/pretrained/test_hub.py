@@ -210,6 +210,12 @@ def test_without_a_network_a_line_names_the_files_and_where_they_go(
     (line,) = capsys.readouterr().err.splitlines()
     for word in ("config.json", "model.safetensors", "folder", f"resnets fetch {ID}"):
         assert word in line
+    assert "nearest" not in line
+    assert "--from none" not in line  # only `train` has that
+    assert main(["predict", f"{ID}x", str(photo)]) == 1
+    assert f"nearest: {ID}" in capsys.readouterr().err  # first, and then what to do offline
+    assert main(["train", "digits", "--from", ID]) == 1
+    assert "--from none" in capsys.readouterr().err
     assert not published.asked
 
 

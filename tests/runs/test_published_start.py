@@ -15,6 +15,9 @@ from resnets.cli import main
 from resnets.data.batches import ProcessRank
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError
+from resnets.evaluation.next_steps import _to_download
+from resnets.format import byte_size
+from resnets.pretrained.table import find_recommended
 from resnets.runs.job import Job, new_job
 from resnets.runs.prepare import prepare
 from resnets.runs.published_start import ask_at_terminal, published_start
@@ -53,6 +56,14 @@ def test_photos_start_from_weights_in_the_cache(published: HubServer, photos: Pa
     assert (written.start, written.start_sha256) == (f"{ID}@{commit}", origin["sha256"])
     with pytest.raises(ContentError, match="replaced"):
         begun(replace(written, start_sha256="0" * 64))
+
+
+def test_the_next_step_says_what_is_to_be_downloaded_for_it(published: HubServer) -> None:
+    row = find_recommended(NETWORK)
+    assert row is not None
+    assert byte_size(row.bytes) in _to_download(NETWORK)
+    assert main(["fetch", NETWORK]) == 0
+    assert not _to_download(NETWORK)
 
 
 def test_a_model_file_on_the_hub_is_pinned_itself_and_not_what_it_was_made_of(
