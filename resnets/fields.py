@@ -92,9 +92,12 @@ def _describe(annotation: Any) -> str:
     if origin is typing.Annotated:
         return f"{_describe(arguments[0])} {arguments[1]}"
     if origin is typing.Literal:
+        if len(arguments) == 1:
+            return f"the word {arguments[0]}"
         return "one of " + ", ".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(option) for option in arguments)
+        *first, last = (_describe(option) for option in arguments)
+        return f"{', '.join(first)}{',' if len(first) > 1 else ''} or {last}"
     if origin is tuple:
         return f"a tuple, each item {_describe(arguments[0])}"
     if origin is dict or dataclasses.is_dataclass(annotation):

@@ -119,6 +119,12 @@ class Evaluation:
         """Whether the temperature has not lowered the calibration error of these images."""
         return is_not_lowered(self.temperature, self.before.error, self.after.error)
 
+    @property
+    def loss_in_words(self) -> str:
+        """The loss, and the temperature by which the logits were divided for it."""
+        at = "" if self.temperature == 1 else f", at temperature {self.temperature:.2f}"
+        return f"{self.metrics.loss:.4f} nats{at}"
+
     def __repr__(self) -> str:
         error = percent(self.after.error)
         return f"<Evaluation: accuracy {self.metrics.top1}, calibration error {error}>"
@@ -130,7 +136,7 @@ class Evaluation:
             ("images", self.images),
             ("accuracy", self.metrics.top1),
             ("balanced accuracy", percent(self.metrics.balanced_accuracy, 2)),
-            ("loss", f"{self.metrics.loss:.4f}"),
+            ("loss", self.loss_in_words),
             ("calibration error", percent(self.after.error)),
             ("status ok", self.answered),
             ("of these wrong", self.wrong),

@@ -233,7 +233,10 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
     """All steps that make sense, the most promising first."""
     if findings.too_short:  # to say anything else of it
         yield from _published_weights(findings)
-        yield from _longer(findings, f"{plural(findings.steps, 'step')} teach next to nothing")
+        steps = plural(findings.steps, "step")
+        if findings.budget:  # which was planned anew on the way, with more or fewer
+            steps = f"the {steps} that there was time for"
+        yield from _longer(findings, f"{steps} teach next to nothing")
         yield from _fewest(findings)
         return
     yield from _check_labels(findings)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from glob import has_magic
 from pathlib import Path
@@ -25,7 +26,7 @@ from resnets.data.sources.opening import (
 )
 from resnets.data.splits import SourceContent, SplitRule, Splits
 from resnets.data.white_level import find_white_level
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError, UnreadableImage, UsageError
 from resnets.escaping import shell_line
 from resnets.evaluation.exposure import own_generation, redraw_splits
 from resnets.evaluation.other_images import open_others, without_seen, without_similar
@@ -228,6 +229,32 @@ def refuse_moved(job: Job, custom: CustomParts, folder: Path) -> None:
                 f"the path of the same images: {resume} {flag} (from Python: "
                 f"resnets.resume({str(folder)!r}, {keyword}...))"
             )
+
+
+@contextmanager
+def naming_first_data(job: Job, folder: Path | None) -> Iterator[None]:
+    """Where other data than a run began with cannot be used, say so and how to go on without.
+
+    Args:
+        job: of the run that goes on.
+        folder: of that run; None for a new one.
+
+    Raises:
+        ContentError: as raised inside, with that behind it.
+    """
+    try:
+        yield
+    except UnreadableImage:  # of which others make a list
+        raise
+    except ContentError as error:
+        before = Job.of_run(folder).data if folder else ""
+        if not before or job.data == before:
+            raise
+        resume = shell_line("resnets", "train", "--resume", folder)
+        raise ContentError(
+            f"{error}; the run in {folder} began with {before}, and DATA must hold the same "
+            f"images: `{resume}` without DATA goes on with those"
+        ) from None
 
 
 def _split(

@@ -86,6 +86,21 @@ class _Pace:
         return self.plan.epochs if self.plan else 1
 
     @property
+    def is_fit(self) -> bool:
+        """Whether only a classifier is fitted to features, which has neither steps nor epochs."""
+        return self.plan is not None and self.plan.recipe.freeze == "all"
+
+    def epoch_in_words(self, epoch: int) -> str:
+        """Which pass over the training images it is; of a fit, that it is one.
+
+        Args:
+            epoch: its number, from 1.
+        """
+        if self.is_fit:
+            return "classifier fitted:"
+        return f"epoch {epoch:{len(str(self.epochs))}}/{self.epochs}"
+
+    @property
     def left(self) -> str:
         """Time to go: the steps, and the pauses of the epochs that have not ended."""
         if self.plan is None or not self.step:
@@ -95,7 +110,7 @@ class _Pace:
         return duration(round(steps + self.pause_seconds * (self.plan.epochs - ended)))
 
     def __str__(self) -> str:
-        if not self.steps_seen:  # a run that goes on may begin with a validation
+        if not self.steps_seen or self.is_fit:  # a run that goes on may begin with a validation
             return ""
         return f"{per_second(self.images_per_second)}  {self.left} left"
 
@@ -107,12 +122,12 @@ class _Pace:
 
 def _epoch_line(epoch: Epoch, pace: _Pace) -> str:
     """The figures of an epoch, in one line."""
-    line = f"epoch {epoch.epoch:{len(str(pace.epochs))}}/{pace.epochs}"
+    line = pace.epoch_in_words(epoch.epoch)
     line += f"  training {_score(epoch.training)}"
     if epoch.validation is not None:
         score = epoch.validation
         line += f"  validation {_score(score)} ({fraction(score.correct, score.images)})"
-        line += " best" if epoch.best else "     "
+        line += " best" if epoch.best and not pace.is_fit else "     "
     if epoch.test is not None:
         score = epoch.test
         line += f"  test accuracy {percent(score.accuracy, 2)}"
@@ -235,7 +250,7 @@ class _TerminalBar(Display):
         elif isinstance(record, Epoch) and record.step >= self.pace.steps:
             self.progress.update(self.task, description="scoring", figures="")
         elif isinstance(record, Step | Validating):
-            epoch = f"epoch {record.epoch}/{self.pace.epochs}"
+            epoch = self.pace.epoch_in_words(record.epoch)
             self.progress.update(
                 self.task,
                 description=epoch if isinstance(record, Step) else "validating",
@@ -270,7 +285,7 @@ class _NotebookBar(Display):
         if isinstance(record, FeaturePass):
             self.move("features", record.images, record.total, _pass_figures(record))
         elif isinstance(record, Step | Validating):
-            epoch = f"epoch {record.epoch}/{self.pace.epochs}"
+            epoch = self.pace.epoch_in_words(record.epoch)
             what = epoch if isinstance(record, Step) else "validating"
             self.move(what, record.step, self.pace.steps, f"{self.latest}  {self.pace}")
 

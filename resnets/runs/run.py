@@ -60,7 +60,9 @@ class Run:
     def metrics(self) -> dict[str, float]:
         """Scores on the validation and test images, as there are any.
 
-        validation_accuracy and test_accuracy (0 to 1), validation_loss and test_loss (nats).
+        validation_accuracy and test_accuracy (0 to 1), validation_loss and test_loss (nats). The
+        losses are, like those of the log, of the logits as the network computes them; `evaluate`
+        and the report divide them by the temperature first, so that their losses differ from these.
         Counts and intervals are in `description.metrics`.
         """
         return _plain_metrics(self.description.metrics)

@@ -38,7 +38,7 @@ from resnets.runs.loggers import require_services
 from resnets.runs.lost_processes import loss_says_how_to_continue
 from resnets.runs.manner import Manner
 from resnets.runs.opening import folder_to_go_on, new_folder, newest_state, refuse_missing_folds
-from resnets.runs.prepare import images_of, prepare, refuse_moved
+from resnets.runs.prepare import images_of, naming_first_data, prepare, refuse_moved
 from resnets.runs.published_start import ask_at_terminal
 from resnets.runs.restarts import begun_before, goes_on, identity_of
 from resnets.runs.result import Result, familiarity_scores
@@ -151,7 +151,8 @@ def _carry_out(
         folder = folder_to_go_on(job, output or None, how, stack) if writes else None
         state = from_first(newest_state(folder, notify))
         agree = ask_at_terminal if how.as_command else None
-        setup = prepare(job, state, device, process, notify, custom, agree)
+        with naming_first_data(job, output if how.resume and output else None):
+            setup = prepare(job, state, device, process, notify, custom, agree)
         if job.recipe.batch_size == "auto":
             setup = with_fitting_batch(setup, job.recipe, notify)
         may_choose_size = _asks_for_no_size(job, custom) and not setup.job.start

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,9 +11,13 @@ from scipy.stats import norm
 from resnets.evaluation.calibration import (
     _SPREAD,
     _log_likelihood,
+    calibrate,
     confidence_and_correctness,
     fit_temperature,
 )
+from resnets.evaluation.evaluate import evaluate_logits
+from resnets.images import Preprocessing
+from resnets.model_file import Description
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
@@ -81,3 +87,15 @@ def test_the_fit_is_the_peak_of_the_posterior(drawn):
         return scaled[np.arange(50), labels].sum() + prior
 
     assert posterior(peak) > max(posterior(peak - 0.01), posterior(peak + 0.01))
+
+
+def test_a_loss_after_a_temperature_says_so_and_is_that_of_the_divided_logits(drawn):
+    logits, labels = drawn(50, temperature=2.0)
+    calibration = replace(calibrate(logits, labels), temperature=2.0)
+    plain = Description({}, tuple("abcdefghij"), Preprocessing(8, 8, (0.5,), (0.5,)))
+    known = replace(plain, calibration=calibration.to_dict())
+    before, after = (evaluate_logits(each, logits, labels, "images") for each in (plain, known))
+    for evaluation, temperature in ((before, 1.0), (after, 2.0)):
+        scores = scipy_log_softmax(logits / temperature, axis=1)
+        assert evaluation.metrics.loss == pytest.approx(-scores[np.arange(50), labels].mean())
+        assert ("temperature" in evaluation.loss_in_words) == (temperature != 1)

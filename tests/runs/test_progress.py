@@ -1,6 +1,7 @@
 """What users see of a run: a bar in a terminal and in a notebook, plain lines elsewhere."""
 
 import io
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -50,6 +51,17 @@ def test_a_terminal_has_a_bar_below_the_lines(terminal: io.StringIO) -> None:
     assert "━" in text
     assert "\x1b[?25h" in text  # the cursor is back
     assert text.index("epoch 1/2  training loss 0.700 accuracy 50.00 %") < text.rindex("━")
+
+
+def test_a_fit_of_the_classifier_is_not_told_in_epochs(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan(0, 1, Recipe(freeze="all"), NotImplemented)
+    fit: list[Record] = [plan, Step(1, 1, 16, 0.01, 0.0), Epoch(1, 1, HALF, HALF, True)]
+    with progress._PlainLines() as display:
+        for record in fit:
+            display(record)
+    text = capsys.readouterr().out
+    assert "accuracy 50.00 % (5/10)" in text
+    assert not re.search("epoch|images/s|left|best", text)
 
 
 def test_a_bar_is_taken_away_when_the_run_fails(terminal: io.StringIO) -> None:

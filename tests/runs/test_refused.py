@@ -45,6 +45,14 @@ def test_resuming_with_other_images_changes_nothing(
     with pytest.raises(ContentError, match="changed"):
         resume(begun, data="others", threads=1, log_every=3)
     assert content(begun) == before
+    Path("others/a/broken.png").write_bytes(b"nothing")  # which is found first
+    with pytest.raises(ContentError, match=r"broken\.png") as caught:
+        resume(begun, data="others")
+    assert "began with photos" in str(caught.value)
+    Path("photos/a/new.png").write_bytes(b"nothing")
+    with pytest.raises(ContentError, match=r"new\.png") as caught:
+        resume(begun)
+    assert "began with" not in str(caught.value)
     Path("photos/a/new.png").unlink()
     assert resume(begun).metrics
 

@@ -112,10 +112,10 @@ def test_a_toml_error_names_the_key_and_what_is_allowed(text, message):
             {"learning_rate": float("inf")},
             "learning_rate is inf; it must be a number >= 0 or unset",
         ),
-        ({"batch_size": 0}, "batch_size is 0; it must be an integer >= 1 or one of auto or unset"),
+        ({"batch_size": 0}, "batch_size is 0; it must be an integer >= 1, the word auto, or unset"),
         (
             {"batch_size": 12.5},
-            "batch_size is 12.5; it must be an integer >= 1 or one of auto or unset",
+            "batch_size is 12.5; it must be an integer >= 1, the word auto, or unset",
         ),
         ({"epochs": True}, "epochs is True; it must be an integer >= 0 or unset"),
         ({"optimizer": "adam"}, "optimizer is 'adam'; it must be one of sgd, adamw, muon"),
