@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from resnets.commands.image_words import paths_of
 from resnets.commands.prediction_output import Form, collect, sort_copies, write_output
+from resnets.commands.progress import say_meanwhile
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files.outputs import writable
@@ -25,7 +26,7 @@ def predict_on_server(
     """Have a server predict images; the exit code."""
     from resnets.serving.client import Client
 
-    with Client(url, key=os.environ.get(_KEY, "")) as client:
+    with Client(url, key=os.environ.get(_KEY, ""), notify=say_meanwhile) as client:
         served = client.models()
         model, images = _model_and_images(served, words)
         names = client.class_names(model)
@@ -43,7 +44,10 @@ def predict_on_server(
     unanswered = sum(prediction.status == "unanswered" for prediction in predictions)
     if failure is not None:
         before = f"{len(predictions) - unanswered:,} of {plural(len(sources), 'image')}"
-        raise type(failure)(f"{failure}; {before} were answered before")
+        raise type(failure)(
+            f"{failure}; {before} were answered before; what is missing begins with "
+            f"{sources[len(predictions)].name}: predict from there on once the server is back"
+        )
     if unanswered:
         say(
             f"{unanswered:,} of {plural(len(predictions), 'image')} were not answered by {url}",

@@ -1,5 +1,6 @@
 """A bar that shows how many images are done; lines, where there is no terminal."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,15 @@ class _Lines:
         left = duration(round((self.total - self.done) / speed))
         images = fraction(self.done, self.total)
         say(f"{images} images  {per_second(speed)}  {left} left", file=self.stream, flush=True)
+
+
+def say_meanwhile(line: str) -> None:
+    """Print a line on standard error while progress is shown there: above a bar."""
+    if hasattr(sys.stderr, "rich_proxied_file"):  # rich prints it where the bar was
+        say(line, file=sys.stderr, flush=True)
+        return
+    with silent_decoders() as stream:
+        say(line, file=stream, flush=True)
 
 
 @contextmanager

@@ -10,12 +10,13 @@ Each image is a request of its own, several at once; the server computes them in
 """
 
 import asyncio
-import time
+import warnings
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import islice
+from threading import Event
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from resnets.errors import ContentError, require
@@ -30,6 +31,7 @@ from resnets.serving.exchange import (
     ServerFailed,
     unreadable,
 )
+from resnets.serving.outages import Notify
 from resnets.serving.outcomes import AT_ONCE, Outcome, Outcomes, settled
 
 if TYPE_CHECKING:
@@ -49,9 +51,12 @@ class Client:
     Args:
         url: of the server, such as http://127.0.0.1:8000.
         key: that the server asks for; empty if it asks for none.
-        timeout: seconds for each image, in which a busy server is asked again when it says, and
-            once more after a failure that may pass.
+        timeout: seconds for each image, in which a busy server is asked again when it says, one
+            that is away after it answered others until it is back, and once more after a failure
+            that may pass.
         transport: of httpx2, for tests and special connections.
+        notify: is called, from any thread, with a line where the server is away and waited for, and
+            where its model changed while it answered a call; by default these are warnings.
 
     Raises:
         UsageError: the URL or the timeout is not allowed.
@@ -65,9 +70,10 @@ class Client:
         key: str = "",
         timeout: float = _TIMEOUT,
         transport: "httpx2.BaseTransport | None" = None,
+        notify: Notify | None = None,
     ) -> None:
         library = require("httpx2", "serve")
-        self._exchange = Exchange(url, key, timeout)
+        self._exchange = Exchange(url, key, timeout, notify or _warn)
         self._http: httpx2.Client = library.Client(transport=transport, **self._exchange.options)
 
     def __enter__(self) -> Self:
@@ -132,22 +138,27 @@ class Client:
 
     def _each(self, query: Query, sources: Iterable[Source]) -> Iterator[Prediction]:
         """The predictions of images, several at once, in their order."""
-        with closing(self._outcomes(query, sources)) as outcomes:
-            yield from settled(outcomes)
+        try:
+            with closing(self._outcomes(query, sources)) as outcomes:
+                yield from settled(outcomes)
+        finally:
+            self._exchange.tell_change(query)
 
     def _outcomes(
         self, query: Query, sources: Iterable[Source]
     ) -> Generator[tuple[Source, Outcome]]:
         """What became of each image."""
+        ended = Event()
         with ThreadPoolExecutor(AT_ONCE) as threads:
             try:
                 for together in _chunks(sources):
-                    outcomes = threads.map(partial(self._one, query), together)
+                    outcomes = threads.map(partial(self._one, query, ended), together)
                     yield from zip(together, outcomes, strict=True)
             finally:  # where this ends early, the others are not asked for any more
+                ended.set()
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, query: Query, source: Source) -> Outcome:
+    def _one(self, query: Query, ended: Event, source: Source) -> Outcome:
         """The prediction for an image, or how the server failed for it."""
         try:
             content = query.body(source)
@@ -156,13 +167,22 @@ class Client:
                 raise
             return unreadable(source, str(error))
         try:
-            return self._carry_out(self._exchange.prediction(query, source, content))
+            return self._carry_out(self._exchange.prediction(query, source, content), ended)
         except (ServerFailed, NotReachable) as failure:
             return failure
 
-    def _carry_out(self, steps: "Steps[_T]") -> _T:
-        """The result of steps, each of which is carried out here."""
+    def _carry_out(self, steps: "Steps[_T]", ended: Event | None = None) -> _T:
+        """The result of steps, each of which is carried out here.
+
+        Args:
+            steps: see `Exchange`.
+            ended: is set once nobody wants the result any more.
+
+        Raises:
+            ServerFailed, NotReachable: there is no result.
+        """
         answer: Answer | None = None
+        ended = ended or Event()
         while True:
             try:
                 step = steps.send(answer)
@@ -173,7 +193,8 @@ class Client:
                 answer = self._send(step)
             else:
                 answer = None
-                time.sleep(step)
+                if ended.wait(step):
+                    raise ServerFailed("nobody waits for this image any more")
 
     def _send(self, request: Request) -> "Answer":
         """The response to a request, or why there is none."""
@@ -193,9 +214,10 @@ class AsyncClient:
         key: str = "",
         timeout: float = _TIMEOUT,
         transport: "httpx2.AsyncBaseTransport | None" = None,
+        notify: Notify | None = None,
     ) -> None:
         library = require("httpx2", "serve")
-        self._exchange = Exchange(url, key, timeout)
+        self._exchange = Exchange(url, key, timeout, notify or _warn)
         self._http: httpx2.AsyncClient = library.AsyncClient(
             transport=transport, **self._exchange.options
         )
@@ -244,6 +266,7 @@ class AsyncClient:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         predictions += state.end()
+        self._exchange.tell_change(query)
         return predictions
 
     async def _one(self, query: Query, source: Source, turns: asyncio.Semaphore) -> Outcome:
@@ -281,6 +304,11 @@ class AsyncClient:
             return await self._http.request(request.method, request.path, **request.options)
         except require("httpx2", "serve").HTTPError as error:
             return self._exchange.failure(error)
+
+
+def _warn(line: str) -> None:
+    """Tell what users should know where nobody asked for another way."""
+    warnings.warn(line, stacklevel=2)
 
 
 async def _in_order(tasks: "Sequence[asyncio.Task[_T]]") -> AsyncIterator[_T]:

@@ -19,6 +19,7 @@ from resnets.evaluation.predict import Prediction
 from resnets.evaluation.source import Source
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, White, decode
 from resnets.images.opening import contents, format_of
+from resnets.serving.outages import AnsweredBy, Notify, Outages
 
 _T = TypeVar("_T")
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 _TO_CONNECT = 10.0  # seconds; a host that is not there answers nothing at all
 _SHORTEST_WAIT = 0.05  # seconds until a busy server is asked again
 _PAUSE = 1.0  # seconds until an image that failed is sent once more
+_SHORTEST_PAUSE = 0.1  # seconds until a server that is away is asked again; then twice as long
 _TOO_LARGE = 413
 _UNREADABLE = (_TOO_LARGE, 415, 422)
 _WRONG = (400, 401, 403, 404, 405, 406, 501)  # whose reason the caller can remove
 _BUSY = (429, 503)
-_PASSING = (408, 502, 504)  # a slow network, a proxy whose server starts again, and much to do
+_BAD_GATEWAY = 502
+_PASSING = (408, _BAD_GATEWAY, 504)  # a slow network, a proxy without its server, much to do
 _NO_KEY = 401
 _FAILED = 500  # and above: of a proxy, too, whose server is away
 _HOW_TO_SEND_A_KEY = "Client(..., key=KEY), or the variable RESNETS_API_KEY of `resnets predict`"
@@ -46,6 +49,10 @@ class NotReachable(ContentError, ConnectionError):  # noqa: N818
 
 class ServerFailed(ContentError):  # noqa: N818
     """The server did not answer in time, was too busy, or failed. Exit code 1."""
+
+
+class _NobodyListens(NotReachable):
+    """No connection comes about, as while a server is started again."""
 
 
 class _OtherServerError(UsageError, ServerFailed):
@@ -91,12 +98,14 @@ class Query:
         top: how many of the most probable classes to list.
         explain: whether to add a heat map.
         features: whether to add the features.
+        answered_by: which files of the model answered.
     """
 
     network: Network
     top: int = 1
     explain: bool = False
     features: bool = False
+    answered_by: AnsweredBy = field(default_factory=AnsweredBy, compare=False)
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -136,8 +145,9 @@ class Query:
             (values,) = answer["predictions"]
             if values["error"] is not None:
                 return unreadable(source, str(values["error"]))
+            self.answered_by.add(str(answer.get("model", {}).get("digest", "")))
             return self._readable(source, values)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise _no_server(url) from None
 
     def _readable(self, source: Source, values: Mapping[str, Any]) -> Prediction:
@@ -202,13 +212,15 @@ class Exchange:
     Args:
         url: of the server, such as http://127.0.0.1:8000.
         key: that the server asks for; empty if it asks for none.
-        timeout: seconds for each image, in which a busy server is asked again.
+        timeout: seconds for each image, in which a server that is busy, or away after it answered
+            others, is asked again.
+        notify: is called with what users should know, from any thread.
 
     Raises:
         UsageError: the URL or the timeout is not allowed.
     """
 
-    def __init__(self, url: str, key: str, timeout: float) -> None:
+    def __init__(self, url: str, key: str, timeout: float, notify: Notify) -> None:
         try:
             parts = urlsplit(url)
             sound = parts.scheme in ("http", "https") and bool(parts.netloc) and parts.port != 0
@@ -222,6 +234,7 @@ class Exchange:
             raise UsageError(f"timeout {timeout}: it must be more than 0 seconds")
         self.url, self.timeout = url.rstrip("/"), timeout
         self._networks: dict[str, Network] = {}
+        self._outages, self._notify = Outages(self.url, timeout, notify), notify
         self.options = {
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
@@ -250,8 +263,13 @@ class Exchange:
         response = yield from self._asked(request, twice=True)
         return query.prediction(source, response, self.url)
 
+    def tell_change(self, query: Query) -> None:
+        """Tell of a model that changed while it answered the images of a query."""
+        if change := query.answered_by.change():
+            self._notify(f"{self.url}: {change}")
+
     def _asked(self, request: Request, *, twice: bool = False) -> "Steps[httpx2.Response]":
-        """The response to a request, which is sent again to a busy server.
+        """The response to a request, which is sent again to a server that is busy or away.
 
         Args:
             request: what to send.
@@ -261,12 +279,20 @@ class Exchange:
             ServerFailed, NotReachable: there is no response.
         """
         deadline = time.monotonic() + self.timeout
+        pause, tries = _SHORTEST_PAUSE, 1 + twice
         while True:
+            sent, before = time.monotonic(), self._outages.answers
             answer = yield request
             assert answer is not None
             wait = _wait(answer)
-            if wait is None and twice and _may_pass(answer):
-                wait, twice = _PAUSE, False
+            tries -= wait is None
+            is_last = tries <= 0 and self._outages.answers == before
+            if wait is None and self._is_away(answer, is_last):
+                wait, pause, tries = pause, min(2 * pause, _PAUSE), 1 + twice
+            elif wait is None and tries > 0 and _may_pass(answer):
+                wait = _PAUSE
+            if not isinstance(answer, Exception) and answer.status_code != _BAD_GATEWAY:
+                self._outages.end(sent)
             left = deadline - time.monotonic() - (wait or 0.0)
             if wait is None or left <= 0:
                 if isinstance(answer, Exception):
@@ -275,9 +301,21 @@ class Exchange:
             yield wait
             request = replace(request, options={**request.options, "timeout": self._limits(left)})
 
+    def _is_away(self, answer: "Answer", is_last: bool) -> bool:
+        """Whether to wait for the server, which answered before and is away now.
+
+        Args:
+            answer: to a request.
+            is_last: whether it was tried often enough, and no other request was answered meanwhile:
+                a proxy says the same of a request that its server fails for as of one that is away.
+        """
+        if isinstance(answer, Exception):
+            return isinstance(answer, _NobodyListens) and self._outages.is_to_wait()
+        return answer.status_code == _BAD_GATEWAY and is_last and self._outages.is_to_wait()
+
     def _limits(self, seconds: float) -> "httpx2.Timeout":
         """The time limits of a request."""
-        connect = min(self.timeout, _TO_CONNECT)
+        connect = min(seconds, _TO_CONNECT)
         limits: httpx2.Timeout = require("httpx2", "serve").Timeout(seconds, connect=connect)
         return limits
 
@@ -292,7 +330,7 @@ class Exchange:
         if "WRONG_VERSION_NUMBER" in str(error):  # of TLS
             return NotReachable(f"{self.url}: what answers there is no https; try http://...")
         if isinstance(error, library.ConnectError | library.ConnectTimeout):
-            return NotReachable(
+            return _NobodyListens(
                 f"{self.url}: nothing answers there (is `resnets serve` running?): "
                 f"{error or type(error).__name__}"
             )

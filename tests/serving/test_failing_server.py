@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 import socket
 import struct
 import threading
@@ -18,7 +19,9 @@ from typing import Any
 import pytest
 
 from resnets.cli import main
+from resnets.evaluation.inputs import sources_of
 from resnets.evaluation.predict import Prediction
+from resnets.images import White
 from resnets.serving import AsyncClient, Client, NotReachable, ServerFailed
 from tests.serving.conftest import image_bytes
 from tests.serving.test_client import ANSWER, METADATA
@@ -53,17 +56,41 @@ class Faults:
         self.left = ends_after
         self.lock = threading.Lock()
         self.ended = threading.Event()
+        self.is_proxy = False  # which goes on listening
+        self.is_back = False
+        self.later: Server | None = None
+        self.changes_after = 10**9  # requests
 
     def next_for(self, body: bytes) -> str:
         """What happens to a request."""
         with self.lock:
             self.requests[body] += 1
             waiting = self.faults.get(body, [])
-            if self.left is not None:
+            if self.left is not None and not self.is_back:
                 self.left -= 1
                 if self.left < 0:
                     return "end"
             return waiting.pop(0) if waiting else "200"
+
+    def is_changed(self) -> bool:
+        """Whether the model is another one than at first."""
+        return self.requests.total() > self.changes_after
+
+    def start_again(self, url: str, seconds: float) -> None:
+        """Answer again at the same address, some time after the end."""
+        self.ended.wait(20)
+        time.sleep(seconds)
+        self.is_back = True
+        if not self.is_proxy:
+            place = ("127.0.0.1", int(url.rpartition(":")[2]))
+            self.later = Server(place, type("Faulty", (Handler,), {"state": self}))
+            serve(self.later)
+
+    def close(self) -> None:
+        """End what was started again."""
+        if self.later is not None:
+            self.later.shutdown()
+            self.later.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -81,8 +108,11 @@ class Handler(BaseHTTPRequestHandler):
         if fault != "200":
             time.sleep(0.1)  # so that a client has the time to notice
         if fault == "end":
-            self.server.socket.close()
             self.state.ended.set()
+            if self.state.is_proxy:
+                self.answer(502, "<html>bad gateway</html>")
+                return
+            self.server.socket.close()
         if fault in ("reset", "end"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
@@ -93,7 +123,9 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "html":
             self.answer(200, "<html>")
         elif fault == "200":
-            self.answer(200, json.dumps({"predictions": [ANSWER]}))
+            digest = "ab"[self.state.is_changed()] * 64
+            model = {"name": "tiny", "digest": digest}
+            self.answer(200, json.dumps({"model": model, "predictions": [ANSWER]}))
         else:
             self.answer(int(fault), json.dumps({"error": f"a fault: {fault}"}))
 
@@ -129,7 +161,7 @@ def failing(faults: dict[int, list[str]], ends_after: int | None = None) -> Iter
     with Server(("127.0.0.1", 0), type("Faulty", (Handler,), {"state": state})) as server:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         yield "http://{}:{}".format(*server.server_address[:2]), state
-        if not state.ended.is_set():
+        if state.is_proxy or not state.ended.is_set():
             server.shutdown()
 
 
@@ -210,19 +242,52 @@ def test_where_every_request_fails_it_ends_soon(fault: str, asynchronous: bool) 
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_where_the_server_is_gone_it_ends_soon(asynchronous: bool) -> None:
+def test_a_server_that_is_gone_is_waited_for_once_and_not_beyond_the_timeout(
+    asynchronous: bool,
+) -> None:
     begin = time.monotonic()
     with (
         failing({}, ends_after=20) as (url, state),
+        pytest.warns(UserWarning, match=f"{url} does not answer") as notices,
         pytest.raises((NotReachable, ServerFailed), match=url),
     ):
-        predict(url, state.bodies * 20, asynchronous, timeout=60)
-    assert time.monotonic() - begin < 20
+        predict(url, state.bodies * 20, asynchronous, timeout=3)
+    assert len(notices) == 1
+    assert 2 < time.monotonic() - begin < 12  # not once more for the images that follow
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("proxy", [False, True])
+def test_a_server_that_starts_again_loses_no_image(asynchronous: bool, proxy: bool) -> None:
+    with failing({}, ends_after=20) as (url, state):
+        state.is_proxy = proxy
+        threading.Thread(target=state.start_again, args=(url, 2.5), daemon=True).start()
+        with pytest.warns(UserWarning, match="waiting up to") as notices:
+            predictions = predict(url, state.bodies * 3, asynchronous, timeout=30)
+        state.close()
+    assert [each.status for each in predictions] == ["ok"] * 3 * IMAGES
+    assert len(notices) == 1
+
+
+def test_who_interrupts_the_wait_for_a_server_does_not_wait() -> None:
+    with failing({}, ends_after=20) as (url, state):
+        with Client(url, notify=lambda _: None) as client:
+            pending = client.predict_sources(sources_of(state.bodies, 3, White()))
+            for _ in range(10):
+                next(pending)
+            assert state.ended.wait(10)
+            time.sleep(0.5)
+            begin = time.monotonic()
+            pending.close()  # type: ignore[attr-defined]
+        while any("ThreadPoolExecutor" in each.name for each in threading.enumerate()):
+            time.sleep(0.02)
+        assert time.monotonic() - begin < 5
 
 
 def test_rows_before_the_server_was_gone_are_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(Client.__init__.__kwdefaults__, "timeout", 2.0)
     with failing({2: ["500"]}, ends_after=20) as (url, state):
         for number, body in enumerate(state.bodies):
             (tmp_path / f"{number:02}.png").write_bytes(body)
@@ -233,7 +298,30 @@ def test_rows_before_the_server_was_gone_are_printed(
     assert 10 < len(answered) < 20
     assert rows[2]["status"] == "unanswered"
     assert len(rows) - len(answered) <= 8  # and some that were under way when it ended
+    assert [Path(row["image"]).stem for row in rows] == [f"{n:02}" for n in range(len(rows))]
     assert f"{len(answered)} of {IMAGES} images were answered" in output.err
+    assert f"{len(rows):02}.png" in output.err  # with which the rest begins
+
+
+def test_a_model_that_changes_meanwhile_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(IMAGES):
+        (tmp_path / f"{number:02}.png").write_bytes(image_bytes(seed=number))
+    with failing({}) as (url, state):
+        assert main(["predict", "--server", url, str(tmp_path), "--csv"]) == 0
+        assert "changed" not in capfd.readouterr().err
+        state.changes_after = IMAGES + 12
+        assert main(["predict", "--server", url, str(tmp_path), "--csv"]) == 0
+        (line,) = (each for each in capfd.readouterr().err.splitlines() if "changed" in each)
+        counts = [int(each) for each in re.findall(r"(\d+) by [ab]{12}\b", line)]
+        assert sum(counts) == IMAGES
+        assert 4 < counts[0] <= 12
+        state.changes_after = state.requests.total() + 3
+        with Client(url) as client:
+            with pytest.warns(UserWarning, match=r"aaaa, .* by bbbb"):
+                client.predict(state.bodies)
+            client.predict(state.bodies)  # all by the new one, of which nothing is said
 
 
 def test_a_single_image_raises_the_reason() -> None:
