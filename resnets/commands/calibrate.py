@@ -62,7 +62,8 @@ def calibrate(
         split: which images. auto: the test split where the data has one or the network was trained
             on this data, else the validation split of the data, else all images. Images that the
             network was trained on are left out; with `all`, near-duplicates of its training and
-            validation images too, where these are available.
+            validation images too, where these are available. Of copies, and of photos of one class
+            that look alike (a burst), one is taken.
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu, cuda, mps or xpu.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.

@@ -14,10 +14,12 @@ from resnets.data.membership import Members, TrainedOn
 from resnets.data.sources.opening import Data
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
+from resnets.evaluation.doctor.duplicates import look_alikes
 from resnets.evaluation.exposure import Exposure, exposure_of_members, members_of
 from resnets.evaluation.familiarity import class_directions, familiarity_of, fit_familiarity
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.evaluation.outputs import (
+    EvaluationImages,
     NothingNewError,
     choose_images,
     without_near_duplicates,
@@ -65,7 +67,8 @@ def choose_calibration_images(
 ) -> CalibrationImages:
     """Choose the images of a source to calibrate a network on: none that it was trained on.
 
-    Images that look like training or validation images are left out too, as by `evaluate`.
+    Images that look like training or validation images are left out too, as by `evaluate`, and of
+    photos of one class that look alike, such as those of a burst, all but the first.
 
     Args:
         source: as for `open_data`.
@@ -103,6 +106,8 @@ def choose_calibration_images(
     )
     remarks = [f"{text[0].upper()}{text[1:]}." for text in texts if text]
     members = members_of(chosen.images)
+    chosen, alike = _without_look_alikes(chosen)
+    remarks += alike
     remarks.append(
         "These images can then no longer be used to evaluate this network: "
         + ("evaluate leaves them out." if _has_digests(description) else "evaluate it on others.")
@@ -116,6 +121,24 @@ def choose_calibration_images(
         chosen.warnings,
         chosen.skipped,
     )
+
+
+def _without_look_alikes(chosen: EvaluationImages) -> tuple[EvaluationImages, list[str]]:
+    """The images without those that look like another of their class, and a remark on these.
+
+    A promise is for independent images: those of a burst are right or wrong together.
+    """
+    alike = look_alikes(chosen.images)
+    if not alike.any():
+        return chosen, []
+    images, rest = chosen.images.subset(~alike), chosen.part.partition(" images, ")[2]
+    left = int(alike.sum())
+    example = chosen.images.names[int(alike.argmax())]
+    words = f"are {left:,} that look like others of their class, such as {example}"
+    if left == 1:
+        words = f"is one that looks like another of its class, {example}"
+    remark = f"Left out {words}: a promise takes images that are independent."
+    return replace(chosen, images=images, part=f"{plural(len(images), 'image')}, {rest}"), [remark]
 
 
 def _needs_new(description: Description) -> str:

@@ -175,3 +175,24 @@ def test_a_run_measures_and_calibrates_on_each_image_once(originals: Path, copie
     folds = resnets.train(copies, folds=3, **fit)
     assert folds.description.metrics["cross_validation"]["top1"]["total"] == 90
     assert folds.description.calibration["total"] == 90
+
+
+def test_calibrate_takes_one_of_a_burst_and_evaluate_counts_all(
+    model: Path, tmp_path: Path
+) -> None:
+    """Smaller JPEG files of one picture, which no digest knows; those of another class stay."""
+    root, random = tmp_path / "burst", np.random.default_rng(1)
+    for name in "abc":
+        for number in range(12):
+            coarse = random.integers(0, 256, (6, 6, 3), np.uint8)
+            picture = Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC)
+            for shot, side in enumerate((96, 80, 72)):
+                place = root / ("b" if shot == 2 and name == "a" else name)
+                place.mkdir(parents=True, exist_ok=True)
+                picture.resize((side, side)).save(place / f"{name}{number:02}-{shot}.jpg")
+    record = printed(
+        calibrate.main, model, root, "--max-error", "0.7", "--output", tmp_path / "m.safetensors"
+    )
+    assert record["calibration"]["total"] == 4 * 12  # three classes, and those of a in b
+    assert any("look like others" in text for text in record["remarks"])
+    assert printed(evaluate.main, model, root)["top1"]["total"] == 3 * 36

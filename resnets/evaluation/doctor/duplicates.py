@@ -233,6 +233,8 @@ def _best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers
 COMPARED = (
     2_000  # training and validation images decoded to look for duplicates of the evaluated images
 )
+_MOST_WITHIN = 20_000  # photos of a set that are compared with one another
+_LEAST_SIDE, _SIDES = 64, 16  # pixels of a photo's shorter side, by the median of so many
 _CHUNK = 64  # images that a thread decodes at a time
 
 
@@ -376,6 +378,23 @@ def find_duplicates(images: Pictures, train: LabelledImages, most: int) -> Dupli
     ]
     pairs.sort(key=lambda pair: (-pair.exact, -pair.similarity))
     return Duplicates(tuple(pairs), len(indices), len(images), len(among), len(train))
+
+
+def look_alikes(images: LabelledImages) -> Booleans:
+    """Which photos look like an earlier one of their class, (N,).
+
+    None where there are too many, or they are small: different digits look alike.
+    """
+    alike = np.zeros(len(images), np.bool)
+    some = _evenly_spaced(len(images), _SIDES)
+    sides = [min(pixels.shape[:2]) for pixels in _decoded(images, some, [])]
+    if len(images) > _MOST_WITHIN or not sides or np.median(sides) < _LEAST_SIDE:
+        return alike
+    prints, readable = _fingerprint_sample(images, _MOST_WITHIN)
+    for pair in duplicates_within(prints, similarity_threshold(prints.hashes)):
+        first, second = readable[pair.first], readable[pair.second]
+        alike[second] = images.labels[first] == images.labels[second]
+    return alike
 
 
 def _fingerprint_sample(images: Pictures, most: int) -> tuple[Fingerprints, Integers]:
