@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from resnets.serving.served_model import ServedModel
     from resnets.serving.state import Server
 
+_NOT_WAITING = "no image of this digest waits for a label"
+
 
 async def offer(
     server: "Server", model: "ServedModel", uploads: Sequence[Upload], answers: Sequence[Answer]
@@ -73,6 +75,8 @@ async def _collect(request: Request) -> Response:
     with server.arriving():
         limit = server.settings.max_body
         content = waiting.content if waiting else await body_of(request, limit, deadline)
+    if not content and request.query_params.get("image"):
+        raise HTTPException(404, f"{_NOT_WAITING}; send its bytes with the label")
     if not content:
         raise HTTPException(400, "send the bytes of the image, or ?image=DIGEST of the queue")
     server.answering.places.take()
@@ -127,7 +131,7 @@ async def _image(request: Request) -> Response:
     """An image of the queue, as it was sent."""
     candidate = _collection(request).queue.get(request.path_params["digest"])
     if candidate is None:
-        raise HTTPException(404, "no image of this digest waits for a label")
+        raise HTTPException(404, _NOT_WAITING)
     kind = f"image/{(format_of(candidate.content) or 'x-portable-anymap').lower()}"
     headers = {
         "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -1,8 +1,8 @@
 // The selected image: large, with where the network looked, the top five, and the status.
 
-import { bar, byId, element, isBlank, meaning, percent, statusBadge } from "./elements.js";
+import { bar, byId, element, isBlank, percent, reasonOf, statusBadge } from "./elements.js";
 import { collect, withdraw } from "./labelling.js";
-import { whyNotStored, whyNotUndone } from "./reasons.js";
+import { AWAY, whyNotStored, whyNotUndone } from "./reasons.js";
 
 const UNSEEN = "This browser cannot show the image.";
 const ROWS = 5; // places kept for classes, so that nothing moves when they come
@@ -100,7 +100,8 @@ async function store(item, label, onLabel) {
   if (item.busy) return;
   item.busy = true;
   say(item, "Storing …");
-  const answer = await collect({ file: item.file, label, modelName: item.answeredBy.name });
+  const onAway = () => say(item, AWAY);
+  const answer = await collect({ file: item.file, label, modelName: item.answeredBy.name, onAway });
   item.busy = false;
   if (!answer.ok) return say(item, whyNotStored(answer));
   item.stored = answer.digest;
@@ -112,7 +113,7 @@ async function store(item, label, onLabel) {
 async function takeBack(item, onLabel) {
   if (item.busy) return;
   item.busy = true;
-  const answer = await withdraw(item.stored);
+  const answer = await withdraw(item.stored, () => say(item, AWAY));
   item.busy = false;
   if (!answer.ok) return say(item, whyNotUndone(answer));
   item.note = `No longer stored as ${item.label}.`;
@@ -188,7 +189,7 @@ function* withoutHeatMap(item, actions) {
 /** The title and the status: they keep a place together, so that no gap is between them. */
 function says(title, { answer, answeredBy }) {
   const parts = answer
-    ? [statusBadge(answer.status), element("p", {}, answer.reason ?? meaning(answer.status, answeredBy))]
+    ? [statusBadge(answer.status), element("p", {}, reasonOf(answer, answeredBy))]
     : [statusBadge("waiting")];
   return element("div", { class: "says" }, title, ...parts);
 }

@@ -1,6 +1,6 @@
 // Answers as files. Cells that a spreadsheet would compute get an apostrophe, as in `predict --csv`.
 
-import { element } from "./elements.js";
+import { element, reasonOf } from "./elements.js";
 
 const FORMULA = /^[=+\-@\t\r]/;
 const CONTROL = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/gu;
@@ -15,13 +15,13 @@ function cell(value) {
   return /[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-function row({ name, answer, label }) {
+function row({ name, answer, answeredBy, label }) {
   const flat = { image: name, prediction: answer.prediction, probability: answer.probability, status: answer.status };
   answer.top.forEach((each, rank) => {
     flat[`top${rank + 1}`] = each.class;
     flat[`probability${rank + 1}`] = each.probability;
   });
-  return { ...flat, label, reason: answer.reason, error: answer.error };
+  return { ...flat, label, reason: reasonOf(answer, answeredBy), error: answer.error };
 }
 
 function save(text, name, type) {
@@ -42,9 +42,9 @@ export function saveCSV(items) {
 }
 
 export function saveJSON(items) {
-  const rows = answered(items).map(({ name, answer, label }) => {
+  const rows = answered(items).map(({ name, answer, answeredBy, label }) => {
     const { explanation, ...values } = answer;
-    return { ...values, image: name, label };
+    return { ...values, reason: reasonOf(answer, answeredBy), image: name, label };
   });
   save(`${JSON.stringify(rows, null, 2)}\n`, "predictions.json", "application/json");
 }

@@ -57,6 +57,9 @@ export function meaning(status, model) {
   return STATUSES[status]?.means(ofThreshold, ofTarget) ?? "";
 }
 
+/** Why an image has its status, as the page tells it: of this image, or of its status. */
+export const reasonOf = (answer, model) => answer.reason ?? meaning(answer.status, model);
+
 /** The statuses that a model can give an image, or that it has before a model sees it. */
 export function possible(model) {
   const calibrated = model.threshold === null ? ["unsure"] : ["ok", "unsure"];

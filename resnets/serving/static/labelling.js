@@ -1,17 +1,21 @@
 // Labelling: the images worth a label one after another, by keyboard, and one image by its name.
 
 import { announce, byId, element, percent, statusBadge } from "./elements.js";
-import { whyNotStored, whyNotUndone } from "./reasons.js";
-import { request } from "./server.js";
+import { AWAY, whyNotStored, whyNotUndone } from "./reasons.js";
+import { isAway, request } from "./server.js";
 
 const KEYS = "1234567890abcdefghijklmnopqrstvwxyz"; // without u, which undoes
 const DIGITS = 10; // of these keys
 
 let queue = []; // what waits for a label, most worthy first
 let place = 0; // of the image that is shown
-let done = []; // {entry, digest, label} in the order of labelling, for undo
+// {entry, label, modelName, digest once it is stored, isUndone} in the order of labelling, for undo
+let done = [];
 let model = null;
 let typed = ""; // of a class that has no key, for the image that is shown
+let sending = Promise.resolve(); // settles once all that was done until now is stored
+let pending = 0; // labels, and undone ones, of which the server knows nothing yet
+const NOT_KNOWN = [400, 404]; // by the server, which was started again
 
 /** What a response says, with its status. */
 async function outcome(response) {
@@ -19,22 +23,30 @@ async function outcome(response) {
   return { ...(await response.json().catch(() => ({}))), ok, status };
 }
 
-/** Store an image with a label: a file, or without one an image of the queue by its digest. */
-export async function collect({ file, digest, label, modelName }) {
+/** Store an image with a label: a file, or without one an image of the queue by its digest.
+ *
+ * @param onAway is called each time that the server does not answer; it is asked again.
+ */
+export async function collect({ file, digest, label, modelName, onAway }) {
   const query = new URLSearchParams({ label, model: modelName });
   if (!file) query.set("image", digest);
   const headers = { "Content-Type": "application/octet-stream" };
-  return outcome(await request(`collect?${query}`, { method: "POST", headers, body: file ?? null }));
+  return outcome(await request(`collect?${query}`, { method: "POST", headers, body: file ?? null, onAway }));
 }
 
 /** Take the label of an image back. */
-export const withdraw = async (digest) => outcome(await request(`collect/${digest}`, { method: "DELETE" }));
+export const withdraw = async (digest, onAway) =>
+  outcome(await request(`collect/${digest}`, { method: "DELETE", onAway }));
 
 /** Show the tab with what waits now. */
 export async function openLabelling(newModel) {
   model = newModel;
   const { images } = await (await request("queue")).json();
-  queue = images.filter((each) => each.model === model.name);
+  const known = new Map(queue.map((each) => [each.digest, each]));
+  const labelled = new Set(done.filter(({ digest }) => !digest).map(({ entry }) => entry.digest));
+  queue = images
+    .filter((each) => each.model === model.name && !labelled.has(each.digest))
+    .map((each) => known.get(each.digest) ?? each);
   place = 0;
   typed = "";
   draw();
@@ -71,7 +83,7 @@ function nothing(note) {
     "div",
     { class: "card labelling" },
     element("h2", {}, "No image waits for a label"),
-    element("p", {}, note || "Images that are sent to the server wait here, the least sure ones first, until somebody says what they are."),
+    element("p", { class: "said" }, note || "Images that are sent to the server wait here, the least sure ones first, until somebody says what they are."),
     buttons,
   );
 }
@@ -79,6 +91,7 @@ function nothing(note) {
 function workplace(entry, note) {
   const picture = element("img", { alt: `Image ${place + 1} of ${queue.length}` });
   contentOf(entry).then((content) => (picture.src = entry.url ??= URL.createObjectURL(content)));
+  if (queue[place + 1]) contentOf(queue[place + 1]); // who types fast sees it at once
   picture.addEventListener("error", () => picture.replaceWith("This browser cannot show the image."));
   const counter = `${place + 1} of ${queue.length}${done.length ? `, ${done.length} labelled` : ""}`;
   return element(
@@ -102,7 +115,7 @@ function workplace(entry, note) {
       ),
       keys(entry),
       otherClass(),
-      element("p", { class: "hint note" }, note),
+      element("p", { class: "hint note said" }, note || (entry.note ?? "")),
       element(
         "div",
         { class: "line" },
@@ -119,7 +132,7 @@ const keysInWords = () => (model.classes.length > DIGITS ? "Digits and letters c
 
 /** An image of the queue, fetched once: the server lets go of it when it has a label. */
 function contentOf(entry) {
-  entry.content ??= request(`queue/${entry.digest}`).then((response) => (response.ok ? response.blob() : new Blob()));
+  entry.content ??= request(`queue/${entry.digest}`, { onAway: tellAway }).then((response) => (response.ok ? response.blob() : new Blob()));
   return entry.content;
 }
 
@@ -148,7 +161,7 @@ function otherClass() {
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    give(input.value.trim());
+    giveTyped(input.value.trim());
   });
   return form;
 }
@@ -175,46 +188,124 @@ function move(step) {
   draw();
 }
 
-let busy = false; // while a label is on its way: keys wait for no second one
+/** Have something sent once all that was done before is sent. */
+function inTurn(work) {
+  pending += 1;
+  const ended = () => (pending -= 1);
+  sending = sending.then(work).finally(ended);
+}
 
-async function give(label) {
+/** Label the image that is shown, and show the next one at once; the label is stored meanwhile. */
+function give(label) {
   const entry = queue[place];
-  if (!entry || !label || busy) return;
-  busy = true;
-  const file = entry.withdrawn ? await entry.content : null;
-  const answer = await collect({ file, digest: entry.digest, label, modelName: model.name });
-  busy = false;
-  if (!answer.ok) return tell(whyNotStored(answer));
-  typed = "";
-  done.push({ entry, digest: answer.digest, label });
-  queue.splice(place, 1);
+  if (!entry || !label || entry.isSending) return;
+  const job = { entry, label, modelName: model.name, digest: null, isUndone: false };
+  done.push(job);
+  forget(entry);
+  inTurn(() => store(job));
+  draw(isAway() ? AWAY : `Storing as ${label} …`);
+}
+
+async function store(job) {
+  if (job.isUndone) return;
+  const answer = await send(job);
+  if (answer.ok) {
+    job.digest = answer.digest;
+    return say(`Stored as ${job.label}.`);
+  }
+  if (job.isUndone) return;
+  done = done.filter((each) => each !== job);
+  job.entry.note = `Not stored as ${job.label}: ${whyNotStored(answer)}`;
+  // after the image that is shown: a key that is meant for that one must not label this one
+  queue.splice(queue.length ? place + 1 : 0, 0, job.entry);
+  tell(queue.length > 1 ? `${job.entry.note} The image comes next.` : job.entry.note);
+}
+
+/** Label the image that is shown with a class that was typed, which stays until that is stored. */
+function giveTyped(label) {
+  const entry = queue[place];
+  if (!entry || !label || entry.isSending) return;
+  entry.isSending = true;
+  const job = { entry, label, modelName: model.name, digest: null, isUndone: false };
+  say(isAway() ? AWAY : `Storing as ${label} …`);
+  inTurn(async () => {
+    const answer = await send(job);
+    entry.isSending = false;
+    if (!answer.ok) return tell(whyNotStored(answer));
+    done.push({ ...job, digest: answer.digest });
+    const isShown = entry === queue[place];
+    forget(entry);
+    return isShown ? tell(`Stored as ${label}.`) : say(`Stored as ${label}.`);
+  });
+}
+
+/** Store a label; a server that has let go of the image is sent its file. */
+async function send({ entry, label, modelName }) {
+  const content = await contentOf(entry); // for undo, too
+  const query = { digest: entry.digest, label, modelName, onAway: tellAway };
+  const first = await collect({ ...query, file: entry.isWithdrawn ? content : null });
+  const isLost = NOT_KNOWN.includes(first.status) && !entry.isWithdrawn && content.size > 0;
+  return isLost ? collect({ ...query, file: content }) : first;
+}
+
+/** Take an image out of those that wait for a label. */
+function forget(entry) {
+  const before = queue.indexOf(entry);
+  if (before < 0) return;
+  if (before === place) typed = "";
+  queue.splice(before, 1);
+  if (before < place) place -= 1;
   place = Math.min(place, Math.max(0, queue.length - 1));
-  tell(`Stored as ${label}.`);
+  entry.note = "";
 }
 
-async function undo() {
-  if (!done.length || busy) return;
-  const { entry, digest, label } = done.at(-1);
-  busy = true;
-  const answer = await withdraw(digest);
-  busy = false;
-  if (!answer.ok) return tell(whyNotUndone(answer));
-  done.pop();
+/** Show the image that was labelled last again, and take its label back. */
+function undo() {
+  const job = done.pop();
+  if (!job) return;
+  const { entry, label } = job;
+  job.isUndone = true;
   typed = "";
-  entry.withdrawn = true;
   queue.splice(place, 0, entry);
-  tell(`No longer stored as ${label}.`);
+  inTurn(async () => {
+    const answer = job.digest ? await withdraw(job.digest, tellAway) : { ok: true };
+    if (answer.ok) {
+      entry.isWithdrawn = job.digest !== null;
+      return say(`No longer stored as ${label}.`);
+    }
+    job.isUndone = false;
+    done.push(job);
+    forget(entry);
+    return tell(whyNotUndone(answer));
+  });
+  draw(isAway() ? AWAY : "");
 }
 
-/** Show a note, to screen readers, too. */
+function tellAway() {
+  if (pending) say(AWAY);
+}
+
+/** Show a note, to screen readers, too; the image and what is typed stay as they are. */
+function say(note) {
+  announce(note);
+  const line = byId("labels").querySelector(".said");
+  if (line) line.textContent = note;
+}
+
+/** Show a note, and what waits for a label now. */
 function tell(note) {
   announce(note);
   draw(note);
 }
 
+addEventListener("beforeunload", (event) => {
+  if (pending) event.preventDefault(); // labels would be lost
+});
+
 document.addEventListener("keydown", (event) => {
   const elsewhere = byId("labels").hidden || event.ctrlKey || event.metaKey || event.altKey;
   if (elsewhere || event.target.matches("input, select")) return;
+  if (event.repeat && !event.key.startsWith("Arrow")) return; // a key that is held is one label
   const onTab = event.target.matches("[role=tab]");
   if (event.key.length > 1 && event.key !== "Enter" && onTab) return; // arrows change the tab
   const number = KEYS.indexOf(event.key);

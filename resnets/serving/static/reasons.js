@@ -33,13 +33,15 @@ export function whyNoHeatMap({ status, error }) {
   return reasons[status] ?? `the server answered ${status}`;
 }
 
+export const AWAY = "Not stored yet: the server does not answer. It is sent as soon as the server is back.";
+const NOT_KNOWN = "The server was started again, and no longer has this image. Send it again on the tab Images.";
 const FULL = "The server cannot store it: its folder for labels is full or cannot be written to. Tell whoever runs the server.";
 const LARGE = "The image is too large to be stored on this server.";
 const NOT_UNDONE = "Only a label that was given since the server started can be undone.";
 
 /** Why a label was not stored; of the label itself the server says what is wrong. */
 export function whyNotStored({ status, error }) {
-  const reasons = { 422: error, 507: FULL, 413: LARGE };
+  const reasons = { 404: NOT_KNOWN, 422: error, 507: FULL, 413: LARGE };
   return reasons[status] ?? `The label was not stored (status ${status}). ${REPORT}`;
 }
 

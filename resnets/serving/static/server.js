@@ -18,6 +18,9 @@ const waiting = [];
 let onAway = () => {};
 let away = false;
 
+/** Whether the server did not answer the latest request. */
+export const isAway = () => away;
+
 export function watchConnection(listener) {
   onAway = listener;
 }
@@ -56,8 +59,9 @@ async function askOnce(refused) {
 /** The response to a request, asked again while the server is away, busy or in want of a key.
  *
  * @param onBusy is called each time that the server says it is busy.
+ * @param onAway is called each time that it does not answer.
  */
-export async function request(url, { onBusy, ...options } = {}) {
+export async function request(url, { onBusy, onAway: onGone, ...options } = {}) {
   for (let attempt = 0; ; attempt += 1) {
     let response;
     const used = key;
@@ -67,6 +71,7 @@ export async function request(url, { onBusy, ...options } = {}) {
     } catch (error) {
       if (options.signal?.aborted) throw error;
       setAway(true);
+      onGone?.();
       await pause(PAUSES[Math.min(attempt, PAUSES.length - 1)], options.signal);
       continue;
     }
