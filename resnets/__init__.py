@@ -15,7 +15,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnets.api import calibrate, doctor, evaluate, explain, load, predict, resume, train
+    from resnets.api import (
+        calibrate,
+        compare,
+        doctor,
+        evaluate,
+        explain,
+        fetch,
+        load,
+        predict,
+        resume,
+        train,
+    )
     from resnets.networks.blocks import BottleneckBlock, ResidualBlock
     from resnets.networks.checkpoints.foreign import load_checkpoint
     from resnets.networks.printed.reading import from_printed
@@ -53,9 +64,11 @@ __all__ = [
     "__version__",
     "build",
     "calibrate",
+    "compare",
     "doctor",
     "evaluate",
     "explain",
+    "fetch",
     "from_printed",
     "load",
     "load_checkpoint",
@@ -65,7 +78,7 @@ __all__ = [
 ]
 
 _NAMES = {  # by module
-    "api": "calibrate doctor evaluate explain load predict resume train",
+    "api": "calibrate compare doctor evaluate explain fetch load predict resume train",
     "networks.blocks": "BottleneckBlock ResidualBlock",
     "networks.checkpoints.foreign": "load_checkpoint",
     "networks.printed.reading": "from_printed",

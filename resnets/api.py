@@ -1,4 +1,4 @@
-"""The Python interface: train, resume, load, predict, evaluate, calibrate, explain, doctor.
+"""The Python interface: train, load, predict, evaluate, compare, calibrate, explain and others.
 
 The package `resnets` exports them. This module opens the arguments and calls the packages that do
 the work.
@@ -32,7 +32,7 @@ from resnets.images.arrays import is_tensor
 from resnets.keywords import naming_keywords
 from resnets.model_file import Description, Model, custom_class, save
 from resnets.model_file import load as load_file
-from resnets.model_path import find_model
+from resnets.model_path import fetch_weights, find_model
 from resnets.runs.job import CHANGES, Job, changed_job, new_job, refuse_changes
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from resnets.data.batches import CustomAugmentation
     from resnets.data.sources.opening import Data
+    from resnets.evaluation.compare import ComparedNetworks
     from resnets.evaluation.doctor import Diagnosis
     from resnets.evaluation.evaluate import Evaluation, Outputs
     from resnets.evaluation.explain import Explanation, Method
@@ -558,6 +559,91 @@ def explain(
             side=side,
         )
     )
+
+
+@naming_keywords()
+def compare(
+    model_a: "AnyModel | Run",
+    model_b: "AnyModel | Run",
+    data: "Data",
+    *,
+    split: str = "auto",
+    batch_size: int = 256,
+    skip_unreadable: bool = False,
+) -> "ComparedNetworks":
+    """Tell whether one network is better than another on the same labelled images.
+
+    McNemar's exact test, on the images that only one of them predicts correctly, tells whether the
+    difference may be chance.
+
+        result = resnets.compare("run-1", "run-2", "photos")
+        print(result.comparison.verdict())
+
+    Args:
+        model_a: as for `evaluate`.
+        model_b: another one.
+        data: as for `evaluate` without `labels`.
+        split: as for `evaluate`; "auto" leaves out the images that one of the networks was trained
+            or validated on.
+        batch_size: images computed at once; the figures do not depend on it.
+        skip_unreadable: leave out images that cannot be read, instead of raising ContentError.
+
+    Returns:
+        `comparison` (`verdict()`, `accuracies` of A and of B, and `pairs` with `difference`, B's
+        accuracy minus A's, -1 to 1, `interval` and `p_value`; `classes`), `differences` (the images
+        for which they predict different classes), `statuses`, `what` (which images), `warnings` and
+        `skipped`.
+
+    Raises:
+        UsageError: there is no such data or no image, or a class is unknown to a network.
+        ContentError: a model file or an image cannot be read.
+    """
+    from resnets.evaluation.compare import compare_networks, images_for_both
+
+    models = (model_a, model_b)
+    refuse_swapped(models, [data])
+    _refuse_unlabelled(data, "compare")
+    engines = [open_engine(_network_of(model)) for model in models]
+    files = [_file_of(model) for model in models]
+    chosen = images_for_both(engines, data, split, files, skip_unreadable=skip_unreadable)
+    names = [
+        os.fspath(model) if isinstance(model, str | os.PathLike) else letter
+        for model, letter in zip(models, "AB", strict=True)
+    ]
+    return compare_networks(engines, names, chosen, batch_size)
+
+
+@naming_keywords()
+def fetch(
+    name: str,
+    *,
+    to: "str | os.PathLike[str] | None" = None,
+    accept_licence: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Download published weights, so that every call takes them by their id, also offline.
+
+    If they are in the cache already, their newest version is fetched, and a damaged copy replaced.
+
+    Args:
+        name: an id that `resnets list --pretrained` shows, such as "timm/resnet50.a1_in1k"; another
+            network of the hub as "hf-hub:OWNER/NAME"; both with @REVISION behind it, for a commit,
+            branch or tag; or the name of a network, for the weights that are recommended for it.
+        to: write a model file into this folder, to be copied to a machine that is offline.
+        accept_licence: accept a licence that allows only non-commercial use, for this id, from now
+            on.
+        overwrite: replace the model file in `to`.
+
+    Returns:
+        The model file in the cache, or the folder `to`: the other functions take both.
+
+    Raises:
+        UsageError: there is no such network, or its licence was not accepted.
+        ContentError: the weights can be neither found nor downloaded, or are damaged.
+        MissingExtra: huggingface_hub is not installed.
+    """
+    folder = None if to is None else Path(to)
+    return fetch_weights(name, folder, accept_licence=accept_licence, overwrite=overwrite)
 
 
 def _refuse_unlabelled(data: Any, function: str) -> None:

@@ -13,7 +13,9 @@ from resnets import shipped
 from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import UsageError
 from resnets.escaping import say, shell_line
-from resnets.files.reading import open_input, read_text
+from resnets.files.outputs import writable, writable_folder
+from resnets.files.reading import open_input, read_input, read_text
+from resnets.files.writing import write_atomically
 from resnets.headers import TORCH_ENDINGS
 from resnets.model_file import is_model_file
 from resnets.networks.catalog import CATALOG
@@ -67,6 +69,53 @@ def find_weights(model: str | Path) -> Path:
         return open_published(read_reference(name))
     refuse_address(name, AS_FILE)
     raise UsageError(_why_there_is_none(path, file))
+
+
+def fetch_weights(
+    name: str, to: Path | None = None, *, accept_licence: bool = False, overwrite: bool = False
+) -> Path:
+    """Download published weights, or their newest version, into the cache or a folder.
+
+    Args:
+        name: their id; or the name of a network, for the weights that are recommended for it; or a
+            network of the package, of which nothing is to be downloaded.
+        to: the folder that gets a model file; None: only the cache.
+        accept_licence: accept a licence that allows only non-commercial use.
+        overwrite: replace the model file in that folder.
+
+    Returns:
+        The folder, or without one the model file.
+
+    Raises:
+        UsageError: it is no such name, or there is a file already.
+        ContentError: the weights cannot be downloaded, or are damaged.
+    """
+    row = find_recommended(name)
+    name = row.id if row else name
+    is_shipped = row is None and name in shipped.names()
+    if not is_shipped and not is_reference(name):
+        raise UsageError(
+            f"{name}: no id of published weights, such as timm/resnet50.a1_in1k, hf-hub:OWNER/NAME "
+            "or torchvision/resnet50.IMAGENET1K_V2 (`resnets list --pretrained` shows them)"
+            + meant(name)
+        )
+    target = to / MODEL if to else None
+    if to and target:
+        writable_folder(to)
+        if target.exists() and not overwrite:
+            raise UsageError(f"{target} exists; give another --to, or --overwrite")
+        if to.is_dir():
+            writable(target)
+    if is_shipped:
+        file = shipped.shipped(name)
+    else:
+        from resnets.pretrained.opening import open_published  # torch, after --help
+
+        file = open_published(read_reference(name), again=True, accept_licence=accept_licence)
+    if to and target:
+        to.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, read_input(file, _LARGEST))
+    return to or file
 
 
 def find_model(model: str | Path) -> Path:

@@ -1,4 +1,5 @@
 import importlib
+import json
 import pickle
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from torch.utils.data import TensorDataset
 
 import resnets
 from resnets import calibrate, evaluate, explain, load, predict
+from resnets.cli import main
 from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Prediction
@@ -226,9 +228,41 @@ def test_dir_shows_the_public_names_of_a_package_that_loads_them_on_use(package:
     assert dir(module) == sorted(module.__all__)
 
 
+def test_two_networks_are_compared_as_by_the_command(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(1)
+    first = load(run)
+    other = build("resnet14", width=4)
+    save(tmp_path / "b.safetensors", other, first.description)
+    result = resnets.compare(first, tmp_path / "b.safetensors", "digits", split="test")
+    figures = [
+        evaluate(each, "digits", split="test").metrics.top1
+        for each in (run, load(tmp_path / "b.safetensors"))
+    ]
+    assert list(result.comparison.accuracies) == figures
+    words = [run, tmp_path / "b.safetensors", "digits", "--split", "test", "--latency", "0"]
+    assert main(["compare", *map(str, words), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["p_value"] == result.comparison.pairs.p_value
+    assert [each["image"] for each in printed["differences"]] == [
+        each.image for each in result.differences
+    ]
+    with pytest.raises(UsageError, match=r"compare\(model, data, labels\)|labels of these images"):
+        resnets.compare(run, run, np.zeros((2, 8, 8), np.uint8))
+    for call in (
+        lambda **how: resnets.compare(run, run, "digits", **how),
+        lambda **how: evaluate(run, "digits", **how),
+        lambda **how: calibrate(run, "digits", **how),
+    ):
+        with pytest.raises(UsageError, match="auto, train, validation, test or all"):
+            call(split="nothing")
+
+
 def test_the_top_of_the_package_has_every_public_name(tmp_path: Path) -> None:
-    names = "train resume load predict evaluate explain calibrate ResNet ResNetBottleneck "
-    names += "ResidualBlock BottleneckBlock build load_checkpoint from_printed __version__"
+    names = "train resume load predict evaluate compare fetch explain calibrate ResNet "
+    names += "ResNetBottleneck ResidualBlock BottleneckBlock build load_checkpoint from_printed "
+    names += "__version__"
     space: dict[str, Any] = {}
     exec("from resnets import *", space)
     for name in (*names.split(), "StopTraining", "Run"):
@@ -241,7 +275,7 @@ def test_the_top_of_the_package_has_every_public_name(tmp_path: Path) -> None:
 
 
 def test_each_function_explains_itself() -> None:
-    for name in ("train", "resume", "load", "predict", "evaluate", "explain", "calibrate"):
+    for name in resnets._NAMES["api"].split():
         text = getattr(resnets, name).__doc__
         assert "Args:" in text
         assert "see above" not in text

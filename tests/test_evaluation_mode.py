@@ -16,7 +16,7 @@ from resnets.data.storage import PixelStorage
 from resnets.deployment.export.files import _reference_probabilities
 from resnets.deployment.export.graph import deployed
 from resnets.errors import ContentError
-from resnets.evaluation.compare import predict_classes
+from resnets.evaluation.compare import _predict_classes
 from resnets.evaluation.eager import Eager
 from resnets.evaluation.evaluate import outputs_on
 from resnets.evaluation.explain import _occlusion, grad_cam
@@ -45,7 +45,7 @@ CALLS: dict[str, Callable[[Model], Any]] = {
     "explain": lambda m: [e.heat.tolist() for e in resnets.explain(m, IMAGES)],
     "grad_cam": lambda m: grad_cam(m.network, tensor(m), LABELS).tolist(),
     "occlusion": lambda m: _occlusion(m.network, tensor(m)[:2], LABELS[:2]).tolist(),
-    "compare": lambda m: predict_classes(Eager(m), labelled()),
+    "compare": lambda m: _predict_classes(Eager(m), labelled()),
     "logits": lambda m: outputs_on(m, labelled()).logits.tolist(),
     "features": lambda m: Eager(m).features(IMAGES).tolist(),
     "export": lambda m: deployed(m)(torch.from_numpy(IMAGES))[0].tolist(),

@@ -1,7 +1,7 @@
 """``resnets compare``: whether one network is better than another, by how much and where."""
 
 import io
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,10 +21,9 @@ from resnets.json_text import to_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from resnets.data.sources.opening import Data, LabelledImages
+    from resnets.data.sources.opening import LabelledImages
     from resnets.evaluation.compare import Cost, Difference, Latency
     from resnets.evaluation.doctor import NearDuplicates
-    from resnets.evaluation.engine import Engine
     from resnets.evaluation.outputs import EvaluationImages
     from resnets.evaluation.paired import Comparison
     from resnets.evaluation.proportion import Proportion
@@ -101,24 +100,23 @@ def compare(
     names = [str(path) for path in (model_a, model_b)]
     engines = [open_engine(file, device=device) for file in files]
     among = COMPARED if compared is None else compared
-    chosen = _chosen(engines, with_cache(data, cache), split, files, skip_unreadable, among)
-    print_notices(chosen.warnings, chosen.skipped, machine=as_json)
-    images = comparing.renamed(chosen.images, engines[0].description.class_names)
-    for engine, name in zip(engines, names, strict=True):
-        comparing.refuse_unknown(chosen.images, engine.description.class_names, name)
-    folder = None if output is None else new_folder(output)
-    near = comparing.near_duplicates_of(chosen, among)
-    names_in_data = chosen.images.class_names
-    a, b = (
-        comparing.predict_classes(engine, images, batch_size, names_in_data) for engine in engines
+    chosen = comparing.images_for_both(
+        engines,
+        with_cache(data, cache),
+        split,
+        files,
+        skip_unreadable=skip_unreadable,
+        compared=among,
     )
-    comparison = comparing.compare_predictions(images, a, b)
+    print_notices(chosen.warnings, chosen.skipped, machine=as_json)
+    result = comparing.compare_networks(engines, names, chosen, batch_size, among)
+    folder = None if output is None else new_folder(output)
     measured = _Measured(
-        near,
-        comparison,
+        result.near,
+        result.comparison,
         comparing.costs_of(engines, files, names, latency),
-        comparing.differences(images, a, b, comparison),
-        [comparing.count_statuses(images, predicted) for predicted in (a, b)],
+        result.differences,
+        result.statuses,
     )
     if as_json:
         _print_json(chosen, measured)
@@ -126,33 +124,10 @@ def compare(
         _show(chosen.what, measured)
     if folder is not None:
         who, differing = f"A: {names[0]}, B: {names[1]}", measured.differing
-        written = [_write_table(differing, folder), *_write_sheets(differing, images, folder, who)]
+        sheets = _write_sheets(differing, result.images, folder, who)
+        written = [_write_table(differing, folder), *sheets]
         if not as_json:
             say_text("\n" + "\n".join(f"written: {path}" for path in written))
-
-
-def _chosen(
-    engines: "Sequence[Engine]",
-    data: "Data",
-    split: Split,
-    files: "Sequence[Path]",
-    skip_unreadable: bool,
-    among: int,
-) -> "EvaluationImages":
-    """The images that are new to both networks, as far as `split` does not name others."""
-    from resnets.evaluation.compare import same_network
-    from resnets.evaluation.outputs import choose_for_all, without_near_duplicates
-
-    chosen = choose_for_all(
-        data,
-        [engine.description for engine in engines],
-        split,
-        names=("A", "B"),
-        files=files,
-        skip_unreadable=skip_unreadable,
-    )
-    chosen = without_near_duplicates(chosen, among)
-    return replace(chosen, warnings=(*same_network(files), *chosen.warnings))
 
 
 @dataclass(frozen=True)

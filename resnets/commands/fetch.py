@@ -7,16 +7,10 @@ import tyro
 
 from resnets import shipped
 from resnets.commands import run
-from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files.outputs import writable, writable_folder
-from resnets.files.reading import read_input
-from resnets.files.writing import write_atomically
-from resnets.model_path import meant
-from resnets.pretrained.reference import is_reference, read_reference
+from resnets.model_path import fetch_weights
 from resnets.pretrained.table import find_recommended
-
-_LARGEST = 1 << 36  # bytes
+from resnets.run_files import MODEL
 
 
 def main(argv: list[str]) -> int:
@@ -47,35 +41,12 @@ def fetch(
         overwrite: replace the model file in FOLDER.
     """
     from resnets.model_file import read_description
-    from resnets.pretrained.opening import open_published
-    from resnets.run_files import MODEL
 
-    row = find_recommended(name)
-    name = row.id if row else name
-    is_shipped = row is None and name in shipped.names()
-    if not is_shipped and not is_reference(name):
-        raise UsageError(
-            f"{name}: no id of published weights, such as timm/resnet50.a1_in1k, hf-hub:OWNER/NAME "
-            "or torchvision/resnet50.IMAGENET1K_V2 (`resnets list --pretrained` shows them)"
-            + meant(name)
-        )
-    target = to / MODEL if to else None
-    if to and target:
-        writable_folder(to)
-        if target.exists() and not overwrite:
-            raise UsageError(f"{target} exists; give another --to, or --overwrite")
-        if to.is_dir():
-            writable(target)
-    if is_shipped:
+    if name in shipped.names() and not find_recommended(name):
         say(f"{name} comes with the package: nothing to fetch, every command takes it by this name")
-        file = shipped.shipped(name)
-    else:
-        file = open_published(read_reference(name), again=True, accept_licence=accept_licence)
-    if to and target:
-        to.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, read_input(file, _LARGEST))
-    origin = read_description(file).origin
-    say(to or file)
+    place = fetch_weights(name, to, accept_licence=accept_licence, overwrite=overwrite)
+    origin = read_description(place / MODEL if to else place).origin
+    say(place)
     for key in ("id", "licence", "commit", "sha256", "url"):
         if key in origin:
             say(f"  {key:8}{origin[key]}")

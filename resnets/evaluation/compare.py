@@ -6,12 +6,12 @@ Shapes: N images.
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from resnets.data.sources.opening import LabelledImages
+from resnets.data.sources.opening import Data, LabelledImages
 from resnets.errors import UsageError
 from resnets.evaluation.doctor.duplicates import (
     COMPARED,
@@ -21,7 +21,7 @@ from resnets.evaluation.doctor.duplicates import (
 )
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.evaluate import outputs_of
-from resnets.evaluation.outputs import EvaluationImages
+from resnets.evaluation.outputs import EvaluationImages, choose_for_all, without_near_duplicates
 from resnets.evaluation.paired import Comparison, compare
 from resnets.evaluation.predict import Status, interpret, is_calibrated, statuses
 from resnets.evaluation.statuses import Statuses
@@ -36,7 +36,7 @@ from resnets.pretrained.names import class_numbers, known_in_words
 _WARM_UP = 3  # calls before the timed ones
 
 
-def same_network(files: Sequence[Path]) -> list[str]:
+def _same_network(files: Sequence[Path]) -> list[str]:
     """A warning where two files hold the same network, so that there is nothing to compare."""
     a, b = files
     if a.samefile(b):
@@ -120,7 +120,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class PredictedClasses:
+class _PredictedClasses:
     """Predictions of a network for N images: class names, calibrated probabilities, statuses."""
 
     classes: tuple[str, ...]
@@ -167,9 +167,9 @@ class Difference:
         return max(share for name, share in wrong if name != self.label)
 
 
-def predict_classes(
+def _predict_classes(
     engine: Engine, images: LabelledImages, batch_size: int = 256, known_as: Sequence[str] = ()
-) -> PredictedClasses:
+) -> _PredictedClasses:
     """The predictions of a network for images.
 
     Args:
@@ -188,7 +188,7 @@ def predict_classes(
         if number is not None:
             names[number] = name
     confidence = probabilities[np.arange(len(best)), best].tolist()
-    return PredictedClasses(
+    return _PredictedClasses(
         classes=tuple(names[number] for number in best),
         probabilities=tuple(confidence),
         statuses=tuple(statuses(confidence, engine.description, outputs.familiar)),
@@ -196,14 +196,14 @@ def predict_classes(
     )
 
 
-def count_statuses(images: LabelledImages, predictions: PredictedClasses) -> Statuses:
+def _count_statuses(images: LabelledImages, predictions: _PredictedClasses) -> Statuses:
     """How many predictions have which status, and how many of those that are ok are wrong."""
     labels = [images.class_names[label] for label in images.labels]
     correct = np.array(predictions.classes) == np.array(labels)
     return Statuses.of(predictions.statuses, correct, predictions.calibrated)
 
 
-def renamed(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
+def _renamed(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
     """The images with their classes called as a network calls them; as they are if it cannot.
 
     A synset id or a single name of ImageNet's becomes the whole name, such as "ant, emmet,
@@ -216,7 +216,7 @@ def renamed(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledIma
     return images.other(images.labels, names, images.indices)
 
 
-def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: str) -> None:
+def _refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: str) -> None:
     """Refuse images of classes that a network does not have.
 
     Raises:
@@ -233,8 +233,8 @@ def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: 
         )
 
 
-def compare_predictions(
-    images: LabelledImages, a: PredictedClasses, b: PredictedClasses
+def _compare_predictions(
+    images: LabelledImages, a: _PredictedClasses, b: _PredictedClasses
 ) -> Comparison:
     """Compare the predictions of two networks by class names, as their order may differ.
 
@@ -246,8 +246,8 @@ def compare_predictions(
     return compare(numbers_a, numbers_b, images.labels, images.class_names)
 
 
-def differences(
-    images: LabelledImages, a: PredictedClasses, b: PredictedClasses, comparison: Comparison
+def _differences(
+    images: LabelledImages, a: _PredictedClasses, b: _PredictedClasses, comparison: Comparison
 ) -> list[Difference]:
     """The images for which they predict different classes, in the images' order."""
     return [
@@ -266,7 +266,112 @@ def differences(
     ]
 
 
-def near_duplicates_of(chosen: EvaluationImages, compared: int = COMPARED) -> NearDuplicates | None:
+@dataclass(frozen=True)
+class ComparedNetworks:
+    """Two networks, A and B, that have predicted the same images.
+
+    Attributes:
+        images: the images, N, with their classes called as A calls them.
+        what: a phrase that describes them, with how many the networks have seen before.
+        comparison: who is right how often: `comparison.pairs` has the counts, the p-value of
+            McNemar's exact test, and B's accuracy minus A's with its 95 % interval.
+        differences: the images for which they predict different classes.
+        statuses: of the predictions of A, and of B.
+        near: how many images look like training or validation images; None if that is unknown.
+        warnings: about the data, one sentence each.
+        skipped: name and reason of each image that cannot be read.
+    """
+
+    images: LabelledImages
+    what: str
+    comparison: Comparison
+    differences: tuple[Difference, ...]
+    statuses: tuple[Statuses, Statuses]
+    near: NearDuplicates | None
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<ComparedNetworks: {self.comparison.verdict()}>"
+
+
+def images_for_both(
+    engines: Sequence[Engine],
+    data: Data,
+    split: str,
+    files: Sequence[Path | None],
+    *,
+    skip_unreadable: bool = False,
+    compared: int = COMPARED,
+) -> EvaluationImages:
+    """The images that are new to both networks, as far as `split` does not name others.
+
+    Args:
+        engines: of the networks.
+        data: as for `open_data`.
+        split: as for `choose_images`.
+        files: of the networks; None where one has none.
+        skip_unreadable: leave out images that cannot be read.
+        compared: number of training and validation images to decode; 0: none.
+
+    Raises:
+        UsageError: as `choose_for_all` does.
+    """
+    chosen = choose_for_all(
+        data,
+        [engine.description for engine in engines],
+        split,
+        names=("A", "B"),
+        files=files,
+        skip_unreadable=skip_unreadable,
+    )
+    chosen = without_near_duplicates(chosen, compared)
+    both = [file for file in files if file is not None]
+    same = _same_network(both) if len(both) == len(files) else []
+    return replace(chosen, warnings=(*same, *chosen.warnings))
+
+
+def compare_networks(
+    engines: Sequence[Engine],
+    names: Sequence[str],
+    chosen: EvaluationImages,
+    batch_size: int = 256,
+    compared: int = COMPARED,
+) -> ComparedNetworks:
+    """Have two networks predict the same images.
+
+    Args:
+        engines: of the networks.
+        names: by which the user calls them.
+        chosen: the images, as `images_for_both` gives them.
+        batch_size: images computed at once.
+        compared: number of training and validation images to decode; 0: none.
+
+    Raises:
+        UsageError: a network does not know a class of the images.
+    """
+    images = _renamed(chosen.images, engines[0].description.class_names)
+    for engine, name in zip(engines, names, strict=True):
+        _refuse_unknown(chosen.images, engine.description.class_names, name)
+    near = _near_duplicates_of(chosen, compared)
+    names_in_data = chosen.images.class_names
+    a, b = (_predict_classes(engine, images, batch_size, names_in_data) for engine in engines)
+    comparison = _compare_predictions(images, a, b)
+    return ComparedNetworks(
+        images,
+        chosen.what,
+        comparison,
+        tuple(_differences(images, a, b, comparison)),
+        (_count_statuses(images, a), _count_statuses(images, b)),
+        near,
+        chosen.warnings,
+        chosen.skipped,
+    )
+
+
+def _near_duplicates_of(
+    chosen: EvaluationImages, compared: int = COMPARED
+) -> NearDuplicates | None:
     """How many of the images look like training or validation images; None if there are none.
 
     Args:

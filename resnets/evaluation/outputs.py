@@ -48,6 +48,7 @@ from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
 _MEASURE_ALL = "--split all measures them anyway, or give other images"
+_SPLITS = ("train", "validation", "test", "all")
 FITTING = "test or rest"  # the part of `choose_images` that leaves others to fit on
 
 
@@ -371,6 +372,8 @@ def _choose_from(
         return selection.automatic()
     if split == FITTING:
         return selection.automatic("test")
+    if split not in _SPLITS:
+        raise UsageError(f"split {split!r}: it is auto, {', '.join(_SPLITS[:-1])} or all")
     settings = {
         (split_settings(description), SplitRule.of(description.data).group_by)
         for description in descriptions

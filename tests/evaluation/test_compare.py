@@ -8,13 +8,13 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.errors import UsageError
 from resnets.evaluation.compare import (
-    PredictedClasses,
-    compare_predictions,
+    _compare_predictions,
+    _count_statuses,
+    _differences,
+    _predict_classes,
+    _PredictedClasses,
+    _refuse_unknown,
     costs_of,
-    count_statuses,
-    differences,
-    predict_classes,
-    refuse_unknown,
 )
 from resnets.evaluation.eager import Eager
 from resnets.evaluation.proportion import Proportion
@@ -30,41 +30,41 @@ def labelled(labels: list[int]) -> LabelledImages:
 
 def test_only_predictions_with_the_status_ok_are_judged_by_it() -> None:
     images = labelled([0, 0, 1, 1])
-    predictions = PredictedClasses(
+    predictions = _PredictedClasses(
         ("cat", "dog", "owl", "dog"), (0.9,) * 4, ("ok", "ok", "unsure", "unfamiliar")
     )
-    statuses = count_statuses(images, predictions)
+    statuses = _count_statuses(images, predictions)
     assert [each.count for each in (statuses.ok, statuses.unsure, statuses.unfamiliar)] == [2, 1, 1]
     assert statuses.wrong == Proportion(1, 2)
 
 
 def test_answers_are_matched_by_name_and_foreign_ones_are_wrong() -> None:
     images = labelled([0, 0, 1, 1, 1])
-    a = PredictedClasses(
+    a = _PredictedClasses(
         ("cat", "cat", "dog", "owl", "dog"), (0.9, 0.8, 0.7, 0.6, 0.5), ("ok",) * 5
     )
-    b = PredictedClasses(
+    b = _PredictedClasses(
         ("cat", "dog", "dog", "cat", "owl"), (0.5, 0.9, 0.9, 0.9, 0.9), ("ok",) * 5
     )
-    comparison = compare_predictions(images, a, b)
+    comparison = _compare_predictions(images, a, b)
     assert (comparison.pairs.both, comparison.pairs.only_a, comparison.pairs.only_b) == (2, 2, 0)
     assert comparison.pairs.neither == 1
     assert [row.name for row in comparison.classes] == ["cat", "dog"]
-    differing = differences(images, a, b, comparison)
+    differing = _differences(images, a, b, comparison)
     assert [(each.image, each.label, each.right) for each in differing] == [
         ("image 1", "cat", "a"),
         ("image 3", "dog", "neither"),
         ("image 4", "dog", "a"),
     ]
     assert [each.surest_mistake for each in differing] == [0.9, 0.9, 0.9]
-    swapped = differences(images, b, a, compare_predictions(images, b, a))
+    swapped = _differences(images, b, a, _compare_predictions(images, b, a))
     assert [each.right for each in swapped] == ["b", "neither", "b"]
 
 
 def test_a_class_that_a_network_does_not_know_is_named() -> None:
-    refuse_unknown(labelled([0, 1]), ("dog", "cat", "owl"), "b.safetensors")
+    _refuse_unknown(labelled([0, 1]), ("dog", "cat", "owl"), "b.safetensors")
     with pytest.raises(UsageError, match=r"b\.safetensors does not know the class 'dog' "):
-        refuse_unknown(labelled([0, 1]), ("cat", "owl"), "b.safetensors")
+        _refuse_unknown(labelled([0, 1]), ("cat", "owl"), "b.safetensors")
 
 
 class Exported:
@@ -88,8 +88,8 @@ def test_an_engine_says_the_same_as_the_network_that_it_runs() -> None:
     images = LabelledImages(PixelStorage(pixels, str), [0, 1] * 15, ("cat", "dog"))
     engine = Eager(Model(network, description))
     own, other = (
-        predict_classes(engine, images),
-        predict_classes(Exported(engine), images, batch_size=7),
+        _predict_classes(engine, images),
+        _predict_classes(Exported(engine), images, batch_size=7),
     )
     assert own.classes == other.classes
     np.testing.assert_allclose(own.probabilities, other.probabilities, atol=1e-6)

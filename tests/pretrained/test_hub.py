@@ -21,6 +21,7 @@ from safetensors.torch import save
 import resnets
 from resnets.cli import main
 from resnets.data.membership import TrainedOn
+from resnets.errors import UsageError
 from resnets.model_file import read_description
 from resnets.pretrained import hub
 from resnets.pretrained.names import _synsets, class_names
@@ -163,6 +164,20 @@ def test_a_network_or_revision_that_is_not_there_is_wrong_usage(
         assert main(["predict", name, str(photo)]) == 2
         assert name in capsys.readouterr().err
         assert len(published.asked) == asked
+
+
+def test_python_fetches_what_the_other_functions_then_take_offline(
+    published: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = resnets.fetch(ID)
+    folder = resnets.fetch(ID, to=tmp_path / "to-carry")
+    with pytest.raises(UsageError, match="`overwrite"):
+        resnets.fetch(ID, to=folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resnets.load(ID).description == resnets.load(file).description
+    assert resnets.load(folder).description == resnets.load(file).description
+    with pytest.raises(UsageError, match="nearest"):
+        resnets.fetch("resnet10tt")
 
 
 @pytest.mark.parametrize(
