@@ -127,8 +127,9 @@ def serve(
             Authorization: Bearer KEY, or X-API-Key. Only the paths of /v2/health, the page itself
             and /docs need none.
         collect: folder for images that users label on the page; `resnets train` reads it.
-        shadow: another model, which answers some images too, afterwards; /metrics has how well they
-            agree.
+        shadow: another model, which answers images too, afterwards and only while the server has
+            time to spare; it skips the rest. /metrics has how well they agree, and how many were
+            skipped.
         print_: print a file that runs this server elsewhere, and stop: a unit of systemd, or YAML
             for Docker Compose, Kubernetes or KServe.
         limits: limits of a server.

@@ -30,7 +30,6 @@ from resnets.format import (
 )
 from resnets.model_file import Description
 from resnets.networks.catalog import CATALOG
-from resnets.pretrained.opening import is_in_cache
 from resnets.pretrained.reference import read_reference
 from resnets.pretrained.table import find_recommended, start_for_photos
 from resnets.training.recipe import FEW_STEPS, LEAST_STEPS, Recipe
@@ -402,6 +401,8 @@ def _published_weights(findings: Findings) -> Iterator[NextStep]:
 
 def _to_download(network: str) -> str:
     """How much is to be downloaded for the recommended weights of a network; empty if nothing."""
+    from resnets.pretrained.opening import is_in_cache  # loads torch, without which serve runs
+
     row = find_recommended(network)
     if row is None or is_in_cache(read_reference(row.id)):
         return ""

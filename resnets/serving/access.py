@@ -25,7 +25,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 _PROBES = ("/v2/health/live", "/v2/health/ready")
 _PAGES = ("/", "/docs", "/openapi.json")  # the same on every server; the first asks for the key
 OPEN_PATHS = (*_PROBES, *_PAGES)  # without a key
-_OPEN_FOLDER = "/static/"  # of the page
+OPEN_FOLDER = "/static/"  # of the page
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _KEY_HEADERS = ("authorization", "x-api-key")
 _OF_PROXIES = ("forwarded", "x-forwarded-", "x-real-ip", "via")  # headers that they add
@@ -183,7 +183,7 @@ class Access:
             self._check_host(headers.get("host", ""))
         if method not in _SAFE:
             self._check_origin(headers)
-        if path in OPEN_PATHS or path.startswith(_OPEN_FOLDER):
+        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return caller or client
         if self.keys.digests and caller is None:
             wrong = any(name in headers for name in _KEY_HEADERS)

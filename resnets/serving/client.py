@@ -83,7 +83,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; a call after that is a RuntimeError."""
         self._http.close()
 
     def models(self) -> list[str]:
@@ -229,7 +229,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; a call after that is a RuntimeError."""
         await self._http.aclose()
 
     async def models(self) -> list[str]:

@@ -69,7 +69,9 @@ async def _collect(request: Request) -> Response:
     label = request.query_params.get("label")
     if label is None:
         raise HTTPException(400, "say what the image is: ?label=CLASS")
-    folder = collection.check_label(label, model.description.class_names)
+    classes = model.description.class_names
+    label = label if label in classes else label.strip()
+    folder = collection.check_label(label, classes)
     deadline = deadline_of(request, server.settings)
     waiting = collection.queue.get(request.query_params.get("image", ""))
     with server.arriving():

@@ -69,6 +69,8 @@ class Collection:
         elif safe_name(label) != label or is_hidden(label):
             allowed = safe_name(label).lstrip(".") or "image"
             reason = f"a folder of this name is not allowed on every system; take {allowed!r}"
+        elif label.casefold() == LABELS or (self.folder / label).is_file():
+            reason = "a file of --collect has this name; take another one"
         elif split_of(label):
             reason = "folders of this name are taken for a split of the data"
         elif same := alike([*classes, label]):

@@ -39,6 +39,8 @@ _BUSY = (429, 503)
 _BAD_GATEWAY = 502
 _PASSING = (408, _BAD_GATEWAY, 504)  # a slow network, a proxy without its server, much to do
 _NO_KEY = 401
+_MISSING = 404
+_PATH = "/predict"
 _FAILED = 500  # and above: of a proxy, too, whose server is away
 _HOW_TO_SEND_A_KEY = "Client(..., key=KEY), or the variable RESNETS_API_KEY of `resnets predict`"
 
@@ -259,7 +261,7 @@ class Exchange:
         """The prediction for an image, whose bytes are those of `query.body`."""
         # an empty file goes in a form: an empty body is a request without any image
         body = {"content": content} if content else {"files": {"file": ("image", content)}}
-        request = Request("POST", "/predict", {**body, "params": query.parameters})
+        request = Request("POST", _PATH, {**body, "params": query.parameters})
         response = yield from self._asked(request, twice=True)
         return query.prediction(source, response, self.url)
 
@@ -357,6 +359,8 @@ class Exchange:
 
     def _names(self, response: "httpx2.Response") -> list[str]:
         """The names in the metadata of a server."""
+        if response.status_code == _MISSING and self.url.endswith(_PATH):
+            raise UsageError(f"{self.url}: give the address of the server, without {_PATH}")
         if response.status_code != 200:
             raise _error(response, self.url)
         names = _json(response, self.url).get("models")

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 
 from resnets.files.reading import read_text
 from resnets.json_text import to_json
-from resnets.serving.access import OPEN_PATHS
+from resnets.serving.access import OPEN_FOLDER, OPEN_PATHS
 from resnets.serving.responses import JSON
 from resnets.serving.schemas import SCHEMAS
 
@@ -70,7 +70,8 @@ _REFUSED = {
     "429": _json("Error", "Too many requests; see the header Retry-After."),
     "501": _json("Error", "The model cannot do it."),
 } | _BUSY
-_ANYWHERE = {status: _REFUSED[status] for status in ("401", "403", "429")}
+_ANYWHERE = ("401", "403", "429")  # where a key is asked for
+_WITHOUT_QUERY = re.compile(r"/v2(/models.*|/repository.*)?")  # refuse any parameter
 _NO_MODEL = {"404": _REFUSED["404"]}
 _READY = {
     "200": _json("Ready", "It takes requests."),
@@ -162,7 +163,53 @@ _CONTROL: _Json = {
         **{status: _REFUSED[status] for status in ("400", "401", "403", "404")},
     },
 }
+_NOT_COLLECTED = {"404": _json("Error", "Without --collect, or no such image.")}
+_COLLECT: _Json = {
+    "summary": "Store an image with the label that somebody gives it",
+    "description": "Only with --collect. The body is the bytes of an image, unless `image` is one.",
+    "parameters": [
+        _query("label", "The class; a new one, too.", type="string") | {"required": True},
+        _query(
+            "model", "Name of the model that predicts it; the first one without.", type="string"
+        ),
+        _query("image", "The digest of an image that /queue lists.", type="string"),
+        _TIMEOUT,
+    ],
+    "requestBody": {"content": {"image/*": {}}},
+    "responses": {status: text for status, text in _REFUSED.items() if status != "501"}
+    | {
+        "200": _json("Stored", "The image has this label already."),
+        "201": _json("Stored", "It is stored."),
+        "404": _json("Error", "Without --collect, or no such model or image of the queue."),
+        "415": _json("Error", "The image is in no format that is read."),
+        "422": _json("Error", "The image is damaged, or the label is no name for a folder."),
+        "507": _json("Error", "The folder is full or cannot be written to."),
+    },
+}
+
+
+def _file(summary: str, kind: str, others: Mapping[str, Any]) -> _Json:
+    """A GET that answers a file."""
+    whole = {"200": {"description": "The file.", "content": {kind: {}}}}
+    return {"summary": summary, "responses": whole | dict(others)}
+
+
+_UNCHANGED = {"304": {"description": "The client has the file, by its header If-None-Match."}}
+_NO_FILE = {"404": _json("Error", "There is no such file.")}
 _OPERATIONS: Mapping[str, Mapping[str, _Json]] = {
+    "/": {"get": _file("The page", "text/html", _UNCHANGED)},
+    "/static/{name}": {"get": _file("A file of the page", "*/*", _UNCHANGED | _NO_FILE)},
+    "/examples/{name}": {"get": _file("An example image of the page", "image/*", _NO_FILE)},
+    "/model": {"get": _get("What the page tells of the models", "Facts", "And of the server.")},
+    "/collect": {"post": _COLLECT},
+    "/collect/{digest}": {
+        "delete": {
+            "summary": "Take the label of an image back that was given since the start",
+            "responses": {"200": _json("Withdrawn", "It is removed.")} | _NOT_COLLECTED,
+        }
+    },
+    "/queue": {"get": _get("Images worth a label", "Queue", "The best first.", _NOT_COLLECTED)},
+    "/queue/{digest}": {"get": _file("An image that waits for a label", "image/*", _NOT_COLLECTED)},
     "/predict": {"post": _PREDICT},
     "/metrics": {
         "get": {
@@ -231,7 +278,10 @@ def _operation(path: str, method: str, route: Route) -> _Json:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in names
     ]
-    refused = {} if path in OPEN_PATHS else _ANYWHERE
+    is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+    refused = {status: _REFUSED[status] for status in (("403",) if is_open else _ANYWHERE)}
+    if _WITHOUT_QUERY.fullmatch(path):
+        refused["400"] = _json("Error", "The query has a parameter that the path does not take.")
     return {
         **described,
         "parameters": [*fixed, *described.get("parameters", ())],

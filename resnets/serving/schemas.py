@@ -28,6 +28,7 @@ def _ref(name: str) -> dict[str, str]:
 _DURATION = _object("count ns", count=_COUNT, ns=_COUNT)
 _SHAPE = _list({"type": "integer"})
 _TENSOR_DESCRIPTION = _object("name datatype shape", name=_TEXT, datatype=_TEXT, shape=_SHAPE)
+_RANKED = _object("class probability", **{"class": _TEXT, "probability": _SHARE})
 
 SCHEMAS: dict[str, Any] = {
     "Object": {"type": "object"},
@@ -40,9 +41,7 @@ SCHEMAS: dict[str, Any] = {
         prediction=_TEXT_OR_NONE,
         probability=_SHARE | {"type": ["number", "null"]},
         status={"enum": list(_STATUSES)},
-        top=_list(
-            _object("class probability", **{"class": _TEXT, "probability": _SHARE}),
-        ),
+        top=_list(_RANKED),
         error=_TEXT_OR_NONE,
         features={"type": ["array", "null"], "items": {"type": "number"}},
         explanation=_TEXT_OR_NONE | {"contentEncoding": "base64", "contentMediaType": "image/png"},
@@ -53,6 +52,24 @@ SCHEMAS: dict[str, Any] = {
         predictions=_list(_ref("Prediction"), minItems=1),
     ),
     "AnswersOrError": {"anyOf": [_ref("Answers"), _ref("Error")]},
+    "Stored": _object("image digest stored", image=_TEXT, digest=_TEXT, stored={"type": "boolean"}),
+    "Withdrawn": _object("withdrawn", withdrawn={"const": True}),
+    "Queue": _object(
+        "images",
+        images=_list(
+            _object(
+                "digest image model prediction probability status top",
+                digest=_TEXT,
+                image=_TEXT,
+                model=_TEXT,
+                prediction=_TEXT,
+                probability=_SHARE,
+                status={"enum": list(_STATUSES)},
+                top=_list(_RANKED),
+            )
+        ),
+    ),
+    "Facts": _object("models takes", models=_list({"type": "object"}), takes={"type": "object"}),
     "ServerMetadata": _object(
         "name version extensions models",
         name=_TEXT,

@@ -1,5 +1,7 @@
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +38,26 @@ def serving(model_file: Path) -> "Iterator[Callable[..., TestClient]]":
             model = open_served(model_file, name="tiny", engine="torch", max_batch=4)
             app = create_app({"tiny": model}, Settings(**settings), access)
             client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+            client.event_hooks = {"response": [partial(refuse_undescribed, app)]}
             return stack.enter_context(client)
 
         yield start
+
+
+def refuse_undescribed(app: Any, response: Any) -> None:
+    """Refuse a status that the description of the server's routes does not list."""
+    from starlette.routing import Match
+
+    from resnets.serving.openapi import _document
+
+    request = response.request
+    scope = {"type": "http", "method": request.method, "path": request.url.path}
+    route = next((x for x in app.routes if x.matches(scope)[0] == Match.FULL), None)
+    if route is None or response.status_code == 500 or request.method == "HEAD":
+        return
+    path = re.sub(r":\w+}", "}", route.path)
+    described = _document(app.routes)["paths"][path][request.method.lower()]["responses"]
+    assert str(response.status_code) in described, (request.method, path, response.status_code)
 
 
 def image_bytes(side: int = 20, form: str = "PNG", seed: int = 0, **options: Any) -> bytes:

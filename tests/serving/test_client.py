@@ -174,6 +174,17 @@ def test_where_nothing_listens_it_is_said(capsys: pytest.CaptureFixture[str]) ->
     assert "resnets serve" in capsys.readouterr().err
 
 
+def test_the_path_of_predictions_is_no_part_of_the_address(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "--server", f"{url}/predict", "x.png"]) == 2
+    assert "without /predict" in capsys.readouterr().err
+    client = Client(url)
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.models()
+
+
 METADATA = {
     "name": "tiny",
     "inputs": [{"name": "images", "shape": [-1, -1, -1, 3]}],

@@ -47,6 +47,19 @@ def test_labelled_images_are_a_data_set(
     assert "labels.jsonl" in " ".join(read_folder(tmp_path / "new/labels").warnings)  # a user's
 
 
+def test_a_label_has_no_spaces_around_it_and_is_no_file_of_the_folder(
+    serving: Serving, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").write_text("of a user")
+    client = serving(collect=tmp_path)
+    assert client.post("/collect?label=cat%20", content=image_bytes()).status_code == 201
+    assert client.post("/collect?label=%20fox", content=image_bytes(seed=1)).status_code == 201
+    assert {path.parent.name for path in tmp_path.glob("*/*.png")} == {"cat", "fox"}
+    assert client.post("/collect?label=notes", content=image_bytes(seed=2)).status_code == 422
+    gone = client.post(f"/collect?label=cat&image={'0' * 64}")
+    assert gone.status_code == 404
+
+
 def test_an_image_is_stored_once_with_its_latest_label(serving: Serving, tmp_path: Path) -> None:
     client = serving(collect=tmp_path)
     statuses = [
@@ -64,7 +77,9 @@ def test_an_image_is_stored_once_with_its_latest_label(serving: Serving, tmp_pat
     assert not list(tmp_path.glob("*/*.png"))
 
 
-@pytest.mark.parametrize("label", ["", "../up", "a/b", "con", ".hidden", "train", "CAT", "x" * 101])
+@pytest.mark.parametrize(
+    "label", ["", "../up", "a/b", "con", ".hidden", "train", "CAT", "x" * 101, "labels.jsonl"]
+)
 def test_names_that_are_no_safe_class_are_refused(
     serving: Serving, tmp_path: Path, label: str
 ) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,23 @@ def test_whatever_tensor_is_sent_the_answer_fits_its_schema(
     tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
     response = client.post("/v2/models/tiny/infer", json={"inputs": [tensor | change]})
     check(document, "POST", "/v2/models/{name}/infer", response)
+
+
+def test_what_labelling_answers_fits_its_schema(serving: Serving, tmp_path: Path) -> None:
+    client = serving(collect=tmp_path)
+    document = client.get("/openapi.json").json()
+    client.post("/predict", content=image_bytes())
+    check(document, "GET", "/queue", client.get("/queue"))
+    bodies = [image_bytes(seed=1), image_bytes(seed=1), image_bytes()[:90], b"%PDF-1.7", b""]
+    for body in bodies:
+        response = client.post("/collect?label=cat", content=body)
+        check(document, "POST", "/collect", response)
+    digest = client.post("/collect?label=cat", content=bodies[0]).json()["digest"]
+    for _ in range(2):
+        check(document, "DELETE", "/collect/{digest}", client.delete(f"/collect/{digest}"))
+    check(document, "GET", "/queue/{digest}", client.get("/queue/none"))
+    check(document, "GET", "/model", client.get("/model"))
+    assert "401" not in document["paths"]["/static/{name}"]["get"]["responses"]
 
 
 def test_the_page_loads_nothing_from_elsewhere(described: tuple[Any, Any]) -> None:
