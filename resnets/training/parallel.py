@@ -157,6 +157,24 @@ def distribute(network: nn.Module, device: torch.device, recipe: Recipe) -> nn.M
     return wrapped
 
 
+class _ZeroTimes(torch.autograd.Function):
+    """Zero times a weight, whose gradient has the weight's strides, as a layer's has.
+
+    That of `0 * weight` differs from them in a 1x1 convolution in channels_last memory, of which
+    DistributedDataParallel warns.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return torch.zeros((), device=weight.device)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return torch.zeros_like(weight)
+
+
 class _ZeroTimesWeights(nn.Module):
     """Makes a gradient of zeros for each weight of a network, for its last one first."""
 
@@ -165,7 +183,8 @@ class _ZeroTimesWeights(nn.Module):
         self.weights = [weight for weight in network.parameters() if weight.requires_grad]
 
     def forward(self) -> Tensor:
-        return torch.stack([(0 * weight).sum().float() for weight in self.weights]).sum()
+        zeros = [_ZeroTimes.apply(weight) for weight in self.weights]  # type: ignore[no-untyped-call]
+        return torch.stack(zeros).sum()
 
 
 def _settle_buckets(wrapped: DistributedDataParallel, network: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """What a run does on devices that this machine does not have: torch's answers are replaced."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,12 +125,17 @@ def test_a_gpu_s_network_is_wrapped_as_the_recipe_says(monkeypatch: pytest.Monke
     """What torch is asked for: synchronised batch norms, the process's GPU, the size of buckets."""
     asked: list[tuple[object, ...]] = []
 
-    def wrapped(network: nn.Module, devices: object, **options: object) -> nn.Module:
-        asked.append((devices, options))
-        return network
+    class Wrapped(nn.Module):
+        def __init__(self, network: nn.Module, devices: object, **options: object) -> None:
+            super().__init__()
+            self.module = network
+            asked.append((devices, options))
+
+        def forward(self, *values: torch.Tensor) -> object:
+            return self.module(*values)
 
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    monkeypatch.setattr(parallel, "DistributedDataParallel", wrapped)
+    monkeypatch.setattr(parallel, "DistributedDataParallel", Wrapped)
     gpu = torch.device("cuda", 1)
     network = ResNet("residual", (1, 1))
     recipe = Recipe(sync_batch_norm=True, bucket_mb=7)
@@ -139,6 +145,26 @@ def test_a_gpu_s_network_is_wrapped_as_the_recipe_says(monkeypatch: pytest.Monke
     assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
     distribute(ResNet("residual", (1, 1)), torch.device("cpu"), Recipe())
     assert asked == [([gpu], {"bucket_cap_mb": 7}), (None, {"bucket_cap_mb": None})]
+
+
+def test_a_network_wrapped_for_several_processes_makes_no_warning() -> None:
+    """torch warns of gradients whose strides are not those of their weights, of 1x1 above all."""
+    network = ResNet("bottleneck", (1, 1), width=8)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.zeros(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    warns = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            wrapped = distribute(network, torch.device("cpu"), Recipe())
+            wrapped(images).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+        torch.set_warn_always(warns)
 
 
 @pytest.mark.parametrize(("capability", "computes"), [((7, 5), False), ((8, 0), True)])
