@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import multiprocessing
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from resnets.data.shards import (
     Shard,
     SplitCounts,
     index_bytes,
+    is_index,
     rows_by_shard,
     schema_with,
 )
@@ -50,7 +52,8 @@ from resnets.locks import LOCK, locked
 _SAMPLED = 32  # images whose encoded size tells how many fit in a shard
 _EXTRA = 2816  # bytes of a tar file for an image, in addition to the image
 _BLOCK, _RECORD = 512, 10240  # bytes: POSIX.1-1988, ustar
-_BEGUN = f"begun{UNFINISHED}"  # tells readers that the index is still to come
+_BEGUN = f"begun{UNFINISHED}"  # the index is still to come; names the files that are written
+_HALF = re.compile(r"\.(.*\.tar.*|index\.parquet|begun\.shard-rows)\.[0-9a-f]{16}")
 _LONGEST = 200  # characters of a value of a column that is kept; a caption has more
 _FORMAT = 1  # of what is written; a new one writes all shards anew
 
@@ -329,16 +332,19 @@ def _write(
     work: _Work, plan: Sequence[_Task], workers: int, progress: Callable[[int], None]
 ) -> Written:
     """Write the shards that are missing, and the index."""
-    folder = work.folder
-    present = _present(folder)
+    folder, planned = work.folder, {task.file for task in plan}
+    names = folder.names()
+    listed = _listed(folder, names)
+    ours = _ours(folder, names, listed, planned)
+    present = _whole(folder, listed)
     tasks = [
         replace(task, present=present[task.file][0] if task.file in present else None)
         for task in plan
     ]
-    if INDEX not in folder.names():
-        folder.write_bytes(_BEGUN, b"")
+    if INDEX not in names or planned - listed.keys():
+        folder.write_bytes(_BEGUN, "\n".join(sorted(planned | ours)).encode())
     results = _carry_out(work, tasks, workers, progress)
-    present = _present(folder)
+    present = _whole(folder, _listed(folder, folder.names()))
     shards = [results[task.file].shard for task in tasks if results[task.file].shard.images]
     if not shards:
         raise ContentError("none of the images can be read")
@@ -351,35 +357,70 @@ def _write(
     about = work.about(shards, tables)
     folder.write_bytes(INDEX, index_bytes(about, tables))
     _tidy(folder, present, {shard.file for shard in shards})
-    planned = sum(len(task.indices) for task in tasks)
+    images = sum(len(task.indices) for task in tasks)
     return Written(
         about,
         kept=sum(not result.is_new for result in results.values()),
         skipped=tuple(problem for task in tasks for problem in results[task.file].skipped),
-        left_out=planned - sum(shard.images for shard in shards),
+        left_out=images - sum(shard.images for shard in shards),
     )
 
 
-def _present(folder: Folder) -> dict[str, tuple[Shard, pa.Table]]:
-    """The whole shards in a folder, by name, and their rows.
+def _listed(folder: Folder, names: Sequence[str]) -> dict[str, tuple[Shard, pa.Table]]:
+    """The shards of a folder by name, and their rows, as its index and what is beside it say."""
+    sources = [name for name in names if name.endswith(UNFINISHED) and name != _BEGUN]
+    listed: dict[str, tuple[Shard, pa.Table]] = {}
+    for name in [INDEX, *sources] if INDEX in names else sources:
+        with contextlib.suppress(ContentError, OSError):  # damaged: it is written anew
+            listed |= rows_by_shard(folder.read_file(name, LARGEST_INDEX))
+    return listed  # of a shard, the newest rows are those beside it
+
+
+def _whole(folder: Folder, listed: Mapping[str, Any]) -> dict[str, tuple[Shard, pa.Table]]:
+    """Those shards whose files have as many bytes as is written of them."""
+    return {name: row for name, row in listed.items() if folder.size(name) == row[0].bytes}
+
+
+def _ours(
+    folder: Folder, names: Sequence[str], listed: Mapping[str, Any], planned: set[str]
+) -> set[str]:
+    """The files that an earlier run wrote, or may have begun to write.
 
     Raises:
-        UsageError: it holds something else.
+        UsageError: the folder holds something else: other files alone, or one under the name of a
+            file that is to be written.
     """
-    names = folder.names()
-    sources = [name for name in names if name.endswith(UNFINISHED)]
-    sources = [INDEX, *sources] if INDEX in names else sources
-    whole: dict[str, tuple[Shard, pa.Table]] = {}
-    for name in sources:  # the newest rows of a shard are those beside it
-        with contextlib.suppress(ContentError, OSError):  # damaged: it is written anew
-            whole |= rows_by_shard(folder.read_file(name, LARGEST_INDEX))
-    others = {*names} - {*whole, *sources, LOCK}
-    if others and not sources and not all(map(_may_be_ours, others)):
+    ours = {*listed, LOCK, *filter(_is_half, names)}
+    for name in names:
+        if name.endswith(UNFINISHED):
+            ours |= {name, name.removesuffix(UNFINISHED)}
+    has_told = any(f"{name}{UNFINISHED}" not in names for name in listed)  # the index, that is
+    if INDEX in names and (has_told or _may_be_our_index(folder)):
+        ours.add(INDEX)
+        if not has_told:  # it is damaged: it no longer tells which files are its own
+            ours |= {*names}
+    if _BEGUN in names:
+        begun = folder.read_file(_BEGUN, LARGEST_INDEX).decode("utf-8", "replace")
+        ours |= {*begun.split("\n")} if begun else {*names}  # empty: of an earlier version
+    others = {*names} - ours
+    if INDEX in ours or any(name.endswith(UNFINISHED) for name in names):
+        others &= planned | {INDEX}
+    if others:
         raise UsageError(
-            f"{folder.address}: holds other files, such as {min(others)}; name a new or empty "
-            "folder"
+            f"{folder.address}: holds other files, such as {min(others)}, which `resnets shard` "
+            "did not write; name a new or empty folder"
         )
-    return {name: row for name, row in whole.items() if folder.size(name) == row[0].bytes}
+    return {name for name in ours if name.endswith(".tar") and not name.startswith(".")}
+
+
+def _may_be_our_index(folder: Folder) -> bool:
+    """Whether an index that cannot be used is a damaged one of ours, not a file of others."""
+    try:
+        content = folder.read_file(INDEX, LARGEST_INDEX)
+    except ContentError:  # larger than any of ours
+        return False
+    known = is_index(pa.BufferReader(content))
+    return known or (known is None and (not content or content.startswith(b"PAR1")))
 
 
 def _is_whole(folder: Folder, shard: Shard) -> bool:
@@ -393,14 +434,12 @@ def _is_whole(folder: Folder, shard: Shard) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
 
 
-def _may_be_ours(name: str) -> bool:
-    """Whether a killed run may have left a file: a shard without its rows, or half of one."""
-    return name.endswith(".tar") or (name.startswith(".") and ".tar" in name)
-
-
 def _is_half(name: str) -> bool:
-    """Whether a file is what was written of a shard or an index by a run that was stopped."""
-    return name.startswith(".") and (".tar." in name or f"{INDEX}." in name)
+    """Whether a file is what a run that was stopped wrote of a shard, its rows or an index.
+
+    Such a file has the name that `replacing` gives it.
+    """
+    return _HALF.fullmatch(name) is not None
 
 
 def _tidy(folder: Folder, present: Mapping[str, Any], kept: set[str]) -> None:

@@ -196,10 +196,11 @@ def _read_rows(content: bytes) -> tuple[About, pa.Table]:
     return about, table
 
 
-def is_index(file: Path) -> bool | None:
+def is_index(file: Path | pa.BufferReader) -> bool | None:
     """Whether a parquet file is an index of shards; None if it is damaged."""
     try:
-        return _METADATA in (pq.read_schema(regular(file, LARGEST_INDEX)).metadata or {})
+        source = regular(file, LARGEST_INDEX) if isinstance(file, Path) else file
+        return _METADATA in (pq.read_schema(source).metadata or {})
     except _BROKEN:
         return None
 

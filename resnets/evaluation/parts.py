@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import shell_line
 from resnets.evaluation.prediction_table import ROWS, write_tables
-from resnets.files.reading import regular
+from resnets.files.reading import open_input, regular
 from resnets.files.writing import remove_left_over, replacing
 from resnets.format import plural
 from resnets.json_text import to_json
@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 ROW = "row"  # the column of an image's place in the list, where rows arrive in any order
 _RECORD = "resnets.part"  # the key in a file's metadata
 _LARGEST = 1 << 40  # bytes of a part
+_SIGNATURE = b"PAR1"  # the first bytes of a parquet file
 _MOST = 99_999  # parts, whose names sort
 _NAME = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 
@@ -137,7 +138,7 @@ def is_done(record: Record, folder: Path) -> bool:
 
     Raises:
         UsageError: the folder has parts of another model, list of images, settings or number.
-        ContentError: a file there is no part.
+        ContentError: a file there is no part, but something else.
     """
     own = Part(record.part, record.parts).file(folder)
     done = own.exists() and not _is_cut_off(own)
@@ -149,12 +150,22 @@ def is_done(record: Record, folder: Path) -> bool:
 
 
 def _is_cut_off(path: Path) -> bool:
-    """Whether a file is no whole parquet file, as a copy that was broken off."""
+    """Whether a file is the beginning of a parquet file, as a copy that was broken off.
+
+    Raises:
+        ContentError: it is a file of another kind, which must not be replaced.
+    """
     import pyarrow as pa
 
     try:
         _open(path).close()
     except pa.ArrowInvalid:
+        with open_input(path, _LARGEST) as file:
+            start = file.read(len(_SIGNATURE))
+        if not _SIGNATURE.startswith(start):
+            raise ContentError(
+                f"{path}: not written by `predict --part`; name another folder"
+            ) from None
         return True
     return False
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -330,6 +331,60 @@ def test_a_folder_of_other_files_is_refused(animals: Path, tmp_path: Path) -> No
     (tmp_path / "other/thesis.txt").touch()
     with pytest.raises(UsageError, match="thesis"):
         shard(animals, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "name", ["all-000000.tar", "train-000000.tar", "index.parquet", ".mine.tar.gz"]
+)
+def test_a_file_that_was_not_written_here_is_kept(animals: Path, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "own" / name
+    file.parent.mkdir()
+    file.write_bytes(b"my only copy")
+    with pytest.raises(UsageError, match=name.replace(".", r"\.")):
+        shard(animals, file.parent)
+    assert file.read_bytes() == b"my only copy"
+
+
+def test_a_parquet_file_of_others_is_not_replaced_by_the_index(
+    animals: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "own"
+    place.mkdir()
+    pq.write_table(pa.table({"mine": [1]}), place / "index.parquet")
+    with pytest.raises(UsageError, match=r"index\.parquet"):
+        shard(animals, place)
+    assert pq.read_table(place / "index.parquet").to_pydict() == {"mine": [1]}
+
+
+@pytest.mark.usefixtures("few")
+def test_a_file_that_was_put_beside_shards_is_kept(animals: Path, tmp_path: Path) -> None:
+    """Also under a name that more images would need, and after a run that was stopped."""
+    place = tmp_path / "shards"
+    shard(animals, place)
+    (place / "all-000003.tar").write_bytes(b"my only copy")
+    for number in range(2):
+        (animals / f"ant/more{number}.png").write_bytes((animals / "ant/1.png").read_bytes())
+    with pytest.raises(UsageError, match=r"all-000003\.tar"):
+        shard(animals, place)
+    assert (place / "all-000003.tar").read_bytes() == b"my only copy"
+    (animals / "ant/more1.png").unlink()
+    shard(animals, place)
+    (place / "all-000003.tar").unlink()
+    (animals / "ant/more1.png").write_bytes((animals / "ant/1.png").read_bytes())
+    shard(animals, place)
+    assert known(place) == known(animals)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_damaged_index_is_written_anew(animals: Path, tmp_path: Path) -> None:
+    place = tmp_path / "shards"
+    shard(animals, place)
+    whole = digests(place)
+    index = (place / "index.parquet").read_bytes()
+    for cut in (b"", index[: len(index) // 2]):
+        (place / "index.parquet").write_bytes(cut)
+        assert shard(animals, place).kept == 0
+        assert digests(place) == whole
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"quality": 101}, {"shard_mb": 0}])

@@ -357,6 +357,18 @@ def test_a_part_whose_file_was_cut_off_is_predicted_again(
         assert pq.read_table(first).equals(whole)
 
 
+def test_a_file_under_the_name_of_a_part_that_is_none_is_kept(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "out" / "part-00001-of-00002.parquet"
+    file.parent.mkdir()
+    file.write_bytes(b"my only copy")
+    for part in ("1/2", "2/2"):
+        code, message = predict(model, photos, "--output", file.parent, "--part", part)
+        assert (code, file.name in message) == (1, True), message
+    assert [path.read_bytes() for path in file.parent.iterdir()] == [b"my only copy"]
+
+
 def test_a_table_is_not_written_under_the_name_of_another_kind(
     model: Path, photos: Path, tmp_path: Path
 ) -> None:

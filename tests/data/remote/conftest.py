@@ -19,7 +19,7 @@ from resnets.data.sharding import Settings, write_shards
 from resnets.data.sources.opening import read_source
 from resnets.data.sources.shards import read_shards
 from resnets.data.splits import SourceContent
-from resnets.errors import FolderInUse
+from resnets.errors import FolderInUse, UsageError
 from resnets.locks import LOCK
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
@@ -60,6 +60,11 @@ def check_shards(bucket: RemoteFolder) -> None:
         content, settings = SourceContent("python", {"train": few}), Settings(8, quality, 1)
         return write_shards(content, bucket, settings, workers=0).kept
 
+    bucket.write_bytes("train-000000.tar", b"my only copy")
+    with pytest.raises(UsageError, match=r"train-000000\.tar"):
+        write(90)
+    assert bucket.read_file("train-000000.tar", 100) == b"my only copy"
+    bucket.remove("train-000000.tar")
     assert [write(90), write(90), write(80)] == [0, 1, 0]
     assert bucket.names() == ["index.parquet", "train-000000.tar"]
     read = read_shards(bucket.address).images["train"]
