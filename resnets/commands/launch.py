@@ -12,7 +12,7 @@ from resnets.commands.arguments import parse
 from resnets.commands.help_text import asks_for_help
 from resnets.commands.mistakes import parts_of
 from resnets.commands.parser import parser_of
-from resnets.commands.train import check_words
+from resnets.commands.train import check_words, set_by_flags
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
 from resnets.format import parse_duration, plural
@@ -95,7 +95,8 @@ def launch(
         if print_ or on:
             raise UsageError("--rehearse runs here: leave out --on and --print")
         command = job.rehearsal(rehearse)
-        _refuse(asked, job, None)
+        _tell_unused(job, time_limit)
+        _refuse(asked, job, None, rehearse)
         return subprocess.run(command, check=False).returncode
     if on is None or not print_:
         raise UsageError(
@@ -103,7 +104,7 @@ def launch(
             "--rehearse N, which runs here"
         )
     text = launch_file(on, job).rstrip("\n")
-    _refuse(asked, job, on)
+    _refuse(asked, job, on, job.processes)
     if nodes == 1:
         devices = f"with {plural(gpus, 'GPU')}" if gpus else "without a GPU"
         say(f"for 1 machine {devices}: --nodes and --gpus take other numbers", file=sys.stderr)
@@ -111,7 +112,17 @@ def launch(
     return 0
 
 
-def _refuse(asked: Job, job: Launch, on: System | None) -> None:
+def _tell_unused(job: Launch, time_limit: str | None) -> None:
+    """Tell which flags of a job a rehearsal takes no heed of."""
+    usual = Launch(job.words, job.folder)
+    names = ("nodes", "gpus", "cpus", "image")
+    unused = [f"--{name}" for name in names if getattr(job, name) != getattr(usual, name)]
+    unused += ["--time-limit"] * (time_limit is not None)
+    if unused:
+        say(f"--rehearse runs here: {', '.join(unused)} will have no effect", file=sys.stderr)
+
+
+def _refuse(asked: Job, job: Launch, on: System | None, on_machine: int) -> None:
     """Refuse a training that its processes would refuse, as far as this machine can tell.
 
     The paths of a job of SLURM are those of this machine, unless nothing is there. Those of
@@ -121,12 +132,14 @@ def _refuse(asked: Job, job: Launch, on: System | None) -> None:
         asked: what its words ask for.
         job: that runs it.
         on: where it runs; None: here.
+        on_machine: processes of each machine.
     """
     from resnets.data.sources.opening import leads_nowhere
-    from resnets.runs.preconditions import refuse_data, refuse_folder
+    from resnets.runs.preconditions import refuse_data, refuse_folder, refuse_processes
     from resnets.runs.train import refuse_settings  # imports torch, which --help does not need
 
     refuse_settings(asked)
+    refuse_processes(asked, on_machine, on_machine * (1 if on is None else job.nodes))
     if on == "kubernetes":
         refuse_outside_volume(job.folder)
         for path in outside_volume(job.words):
@@ -137,7 +150,7 @@ def _refuse(asked: Job, job: Launch, on: System | None) -> None:
             )
         return
     if on is None or job.folder.exists():
-        refuse_folder(asked, job.folder, "--overwrite" in job.words)
+        refuse_folder(asked, job.folder, set_by_flags(job.words))
     if on is not None and leads_nowhere(asked.data):
         say(f"{asked.data}: not on this machine, so it was not looked at", file=sys.stderr)
     else:

@@ -93,7 +93,8 @@ def _main(argv: Sequence[str]) -> int:
         job_before = Job.of_run(folder)
         began_by = repeated_words(argv)
         if job_before.asked is not None and began_by is not None and _names_data(began_by):
-            refuse_other_words(job_before, _new_job(began_by)[0], folder)
+            asked = _new_job(began_by)[0]
+            refuse_other_words(job_before, asked, folder, set_by_flags(began_by))
             return _run_training(job_before, folder, resume=True)
         _check_beside_resume(words, folder)
         job = _job_of(_parse(words, Arguments(**_fields_of(job_before))))
@@ -136,6 +137,11 @@ def check_words(words: Sequence[str], program: str) -> Job:
         raise UsageError("--resume: leave it out; a run that has begun is resumed by itself")
     default = Arguments(recipe=recipe_of(words), start=start_of(words))
     arguments = _parse(words, default, program)
+    if arguments.overwrite:
+        raise UsageError(
+            "--overwrite: leave it out; a job that is started again goes on with its run, and must "
+            "not replace it: delete the older run, or name another --output"
+        )
     if not arguments.data:
         raise UsageError("no data given: name a data set or a folder that every machine can reach")
     if arguments.recipe.network != AUTO:
@@ -254,6 +260,15 @@ def given_by(words: Sequence[str], start: str | None) -> tuple[str, ...] | None:
     """
     if start != AUTO and not (names_weights(start) and _flag(words, "--recipe") is None):
         return None
+    return set_by_flags(words)
+
+
+def set_by_flags(words: Sequence[str]) -> tuple[str, ...]:
+    """Names of what flags set.
+
+    >>> set_by_flags(["photos", "--learning-rate=0.1", "--no-nesterov"])
+    ('learning_rate', 'nesterov')
+    """
     flags = {word.partition("=")[0] for word in words if word.startswith("--")}
     return tuple(sorted(flag[2:].replace("-", "_").removeprefix("no_") for flag in flags))
 

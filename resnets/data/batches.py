@@ -323,6 +323,18 @@ def _apply_custom_augmentation(pixels: Tensor, custom: CustomAugmentation) -> Te
     return result.to(pixels.device).contiguous()
 
 
+def refuse_batch_size(batch_size: int, processes: int) -> None:
+    """Refuse a batch of which a process would get no image.
+
+    Raises:
+        UsageError: the batch is smaller than the number of processes.
+    """
+    if batch_size < processes:
+        raise UsageError(
+            f"batch size {batch_size}: it must be at least {processes}, an image for each process"
+        )
+
+
 def _total_batch_size(count: int, batch_size: int, repeats: int, process: ProcessRank) -> int:
     """The size of a batch over all processes: `batch_size`, or less for a smaller set.
 
@@ -335,11 +347,7 @@ def _total_batch_size(count: int, batch_size: int, repeats: int, process: Proces
         raise UsageError(
             f"batch size {batch_size}: it must be a multiple of {repeats}, the number of repeats"
         )
-    if batch_size < process.world_size:
-        raise UsageError(
-            f"batch size {batch_size}: it must be at least {process.world_size}, an image for each "
-            "process"
-        )
+    refuse_batch_size(batch_size, process.world_size)
     least = -(-process.world_size // repeats) * repeats
     if count < least:
         raise UsageError(

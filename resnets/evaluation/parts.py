@@ -354,7 +354,7 @@ def _refuse_others(actual: Record, expected: Record, path: Path) -> None:
         "images": f"its list has {actual.images:,} images, not {expected.images:,}",
         "images_digest": "its list has other images",
         "stored_digest": "its images have other content: their shards were written anew",
-        "settings": f"it has the settings {_in_words(actual)}, not {_in_words(expected)}",
+        "settings": f"it was predicted {_other_settings(actual.settings, expected.settings)}",
         "part": f"it holds part {actual.part}",
     }
     if actual.stored_digest is None or expected.stored_digest is None:
@@ -364,9 +364,27 @@ def _refuse_others(actual: Record, expected: Record, path: Path) -> None:
             raise UsageError(f"{path}: {why}; name another folder, or delete the older parts")
 
 
-def _in_words(record: Record) -> str:
-    """Settings of a record."""
-    return ", ".join(f"{name} {value}" for name, value in record.settings.items())
+def _other_settings(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """In which flags settings differ.
+
+    >>> _other_settings({"top": 1, "tta": False, "max_error": None}, {"top": 2, "tta": True})
+    'with --top 1 and without --tta, not with --top 2 and with --tta'
+    """
+
+    def flags(settings: Mapping[str, Any]) -> str:
+        return " and ".join(_as_flag(name, settings.get(name)) for name in differing)
+
+    names = [*actual, *(name for name in expected if name not in actual)]
+    differing = [name for name in names if actual.get(name) != expected.get(name)]
+    return f"{flags(actual)}, not {flags(expected)}"
+
+
+def _as_flag(name: str, value: Any) -> str:
+    """How a setting is asked for."""
+    flag = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"without {flag}"
+    return f"with {flag}" if value is True else f"with {flag} {value}"
 
 
 def _read_record(path: Path) -> Record:

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -322,8 +322,7 @@ def refuse_changes(asked: Job, now: Job) -> None:
     Raises:
         UsageError: if something else is asked for now; it names what.
     """
-    _refuse_difference(_values(asked), _values(now), _MAY_CHANGE)
-    _refuse_difference(asdict(asked.recipe), asdict(now.recipe), _RECIPE_MAY_CHANGE)
+    _refuse_difference(_all_values(asked), _all_values(now), _MAY_CHANGE | _RECIPE_MAY_CHANGE)
 
 
 def asked_by(job: Job) -> str:
@@ -334,32 +333,35 @@ def asked_by(job: Job) -> str:
     return hashlib.sha256(repr((sorted(settings.items()), recipe)).encode()).hexdigest()
 
 
-def refuse_other_words(begun: Job, asked: Job, folder: Path) -> None:
+def refuse_other_words(begun: Job, asked: Job, folder: Path, names: Collection[str]) -> None:
     """Go on with a run only by the words that it was begun with.
 
     Args:
         begun: the run's own settings, some of which it has chosen itself since.
         asked: what the words ask for, as if the run were new.
         folder: of the run.
+        names: of what flags set; "recipe" stands for all of it.
 
     Raises:
-        UsageError: they ask for another run; it names what differs.
+        UsageError: they ask for another run; it names what differs of what they set.
     """
     if begun.asked == asked_by(asked):
         return
-    pairs = [(_values(begun), _values(asked), _MAY_CHANGE - {"data"})]
-    pairs.append((asdict(begun.recipe), asdict(asked.recipe), _RECIPE_MAY_CHANGE))
-    names = asked.set_by_user or ()
+    before, now = _all_values(begun), _all_values(asked)
+    by_flag = {_ALIASES.get(name, name) for name in names}
+    recipe = asdict(asked.recipe) | asdict(asked.recipe.augmentation)
+    by_recipe = {name for name, value in recipe.items() if "recipe" in names and value is not None}
+    may_change = _MAY_CHANGE | _RECIPE_MAY_CHANGE
+    order = [*sorted(by_flag - may_change), *sorted(by_recipe - by_flag - may_change)]
     differences = [
-        (name not in names, f"{name} is {before[name]!r} there, not {now[name]!r}")
-        for before, now, may_change in pairs
-        for name in before.keys() - may_change - {"set_by_user", "start_sha256", "replanned"}
-        if before[name] != now[name] and not isinstance(before[name], dict)
+        f"{_flag_of(name)} is {_in_words(before[name])} there, not {_in_words(now[name])}"
+        for name in ("data", *order)
+        if name in now and before[name] != now[name]
     ]
-    words = "; ".join(text for _, text in sorted(differences)[:_NAMED])
+    words = "; ".join(differences[:_NAMED]) or "with other flags"
     resume = shell_line("resnets", "train", "--resume", folder)
     raise UsageError(
-        f"{folder}: holds a run that other words began ({words or 'by a flag'}): name another "
+        f"{folder}: holds a run that other words began ({words}): name another "
         f"--output, go on with that run by `{resume}`, or delete it"
     )
 
@@ -369,11 +371,41 @@ def _values(job: Job) -> dict[str, Any]:
     return {item.name: getattr(job, item.name) for item in fields(Job)}
 
 
+def _all_values(job: Job) -> dict[str, Any]:
+    """What flags set, by name: of the job, of its recipe and of that one's augmentation."""
+    recipe = asdict(job.recipe)
+    augmentation = recipe.pop("augmentation")
+    return {**_values(job), **recipe, **augmentation}
+
+
+def _flag_of(name: str) -> str:
+    """The flag of a field.
+
+    >>> _flag_of("image_size"), _flag_of("start"), _flag_of("data")
+    ('--image-size', '--from', 'DATA')
+    """
+    if name == "data":
+        return "DATA"
+    return f"--{'from' if name == 'start' else name.replace('_', '-')}"
+
+
+def _in_words(value: Any) -> str:
+    """A value as on a command line.
+
+    >>> _in_words(None), _in_words(False), _in_words((1, 2)), _in_words("digits")
+    ('unset', 'off', '1 2', 'digits')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "unset", False: "off", True: "on"}[value]
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def _refuse_difference(before: dict[str, Any], now: dict[str, Any], may_change: set[str]) -> None:
     """Refuse another value for anything that must not change."""
-    for name in before.keys() - may_change:
+    for name in sorted(before.keys() - may_change):
         if before[name] != now[name]:
             raise UsageError(
-                f"a resumed run keeps what it was asked: {name} is {before[name]!r}, not "
-                f"{now[name]!r}; start a new run to change it (--from takes up its weights)"
+                f"a resumed run keeps what it was asked: {name} is {_in_words(before[name])}, not "
+                f"{_in_words(now[name])}; start a new run to change it (--from takes up its "
+                "weights)"
             )

@@ -31,21 +31,13 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UsageError: this machine has no such device, or torchrun chooses it.
     """
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"--device {name}: it must be auto, cpu, cuda, mps, xpu, or one GPU such as cuda:1"
-        )
-    kind, _, number = name.partition(":")
     shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1 and dist.is_torchelastic_launched()
+    refuse_device(name, shared)
+    kind, _, number = name.partition(":")
     if kind == "auto":  # gloo, by which processes exchange gradients on a Mac, knows no mps
         kind = "cuda" if _count("cuda") else "mps" if _count("mps") and not shared else "cpu"
     if kind == "cpu":
         return torch.device("cpu")
-    if shared and (number or kind == "mps"):
-        raise UsageError(
-            f"--device {name}: torchrun started several processes here, and all would use one GPU; "
-            f"give --device {'cpu' if kind == 'mps' else kind}, of which each takes its own"
-        )
     if not _count(kind):
         raise UsageError(f"--device {name}: torch {torch.__version__} finds no such GPU; use cpu")
     if kind == "mps":
@@ -56,6 +48,29 @@ def choose_device(name: str) -> torch.device:
             f"GPU {index} does not exist; this machine has {_count(kind)}, numbered from 0"
         )
     return torch.device(kind, index)
+
+
+def refuse_device(name: str, shared: bool) -> None:
+    """Refuse a name that is none of a device, or of one that several processes cannot share.
+
+    Args:
+        name: as for `choose_device`.
+        shared: whether torchrun starts several processes on a machine.
+
+    Raises:
+        UsageError: it says which device to give.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--device {name}: it must be auto, cpu, cuda, mps, xpu, or one GPU such as cuda:1"
+        )
+    kind, _, number = name.partition(":")
+    if shared and (number or kind == "mps"):
+        raise UsageError(
+            f"--device {name}: torchrun starts several processes on a machine, and all would use "
+            f"one GPU; give --device {'cpu' if kind == 'mps' else kind}, of which each takes its "
+            "own"
+        )
 
 
 def _count(kind: str) -> int:

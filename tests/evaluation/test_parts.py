@@ -149,7 +149,7 @@ def test_parts_of_another_model_list_number_or_settings_are_refused_and_not_mixe
         "another model": (untrained(SIX, resize=24), photos, *second),
         "images": (model, photos / "deep", *second),
         "other images": (model, *[photos / "a.png"] * 5, *second),
-        "settings": (model, photos, "--top", 2, *second),
+        "with --top 1, not with --top 2": (model, photos, "--top", 2, *second),
         "one of 2 parts": (model, photos, "--part", "1/3", "--output", tmp_path),
     }
     for reason, words in cases.items():

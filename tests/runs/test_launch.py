@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -176,6 +177,14 @@ SLURM, HERE = ("--on", "slurm", "--print"), ("photos", "--output", "run")
         ((*HERE, "--epochs", "x", *SLURM), "epochs"),
         ((*HERE, "--on", "slurm"), "--print"),
         ((*HERE, "--resume", "run", *SLURM), "--resume"),
+        ((*HERE, "--overwrite", *SLURM), "--overwrite: leave it out"),
+        ((*HERE, "--overwrite", "--rehearse", "2"), "--overwrite: leave it out"),
+        ((*HERE, "--batch-size", "3", *SLURM), "batch size 3: it must be at least 8"),
+        ((*HERE, "--batch-size", "15", *SLURM, "--nodes", "2"), "batch size 15"),
+        ((*HERE, "--batch-size", "3", "--rehearse", "4"), "batch size 3: it must be at least 4"),
+        ((*HERE, "--device", "cuda:1", *SLURM), "--device cuda:1"),
+        ((*HERE, "--device", "mps", "--rehearse", "2"), "--device mps"),
+        ((*HERE, "--device", "gpu", *SLURM, "--gpus", "1"), "--device gpu"),
         ((*HERE, *SLURM, "--nodes", "0"), "--nodes"),
         ((*HERE, "--on", "kubernetes", "--print", "--time-limit", "1h"), "--time-limit"),
         ((*HERE, *SLURM, "--rehearse", "2"), "--rehearse"),
@@ -190,6 +199,15 @@ def test_wrong_words_are_refused_before_anything_is_printed(
     done = call("launch", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr
+
+
+def test_a_batch_with_an_image_for_each_process_is_printed() -> None:
+    words = ("/data/photos", "--output", "run", *POD, "--nodes", 2)
+    for count, device in (("16", "cuda"), ("auto", "cpu")):
+        done = call("launch", *words, "--batch-size", count, "--device", device)
+        assert done.returncode == 0, done.stderr
+    done = call("launch", *words, "--gpus", 1, "--batch-size", 2, "--device", "cuda:0")
+    assert done.returncode == 0, done.stderr
 
 
 POD = ("--on", "kubernetes", "--print")
@@ -254,7 +272,7 @@ def test_what_was_refused_is_not_tried_again_by_the_same_job(
         python=f'{sys.executable} "$@"; code=$?; echo tried >> tried; exit $code',
     )
     words = ("digits", "--network", "resnet14", "--output", "run", "--device", "cuda:77")
-    script = printed("slurm", words=words)
+    script = printed("slurm", "--gpus", 1, words=words)
     place = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
 
     def tried(attempt: int) -> tuple[int, int]:
@@ -294,6 +312,26 @@ def test_a_job_of_an_earlier_version_goes_on_with_its_run(begun: Path, tmp_path:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_other_words_changed_is_told_by_their_flags_alone(begun: Path) -> None:
+    """Not what the run has chosen itself; in a job, and before one is printed."""
+    words = ("other", *SHORT[1:], "--no-nesterov", "--label-smoothing", "0.3", "--output", begun)
+    for done in (call("launch", *words, *SLURM), call("train", "--resume", begun, *words)):
+        assert done.returncode == 2
+        (inside,) = re.findall(r"other words began \((.*?)\)", done.stderr)
+        parts = [part.partition(" is ")[0] for part in inside.split("; ")]
+        assert parts == ["DATA", "--label-smoothing", "--nesterov"]
+        assert "None" not in inside
+
+
+def test_a_rehearsal_says_which_flags_of_a_job_it_takes_no_heed_of(tmp_path: Path) -> None:
+    words = ("elsewhere", "--output", "run", "--rehearse", 1, "--nodes", 3, "--time-limit", "1h")
+    done = call("launch", *words, cwd=tmp_path)
+    assert done.returncode == 2  # for other reasons
+    (line,) = [line for line in done.stderr.splitlines() if "--nodes" in line]
+    assert "--time-limit" in line
+    assert "--gpus" not in line
+
+
 def test_a_run_that_is_resumed_by_hand_goes_on_without_the_words_that_began_it(
     begun: Path,
 ) -> None:
@@ -313,10 +351,13 @@ def test_another_output_beside_resume_is_refused(begun: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("digits", "--network", "resnet20", *SHORT[3:]), "'resnet14' there, not 'resnet20'"),
+        (
+            ("digits", "--network", "resnet20", *SHORT[3:]),
+            "--network is resnet14 there, not resnet20",
+        ),
         ((*SHORT[:-3], "--no-report"), "that other words began"),  # the run had --steps
-        (("other", *SHORT[1:]), "'digits' there, not 'other'"),
-        ((*SHORT, "--recipe", "paper"), "learning_rate"),
+        (("other", *SHORT[1:]), "DATA is digits there, not other"),
+        ((*SHORT, "--recipe", "paper"), "--batch-size is 64 there, not 128"),
     ],
 )
 def test_a_job_does_not_go_on_with_the_run_of_other_words(
