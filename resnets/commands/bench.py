@@ -52,7 +52,7 @@ def bench(
     limit: Annotated[str, tyro.conf.arg(metavar="TIME")] = "5m",
     against: Literal["torchvision", "timm"] | None = None,
     training: bool = False,
-    size: int = 224,
+    size: int | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     plot: Path | None = None,
 ) -> int:
@@ -78,7 +78,8 @@ def bench(
         against: another project's network of the same name, eager and compiled.
         training: measure steps of training instead, in one process; MODEL is the name of a network
             such as resnet50, and the images are random. `resnets plan --rate` takes the result.
-        size: height and width of the images for --training, in pixels.
+        size: height and width of the images for --training, in pixels; by default the network's
+            own, such as 224.
         as_json: print JSON.
         plot: write a plot of images per second (.png, .svg, .pdf).
     """
@@ -151,7 +152,7 @@ def _progress() -> "Iterator[Note]":
 def _bench_training(
     models: tuple[Path, ...],
     batch_sizes: tuple[int, ...],
-    size: int,
+    size: int | None,
     seconds: float,
     end: float,
     as_json: bool,

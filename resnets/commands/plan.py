@@ -39,7 +39,7 @@ def plan(
     nodes: int = 1,
     epochs: float = 90,
     batch_size: int | None = None,
-    size: int = 224,
+    size: int | None = None,
     precision: Precision = "bf16",
     rate: float | None = None,
     reading: float | None = None,
@@ -63,7 +63,7 @@ def plan(
         epochs: how often each image is seen.
         batch_size: images of a step, over all GPUs; by default 256 for each GPU, while that is at
             most 4,096 in all, and not less than 32 for each.
-        size: height and width of the images, in pixels.
+        size: height and width of the images, in pixels; by default the network's own, such as 224.
         precision: bf16 or fp32 (in TF32 where the GPU has it).
         rate: images per second that one GPU trains, measured; by default from data sheets.
         reading: images per second that a node can read and decode; by default as many as needed.
@@ -98,7 +98,8 @@ def _number(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb]?)", text.replace(",", "").lower())
     if match is None:
         raise UsageError(f"--images {text}: expected a number such as 50000, 50k or 1.28m")
-    return round(float(match[1]) * _TIMES[match[2]])
+    number = float(match[1]) * _TIMES[match[2]]
+    return round(min(number, sys.float_info.max))  # which is refused later
 
 
 def _show(result: Plan, machines: Machines, training: Training) -> None:

@@ -46,6 +46,19 @@ def refuse_unused(recipe: Recipe, start: Recipe, optimizer: str | None = None) -
         )
 
 
+def refuse_processes_for_head(recipe: Recipe, processes: int) -> None:
+    """Refuse several processes where only the classifier is fitted.
+
+    Raises:
+        UsageError: `--freeze all` in more than one process.
+    """
+    if recipe.freeze == "all" and processes > 1:
+        raise UsageError(
+            f"--freeze all takes one pass in one process; these are {processes}: start it without "
+            "torchrun"
+        )
+
+
 def refuse_missing_stage(recipe: Recipe, start: str | None) -> None:
     """Refuse to freeze a stage that the network does not have, where it is known without weights.
 

@@ -7,6 +7,7 @@ kernels, and what of the exchange of gradients the backward pass does not hide.
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import ceil, log2
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -62,6 +63,7 @@ _CONVERSION = 16  # bytes that pass the memory: float32 -> bf16, divided; and ba
 _ACCUMULATED = 4  # batches whose gradients are exchanged once, to show what that brings
 _RESERVED = 2 * 2**30  # bytes: CUDA's context, workspaces of cuDNN, buffers of NCCL
 _HOUR = 3600  # seconds
+_MOST_OF_ANYTHING = 1e15
 _USABLE = 0.95  # of the memory, as it is fragmented
 _LARGEST_BATCH, _MOST, _LEAST = 4096, 256, 32  # by default: of a step; most, least of a device
 
@@ -100,8 +102,7 @@ class Machines:
             )
         if nodes < 1:
             raise UsageError(f"--nodes {nodes}: it must be at least 1")
-        if bandwidth is not None and not bandwidth > 0:
-            raise UsageError(f"--bandwidth {bandwidth}: it must be more than 0")
+        _check_numbers({"bandwidth": bandwidth})
         return cls(nodes, int(match[1]), match[2], bandwidth)
 
     @property
@@ -139,12 +140,12 @@ class Costs:
 
 
 @functools.cache
-def costs_of(network: str, size: int) -> Costs:
+def costs_of(network: str, size: int | None = None) -> Costs:
     """The costs of a network of the catalog.
 
     Args:
         network: its name.
-        size: height and width of the images, in pixels.
+        size: height and width of the images, in pixels; None: the network's own.
 
     Raises:
         UsageError: there is none of that name, or the images are too small.
@@ -158,7 +159,7 @@ def costs_of(network: str, size: int) -> Costs:
     if network not in CATALOG:
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
     architecture: Architecture = CATALOG[network].architecture
-    measured = profile(architecture, size)
+    measured = profile(architecture, CATALOG[network].size if size is None else size)
     with torch.device("meta"):
         modules = list(build(architecture).modules())
     layers = sum(not list(module.children()) for module in modules)
@@ -276,10 +277,7 @@ def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
     kept = costs.activation_bytes * (0.5 if training.precision == "bf16" else 1)
     largest = max(0, int((_USABLE * kind.memory - state) / kept))
     if each > largest:
-        raise UsageError(
-            f"--batch-size {batch_size}: {each:,} images of a device, and {largest:,} fit into its "
-            "memory; take a smaller one (or train with --accumulate)"
-        )
+        raise UsageError(_does_not_fit(training, batch_size, machines.devices, largest))
     rate = training.rate or _rate(costs, kind, training.precision)
 
     def seconds(rate: float) -> tuple[float, float, float, float]:
@@ -318,20 +316,53 @@ def _check(training: Training, batch_size: int, machines: Machines) -> None:
     Raises:
         UsageError: there is one.
     """
-    values = {
-        "images": training.images,
-        "epochs": training.epochs,
-        "rate": training.rate,
-        "reading": training.reading,
-        "price": training.price,
-    }
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name} {value}: it must be more than 0")
+    _check_numbers(
+        {
+            "images": training.images,
+            "epochs": training.epochs,
+            "rate": training.rate,
+            "reading": training.reading,
+            "price": training.price,
+        }
+    )
     if batch_size < machines.devices:
         raise UsageError(
             f"--batch-size {batch_size}: {machines.devices} devices need at least an image each"
         )
+
+
+def _check_numbers(values: Mapping[str, float | None]) -> None:
+    """Refuse what is no positive number, or so large that sums of it are none.
+
+    Raises:
+        UsageError: it names the flag.
+    """
+    for name, value in values.items():
+        if value is not None and not 0 < value <= _MOST_OF_ANYTHING:
+            raise UsageError(
+                f"--{name} {value:g}: it must be more than 0, and at most {_MOST_OF_ANYTHING:g}"
+            )
+
+
+def _does_not_fit(training: Training, batch_size: int, devices: int, largest: int) -> str:
+    """Why a step does not fit into the memory of its devices, and what to change.
+
+    Args:
+        training: that is planned.
+        batch_size: images of a step.
+        devices: that share them.
+        largest: images that fit into a device.
+    """
+    if not largest:
+        return "not a single image fits into the memory of a device: give a smaller --size"
+    each = f"{ceil(batch_size / devices):,} images of a device, and {largest:,} fit into its memory"
+    if training.batch_size is None:
+        usual = f"a step of {batch_size:,} images, as usual, has {each}"
+        return f"{usual}; give --batch-size {largest * devices}, or a smaller --size"
+    return (
+        f"--batch-size {batch_size}: {each}; take a smaller one (or train with --accumulate), or a "
+        "smaller --size"
+    )
 
 
 def _rate(costs: Costs, kind: _GPU, precision: Precision) -> float:

@@ -10,6 +10,7 @@ from resnets.data.sources.walking import walk
 from resnets.files.outputs import writable_folder
 from resnets.run_files import CONFIG
 from resnets.runs.folder import refuse
+from resnets.runs.freezing import refuse_processes_for_head
 from resnets.runs.job import Job, names_weights, refuse_other_words
 
 
@@ -63,8 +64,13 @@ def refuse_processes(job: Job, on_machine: int, processes: int) -> None:
     Raises:
         UsageError: as the training itself would.
     """
-    from resnets.training.devices import refuse_device  # imports torch, which --help does not need
+    # these import torch, which --help does not need
+    from resnets.runs.cross_validation import refuse_with_folds
+    from resnets.training.devices import refuse_device
 
+    refuse_processes_for_head(job.recipe, processes)
+    if job.folds:
+        refuse_with_folds(job, processes)
     refuse_device(job.device, shared=on_machine > 1)
     if isinstance(job.recipe.batch_size, int):
         refuse_batch_size(job.recipe.batch_size, processes)

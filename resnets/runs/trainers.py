@@ -12,6 +12,7 @@ from resnets.format import plural
 from resnets.networks import ResNet
 from resnets.networks.resnet import least_side, refuse_small
 from resnets.runs.checkpoint import State
+from resnets.runs.freezing import refuse_processes_for_head
 from resnets.runs.frozen_features import FeatureReader
 from resnets.runs.prepare import Notify
 from resnets.runs.setup import Setup
@@ -44,11 +45,7 @@ def _trainer(setup: Setup) -> Trainer:
         return head_first_trainer(setup)
     if setup.job.recipe.freeze != "all":
         return setup.trainer(setup.network)
-    if setup.process.world_size > 1:
-        raise UsageError(
-            f"freeze is 'all', which takes one pass in one process; these are "
-            f"{setup.process.world_size}: start it without torchrun"
-        )
+    refuse_processes_for_head(setup.job.recipe, setup.process.world_size)
     return setup.trainer(setup.network, partial(HeadTrainer, FeatureReader(setup)))
 
 

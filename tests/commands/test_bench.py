@@ -238,6 +238,17 @@ def test_training_is_measured_by_images_per_second_for_each_batch_size() -> None
     ).items()
 
 
+def test_training_takes_a_network_of_the_package_and_its_own_size() -> None:
+    words = ("--training", "--batch-sizes", "2", "--seconds", "0.01", "--json")
+    done = call("bench", "resnet14_cifar10", "resnet14", *words)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(row["network"], row["size"]) for row in rows] == [
+        ("resnet14_cifar10", 32),
+        ("resnet14", 32),
+    ]
+
+
 def test_training_too_leaves_out_batches_for_which_there_is_no_time() -> None:
     words = ("resnet14", "--training", "--size", "8", "--batch-sizes", "2", "4")
     done = call("bench", *words, "--seconds", "0.01", "--limit", "0.001s", "--json")

@@ -184,6 +184,8 @@ SLURM, HERE = ("--on", "slurm", "--print"), ("photos", "--output", "run")
         ((*HERE, "--batch-size", "3", "--rehearse", "4"), "batch size 3: it must be at least 4"),
         ((*HERE, "--device", "cuda:1", *SLURM), "--device cuda:1"),
         ((*HERE, "--device", "mps", "--rehearse", "2"), "--device mps"),
+        ((*HERE, "--folds", "5", *SLURM), "--folds"),
+        ((*HERE, "--freeze", "all", "--from", "a.pt", "--rehearse", "2"), "--freeze all"),
         ((*HERE, "--device", "gpu", *SLURM, "--gpus", "1"), "--device gpu"),
         ((*HERE, *SLURM, "--nodes", "0"), "--nodes"),
         ((*HERE, "--on", "kubernetes", "--print", "--time-limit", "1h"), "--time-limit"),
@@ -372,14 +374,14 @@ def test_a_job_does_not_go_on_with_the_run_of_other_words(
 @pytest.mark.slow
 def test_a_rehearsal_that_is_refused_ends_with_the_reason_alone(tmp_path: Path) -> None:
     """For something that only the processes find out."""
-    words = ("digits", "--network", "resnet14", "--output", "run", "--device", "cuda:77")
+    words = ("digits", "--network", "resnet14", "--output", "run", "--other", "missing")
     command = [sys.executable, "-m", "resnets", "launch", *words, "--rehearse", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.strip("* ")]
     lines = [line for line in lines if "OMP_NUM_THREADS" not in line]  # of torchrun itself
     assert 1 <= len(lines) <= 2, done.stderr  # of each process; one may end before the other speaks
-    assert all(line.startswith("resnets train:") and "cuda" in line for line in lines)
+    assert all(line.startswith("resnets train:") and "missing" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The estimates of `plan` against published times; no constant of it comes from MLPerf."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -134,6 +135,12 @@ def test_the_largest_batch_fits_and_one_more_image_does_not() -> None:
         (("--images", "1m", "--gpus", "0xh100"), "--gpus 0xh100"),
         (("--images", "1m", "--gpus", "8xh100", "--nodes", "0"), "--nodes 0"),
         (("--images", "1m", "--gpus", "8xh100", "--bandwidth", "0"), "--bandwidth 0"),
+        (("--images", "1m", "--gpus", "8xh100", "--bandwidth", "inf"), "--bandwidth inf"),
+        (("--images", "1m", "--gpus", "8xh100", "--reading", "nan"), "--reading nan"),
+        (("--images", "1m", "--gpus", "8xh100", "--epochs", "1e308"), "--epochs 1e+308"),
+        (("--images", "9" * 400, "--gpus", "8xh100"), "--images"),
+        (("--images", "1m", "--gpus", "8xh100", "--size", "100000"), "single image fits"),
+        (("--images", "1m", "--gpus", "8xh100", "--size", "800"), "give --batch-size"),
         (("--images", "1m", "--gpus", "8xh100", "--epochs", "0"), "--epochs"),
         (("--images", "1m", "--gpus", "8xh100", "--batch-size", "4"), "--batch-size 4"),
         (("--images", "0", "--gpus", "8xh100"), "--images"),
@@ -148,6 +155,19 @@ def test_wrong_words_are_refused(words: tuple[str, ...], reason: str) -> None:
 
 def test_the_usual_batch_stays_between_what_a_device_and_a_step_want() -> None:
     assert [_usual_batch(n) for n in (1, 8, 16, 64, 512)] == [256, 2048, 4096, 4096, 16384]
+
+
+def test_without_a_size_images_have_that_of_the_network() -> None:
+    for name, size in (("resnet20", 32), ("resnet50", 224)):
+        assert costs_of(name) == costs_of(name, size) != costs_of(name, size + 32)
+
+
+def test_the_batch_that_is_advised_for_large_images_fits() -> None:
+    words = ("plan", "--network", "resnet50", "--images", "1m", "--gpus", "8xh100", "--size", 800)
+    done = call(*words)
+    (advised,) = re.findall(r"--batch-size (\d+)", done.stderr)
+    assert call(*words, "--batch-size", advised).returncode == 0
+    assert call(*words, "--batch-size", int(advised) + 1).returncode == 2
 
 
 def test_a_set_smaller_than_a_step_is_told() -> None:

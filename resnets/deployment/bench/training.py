@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch.nn.functional import cross_entropy
 
+from resnets import shipped
 from resnets.errors import UsageError
 from resnets.networks import build
 from resnets.networks.catalog import CATALOG, nearest
@@ -48,7 +49,7 @@ class TrainingSpeed:
 def measure_training(
     network: str,
     *,
-    size: int,
+    size: int | None,
     batch_sizes: Sequence[int],
     seconds: float,
     precision: Literal["bf16", "fp32"] = "bf16",
@@ -57,8 +58,8 @@ def measure_training(
     """Train a network on random pixels, on a GPU if there is one.
 
     Args:
-        network: its name in the catalog.
-        size: height and width of the images, in pixels.
+        network: its name in the catalog, or that of a network of the package.
+        size: height and width of the images, in pixels; None: the network's own.
         batch_sizes: images of a step.
         seconds: for each batch size; at least one step is measured.
         precision: of the arithmetic where there is a GPU; a CPU computes in float32.
@@ -67,8 +68,10 @@ def measure_training(
     Raises:
         UsageError: there is no such network, or a number is not allowed.
     """
-    if network not in CATALOG:
+    catalogued = network.partition("_")[0] if network in shipped.names() else network
+    if catalogued not in CATALOG:
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
+    size = CATALOG[catalogued].size if size is None else size
     if min(batch_sizes, default=0) < 1 or size < 1:
         raise UsageError(f"batch sizes {list(batch_sizes)}, size {size}: each must be at least 1")
     device = choose_device("auto")
@@ -80,7 +83,7 @@ def measure_training(
         step = batch_size / speeds[-1].images_per_second if speeds else 0.0
         if speeds and time.monotonic() + max((_WARM_UP + 1) * step, seconds) > end:
             break
-        times = _steps(network, size, batch_size, seconds, actual == "bf16", device)
+        times = _steps(catalogued, size, batch_size, seconds, actual == "bf16", device)
         rate = batch_size / statistics.median(times)
         speeds.append(TrainingSpeed(network, name, size, batch_size, rate, len(times), actual))
     return speeds
