@@ -114,14 +114,34 @@ def how_to_continue(path: Path, begin: str = "To continue") -> str:
     if is_in_job():
         return f"{begin}: start the same job again; it goes on with {path}"
     command: list[object] = ["resnets", "train", "--resume", path]
+    torchrun, nodes = _torchrun()
+    meet = "with the --rdzv-* or the --master-* and --node-rank flags of before"
+    where = f", on each machine, {meet}" if nodes > 1 else ""
+    return f"{begin}: {shell_line(*torchrun, *command)}{where}"
+
+
+def as_launched(command: str) -> str:
+    """A command that trains, for as many processes as train here, if it can be shared.
+
+    Args:
+        command: as a shell takes it; another than `resnets train` stays as it is.
+    """
+    torchrun, nodes = _torchrun()
+    alone = {"--folds", "all"} & {*command.split()}  # as in --freeze all
+    if not command.startswith("resnets train ") or alone or not torchrun:
+        return command
+    if nodes > 1:
+        torchrun.insert(-1, "...")  # flags by which machines meet, which this process has not
+    return f"{' '.join(torchrun)} {command}"
+
+
+def _torchrun() -> tuple[list[str], int]:
+    """The words that start a command as this process was, and on how many machines."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return f"{begin}: {shell_line(*command)}"
+        return [], 1
     each, nodes = (os.environ.get(name, "1") for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
     several = ["--nnodes", nodes] if nodes != "1" else []
-    meet = "with the --rdzv-* or the --master-* and --node-rank flags of before"
-    where = f", on each machine, {meet}" if several else ""
-    torchrun = ["torchrun", *several, "--nproc-per-node", each, "-m"]
-    return f"{begin}: {shell_line(*torchrun, *command)}{where}"
+    return ["torchrun", *several, "--nproc-per-node", each, "-m"], int(nodes)
 
 
 def has_state(path: Path) -> bool:

@@ -14,6 +14,25 @@ from resnets.training.heartbeat import is_failed_exchange
 
 
 @contextlib.contextmanager
+def reason_says_how_to_continue(as_command: bool, places: Sequence[Path]) -> Iterator[None]:
+    """Repeat how to go on with the reason, before which torchrun may have printed much.
+
+    Args:
+        as_command: whether the process is there for this run alone; if not, nothing is added.
+        places: the folder of the run, once it is there.
+
+    Raises:
+        ChildProcessError: as it was raised, with the command that goes on.
+    """
+    try:
+        yield
+    except ChildProcessError as error:
+        if not as_command or not places or restarts_left():
+            raise
+        raise ChildProcessError(f"{error}. {how_to_continue(places[-1])}") from error
+
+
+@contextlib.contextmanager
 def loss_says_how_to_continue(as_command: bool, places: Sequence[Path]) -> Iterator[None]:
     """Say how to go on where another process is lost, in one process of each machine.
 

@@ -3,7 +3,7 @@
 An action is a function of a `Result` that returns another. To add one, write it into `_ACTIONS`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ from resnets.networks import ResNet
 from resnets.run_files import REPORT
 from resnets.runs.command_line import command_by_default, command_to_change, training_command
 from resnets.runs.cross_validation import CrossValidation, in_lines
-from resnets.runs.folder import RunFolder
+from resnets.runs.folder import RunFolder, as_launched
 from resnets.runs.frozen_features import features_of
 from resnets.runs.notices import withheld
 from resnets.runs.prepare import Notify
@@ -399,6 +399,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
         by_folds=folds.withheld if folds is not None and by_folds else "",
     )
     report = make_report(subject)
+    report = replace(report, next_steps=_as_launched(report.next_steps))
     write_report(report, page)
     return report.next_steps
 
@@ -442,7 +443,12 @@ def _steps(
     )
     if name not in result.logits:  # `resnets report` finds no image that is new to this network
         findings = replace(findings, report="")
-    return next_steps(replace(findings, is_on_page=False))
+    return _as_launched(next_steps(replace(findings, is_on_page=False)))
+
+
+def _as_launched(steps: Sequence[NextStep]) -> tuple[NextStep, ...]:
+    """Steps whose commands train in as many processes as this run."""
+    return tuple(replace(step, command=as_launched(step.command)) for step in steps)
 
 
 def _exposure_of(result: Result, split: str) -> Exposure:

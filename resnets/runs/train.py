@@ -35,7 +35,7 @@ from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts, refuse_fit
 from resnets.runs.job import Job
 from resnets.runs.length import within_budget
 from resnets.runs.loggers import require_services
-from resnets.runs.lost_processes import loss_says_how_to_continue
+from resnets.runs.lost_processes import loss_says_how_to_continue, reason_says_how_to_continue
 from resnets.runs.manner import Manner
 from resnets.runs.opening import folder_to_go_on, new_folder, newest_state, refuse_missing_folds
 from resnets.runs.prepare import images_of, naming_first_data, prepare, refuse_moved
@@ -129,8 +129,9 @@ def _carry_out(
     with _restored_surroundings(device), computing(device, job.recipe), ExitStack() as stack:
         configure_process(job)
         patience = map(parse_duration, filter(None, [job.wait_for_processes]))
-        process = stack.enter_context(processes(device, *patience))
         places = [output] if how.resume and output else []
+        stack.enter_context(reason_says_how_to_continue(how.as_command, places))
+        process = stack.enter_context(processes(device, *patience))
         stack.enter_context(loss_says_how_to_continue(how.as_command, places))
         early = stack.enter_context(ExitStack())
         early.enter_context(interrupted_before_training(how.as_command, process, places))

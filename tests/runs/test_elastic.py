@@ -98,6 +98,7 @@ def test_where_a_process_is_lost_one_of_the_others_says_how_to_continue(
     assert (len(hints), len(reasons)) == (1, 1)
     assert f"process {rank} on" in reasons[0]
     assert reasons[0].count("no sign of life") == 1
+    assert reasons[0].endswith(hints[0])
     torchrun, *again = shlex.split(hints[0].removeprefix("To continue: "))
     assert torchrun == "torchrun"
     done = subprocess.run(

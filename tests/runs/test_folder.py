@@ -12,6 +12,7 @@ from resnets.errors import UsageError
 from resnets.runs.folder import (
     _MADE_BY_A_RUN,
     _make_fresh_folder,
+    as_launched,
     existing_run,
     how_to_continue,
     new_run,
@@ -147,14 +148,19 @@ def test_a_run_goes_on_by_the_launcher_that_began_it(
     for name in ("TORCHELASTIC_RUN_ID", "RESNETS_REFUSED"):
         monkeypatch.delenv(name, raising=False)
     resume = ["resnets", "train", "--resume", str(tmp_path / "a run")]
+    train, folds = "resnets train 'my photos' --epochs 9", "resnets train photos --folds 5"
 
     def words() -> list[str]:
         return shlex.split(how_to_continue(tmp_path / "a run").removeprefix("To continue: "))
 
     assert words() == resume
+    assert as_launched(train) == train
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert words() == ["torchrun", "--nproc-per-node", "2", "-m", *resume]
+    assert as_launched(train) == f"torchrun --nproc-per-node 2 -m {train}"
+    for alone in (folds, "resnets doctor photos", ""):  # which several processes cannot share
+        assert as_launched(alone) == alone
     monkeypatch.setenv("GROUP_WORLD_SIZE", "3")
     assert "torchrun --nnodes 3 --nproc-per-node 2" in how_to_continue(tmp_path)
     monkeypatch.setenv("RESNETS_REFUSED", "x")  # by a job, which knows how
