@@ -12,8 +12,10 @@ import os
 import threading
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from resnets.data.remote.outages import Outage
 from resnets.errors import MissingExtra, require
 from resnets.files.folders import has_netrc
 
@@ -32,8 +34,13 @@ class Connections:
         self.loop = asyncio.new_event_loop()
         self.systems: dict[str, Any] = {}
         self.states: dict[Any, Any] = {}  # of who reads here: see `read_ahead`
+        self.outages: dict[str, Outage] = {}
         self.thread = threading.Thread(target=self.loop.run_forever, name="remote", daemon=True)
         self.thread.start()
+
+    def outage(self, address: str) -> Outage:
+        """Whether the server of an address fails."""
+        return self.outages.setdefault(urlsplit(address).netloc, Outage(address))
 
     def start(self, work: Coroutine[Any, Any, _T]) -> "Future[_T]":
         """Start a coroutine in the loop."""

@@ -69,6 +69,8 @@ class Patience:
         slowest: bytes a second.
         first_pause: seconds before the second attempt; each later one is twice as long.
         longest_pause: seconds, also where the server asks for more.
+        total: seconds of an outage, beyond which no other attempt begins; but for those that the
+            server asks to wait.
     """
 
     attempts: int = 8
@@ -77,10 +79,15 @@ class Patience:
     slowest: int = 1 << 18
     first_pause: float = 0.5
     longest_pause: float = 30.0
+    total: float = 120.0
 
     def limit(self, length: int) -> float:
         """The time limit, in seconds, of a request that transfers `length` bytes."""
         return self.seconds + length / self.slowest
+
+    def allows(self, lasted: float, limit: float) -> bool:
+        """Whether another attempt is made that may take `limit` seconds, half of them in time."""
+        return lasted + limit / 2 <= self.total
 
     def pause(self, failures: int, failure: Failure, chance: float | None = None) -> float:
         """Seconds before the next attempt; between half and all of it, by chance.

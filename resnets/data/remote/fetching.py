@@ -1,6 +1,7 @@
 """One operation on a remote file: attempts with a time limit, and at last one clear error."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -14,9 +15,10 @@ from resnets.data.remote.failures import (
     failure_of,
 )
 from resnets.errors import MissingExtra
-from resnets.format import plural
+from resnets.format import duration, plural
 
 _T = TypeVar("_T")
+_LONG = 10.0  # seconds without an answer, of which users are told
 _Act = Callable[[Any], Awaitable[_T]]
 
 
@@ -110,20 +112,34 @@ async def persist(
     Raises:
         RemoteError: all attempts failed.
     """
-    limit = patience.limit(length)
+    limit, outage = patience.limit(length), own.outage(subject)
+    began, asked = time.monotonic(), 0.0
     for failures in range(1, patience.attempts + 1):
         try:
-            return await asyncio.wait_for(_act(own, scheme, act), limit)
+            result = await asyncio.wait_for(_act(own, scheme, act), limit)
         except MissingExtra:
             raise
         except Exception as error:  # three libraries have each their own
             failure = failure_of(error, limit)
+        else:
+            outage.end()
+            return result
+        lasted = time.monotonic() - outage.begin(began)
+        if not failure.again:  # the server has answered
+            outage.end()
         if not failure.again or (failure.silent and failures >= patience.silent_attempts):
             break
-        if failures < patience.attempts:
-            await asyncio.sleep(patience.pause(failures, failure))
+        pause = patience.pause(failures, failure)
+        if failures == patience.attempts or not patience.allows(lasted - asked + pause, limit):
+            break
+        if failures > 1 or lasted > _LONG:
+            outage.tell()
+        asked += min(failure.pause or 0.0, pause)
+        await asyncio.sleep(pause)
     kind = NoSuchFileError if failure.missing else RemoteError
-    after = f" (after {plural(failures, 'attempt')})" if failures > 1 else ""
+    after = f" (after {duration(lasted)})" if lasted > 2 * limit else ""
+    if failures > 1:
+        after = f" (after {plural(failures, 'attempt')} in {duration(lasted)})"
     hint = f": {credentials_of(scheme)}" if failure.denied else ""
     raise kind(f"{subject}: {failure.reason}{after}{hint}")
 

@@ -4,6 +4,7 @@ All changes happen in the event loop of the process, one step at a time, so noth
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from resnets.data.remote.ranges import Place, Request, planned
 _LARGEST = 8 << 20  # bytes of a request
 _GAP = 64 << 10  # bytes between images that are fetched with them: less than a round trip's worth
 _AHEAD = 64 << 20  # bytes in each process that are on their way, or here and not read yet
+_LONG = 1.0  # seconds that an answer is waited for in vain, which count for the outage
 _REMEMBERED = 8192  # places that are expected; the oldest are forgotten first
 
 
@@ -119,10 +121,14 @@ class ReadAhead:
         It spares the loop and the thread that reads a hand-over each, which together take about as
         long as a request (see docs/decisions.md).
         """
-        if self.direct is not None and (data := self.direct.take(place)) is not None:
-            if place in self.expected:
-                self.own.loop.call_soon_threadsafe(self.dismiss, place)
-            return data
+        if self.direct is not None:
+            began = time.monotonic()
+            if (data := self.direct.take(place)) is not None:
+                if place in self.expected:
+                    self.own.loop.call_soon_threadsafe(self.dismiss, place)
+                return data
+            if time.monotonic() - began > _LONG:
+                self.own.outage(self.address).begin(began)
         order = self.expected.get(place)
         task = order.task if order is not None else None
         if task is None or not task.done() or task.cancelled() or task.exception() is not None:

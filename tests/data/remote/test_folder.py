@@ -73,6 +73,49 @@ def test_after_all_attempts_the_error_names_address_range_and_reason(
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
 
 
+def test_an_outage_is_told_once_and_has_an_end_for_all_requests(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patience = Patience(seconds=0.2, first_pause=0.001, total=1.0)
+    places = [place(start, 500) for start in range(0, 90_000, 30_000)]
+    with serving(folder, faults=["slow"] * 60) as server:
+        away = RemoteFolder(server.address, patience=patience)
+        began = time.monotonic()
+        for number, each in enumerate(places):
+            attempts = "" if number else "[4-6] attempts in "
+            with pytest.raises(RemoteError, match=rf"after {attempts}\d(\.\d)? s") as caught:
+                away.read(each)
+        seconds = time.monotonic() - began
+    assert seconds < 2.5  # instead of 3 times 8 times 0.2
+    assert float(str(caught.value).split("after ")[-1].split(" s")[0]) == pytest.approx(
+        seconds, 0.2
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if server.address in line] == lines
+    assert len(lines) == 1
+
+
+def _read_from(away: RemoteFolder) -> None:
+    for start in range(0, 90_000, 30_000):
+        away.read(place(start, 500))
+
+
+def test_one_of_several_processes_tells_of_an_outage(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    with serving(folder, faults=["503"] * 12) as server:
+        patience = Patience(attempts=20, first_pause=0.1, longest_pause=0.1)
+        away = RemoteFolder(server.address, patience=patience)
+        others = [context.Process(target=_read_from, args=(away,)) for _ in range(2)]
+        for each in others:
+            each.start()
+        for each in others:
+            each.join()
+    assert [each.exitcode for each in others] == [0, 0]
+    assert capfd.readouterr().err.count(server.address) == 1
+
+
 def test_wrong_bytes_are_fetched_again_and_then_named(folder: Path) -> None:
     with serving(folder, faults=["wrong"] * 4) as server:
         with pytest.raises(ContentError, match=r"a\.tar, bytes 7 to 16.*index"):
