@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from resnets.escaping import say
-from resnets.files.folders import cache_folder
+from resnets.files.folders import cache_folder, warn_of_cache
 
 _APART = 120.0  # seconds between two failures, beyond which they belong to two outages
 
@@ -69,8 +69,8 @@ def _is_first(server: str) -> bool:
         mark.touch(exist_ok=False)
     except FileExistsError:
         return False
-    except OSError:
-        return True
+    except OSError as error:
+        warn_of_cache(error)
     return True
 
 
