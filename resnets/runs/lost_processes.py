@@ -15,7 +15,7 @@ from resnets.training.heartbeat import is_failed_exchange
 
 @contextlib.contextmanager
 def reason_says_how_to_continue(as_command: bool, places: Sequence[Path]) -> Iterator[None]:
-    """Repeat how to go on with the reason, before which torchrun may have printed much.
+    """Add how to continue to the reason: torchrun may have printed much since it was first said.
 
     Args:
         as_command: whether the process is there for this run alone; if not, nothing is added.
@@ -36,8 +36,9 @@ def reason_says_how_to_continue(as_command: bool, places: Sequence[Path]) -> Ite
 def loss_says_how_to_continue(as_command: bool, places: Sequence[Path]) -> Iterator[None]:
     """Say how to go on where another process is lost, in one process of each machine.
 
-    torchrun ends the others when it notices, which is before they know whom they wait for in vain.
-    Who speaks takes no heed of that, unless all are started again: torchrun waits half a minute.
+    When torchrun notices the loss it sends SIGTERM to the other processes, before they have learnt
+    which one is missing. So the process that speaks ignores SIGTERM until it has named that one,
+    unless torchrun starts all again; torchrun kills it after half a minute.
 
     Args:
         as_command: whether the process is there for this run alone; if not, nothing is said.

@@ -1,4 +1,4 @@
-"""Copies of an image are no further images: figures, promises and p-values count each once."""
+"""Exact copies of an image are measured once: in figures, promises and p-values."""
 
 import contextlib
 import io

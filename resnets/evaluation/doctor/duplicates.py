@@ -234,7 +234,8 @@ COMPARED = (
     2_000  # training and validation images decoded to look for duplicates of the evaluated images
 )
 _MOST_WITHIN = 20_000  # photos of a set that are compared with one another
-_LEAST_SIDE, _SIDES = 64, 16  # pixels of a photo's shorter side, by the median of so many
+_LEAST_SIDE = 64  # pixels: images whose shorter side is below that look alike by chance
+_SIDES = 16  # images whose sides are looked at; their median counts
 _CHUNK = 64  # images that a thread decodes at a time
 
 
