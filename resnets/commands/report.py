@@ -1,5 +1,6 @@
 """``resnets report``: one HTML file that says whether to rely on a network, and why."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from resnets.evaluation.evaluate import Outputs
     from resnets.evaluation.history import History
     from resnets.evaluation.outputs import EvaluationImages
-    from resnets.evaluation.report.page import Subject
+    from resnets.evaluation.report.page import Report, Subject
     from resnets.model_file import Model
 
 _ENDINGS = ("", ".html", ".htm")
@@ -92,7 +93,8 @@ def report(
         if process.rank:
             return
         print_notices(chosen.warnings, chosen.skipped)
-        report = make_report(_subject(loaded, chosen, outputs, folder, history), among)
+        subject = _subject(loaded, chosen, outputs, folder, history)
+        report = _as_launched(make_report(subject, among), history)
     write_report(report, target)
     say(chosen.what)
     say(f"{report.verdict.headline}. See {target}")
@@ -146,8 +148,21 @@ def _subject(
         exposure=chosen.exposure,
         seen_images=chosen.seen,
         history=history,
-        repeat=training_command(model.description, folder),
+        repeat=_launched(training_command(model.description, folder), history),
         again=command_to_change(model.description, folder),
         by_default=command_by_default(model.description, folder),
         budget=budget_of(folder),
     )
+
+
+def _as_launched(report: "Report", history: "History | None") -> "Report":
+    """A report whose next steps train in as many processes as the run did."""
+    steps = (replace(step, command=_launched(step.command, history)) for step in report.next_steps)
+    return replace(report, next_steps=tuple(steps))
+
+
+def _launched(command: str, history: "History | None") -> str:
+    """A command that trains in as many processes as the run did."""
+    from resnets.runs.folder import as_launched
+
+    return as_launched(command, history.processes if history else (0, 1))

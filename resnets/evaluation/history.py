@@ -114,6 +114,16 @@ class History(Sequence[dict[str, Any]]):
         return self.records[0]
 
     @property
+    def processes(self) -> tuple[int, int]:
+        """How many processes each machine had, and how many machines there were, at the last time.
+
+        (0, 1) for a process that was alone.
+        """
+        last = [record for record in self.records if record["kind"] in ("start", "resume")][-1]
+        processes, machines = int(last.get("processes", 1)), int(last.get("machines", 1))
+        return (processes // machines if processes > 1 else 0), machines
+
+    @property
     def epochs(self) -> list[dict[str, Any]]:
         """One record an epoch."""
         return self.of("epoch")

@@ -22,7 +22,7 @@ from resnets.runs.budget import Bottleneck
 from resnets.runs.callbacks import CallbackList, End, Record
 from resnets.runs.checkpoint import State
 from resnets.runs.cross_validation import CrossValidation
-from resnets.runs.folder import RunFolder, has_state, how_to_continue
+from resnets.runs.folder import RunFolder, has_state, how_to_continue, processes_here
 from resnets.runs.kept_network import candidates, final_network, plain_model
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers
@@ -92,7 +92,7 @@ def train_to_end(
             raise Interrupted(stop.number, trainer.step, path, elsewhere=elsewhere)
         active = replace(active, setup=_with_trained_recipe(setup, trainer, folder))
         with (
-            interrupted_after_training(active.how.as_command, trainer.step, path),
+            interrupted_after_training(active.how.as_command, setup.process, trainer.step, path),
             _failure_leaves_state(active, path),
         ):
             result = _scored(active, checkpointer, stop, cross_validation)
@@ -127,7 +127,7 @@ def _failure_leaves_state(active: ActiveRun, folder: Path | None) -> Iterator[No
 def _open_logbook(active: ActiveRun, state: State | None, trainer: Trainer) -> Logbook:
     """The run's log, cut back to what the state has seen, with a record of this beginning."""
     setup, folder, notify = active.setup, active.folder, active.callback_list.notify
-    seconds = state["seconds"] if state else 0.0
+    seconds, machines = state["seconds"] if state else 0.0, processes_here()[1]
     beginning = {
         "kind": "resume" if state else "start",
         "step": trainer.step,
@@ -137,6 +137,7 @@ def _open_logbook(active: ActiveRun, state: State | None, trainer: Trainer) -> L
         "device": _device_name(setup.device),
         "threads": torch.get_num_threads(),
         "processes": setup.process.world_size,
+        **({"machines": machines} if machines > 1 else {}),
         **exchange_of(setup.job.recipe, setup.process.world_size),
         "machine": machine(setup.device),
         "versions": current_versions(),

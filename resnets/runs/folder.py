@@ -114,34 +114,54 @@ def how_to_continue(path: Path, begin: str = "To continue") -> str:
     if is_in_job():
         return f"{begin}: start the same job again; it goes on with {path}"
     command: list[object] = ["resnets", "train", "--resume", path]
-    torchrun, nodes = _torchrun()
+    _, machines = processes_here()
     meet = "with the --rdzv-* or the --master-* and --node-rank flags of before"
-    where = f", on each machine, {meet}" if nodes > 1 else ""
-    return f"{begin}: {shell_line(*torchrun, *command)}{where}"
+    where = f", on each machine, {meet}" if machines > 1 else ""
+    return f"{begin}: {shell_line(*_torchrun(*processes_here()), *command)}{where}"
 
 
-def as_launched(command: str) -> str:
-    """A command that trains, for as many processes as train here, if it can be shared.
+def how_to_repeat() -> str:
+    """What to say where there is nothing to go on with yet."""
+    again = "start the same job again" if is_in_job() else "run the same command again"
+    return f"To begin: {again}"
+
+
+def processes_here() -> tuple[int, int]:
+    """How many processes torchrun has started on each machine, and on how many machines.
+
+    (0, 1) where it has not started this one.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0, 1
+    each, machines = (
+        os.environ.get(name, "1") for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")
+    )
+    return int(each), int(machines)
+
+
+def as_launched(command: str, processes: tuple[int, int] | None = None) -> str:
+    """A command that trains, for as many processes as a run had, if it can be shared.
 
     Args:
         command: as a shell takes it; another than `resnets train` stays as it is.
+        processes: of the run, see `processes_here`; None: as many as train here.
     """
-    torchrun, nodes = _torchrun()
+    each, machines = processes or processes_here()
+    torchrun = _torchrun(each, machines)
     alone = {"--folds", "all"} & {*command.split()}  # as in --freeze all
     if not command.startswith("resnets train ") or alone or not torchrun:
         return command
-    if nodes > 1:
-        torchrun.insert(-1, "...")  # flags by which machines meet, which this process has not
+    if machines > 1:
+        torchrun.insert(-1, "...")  # flags by which machines meet, which nobody has noted
     return f"{' '.join(torchrun)} {command}"
 
 
-def _torchrun() -> tuple[list[str], int]:
-    """The words that start a command as this process was, and on how many machines."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return [], 1
-    each, nodes = (os.environ.get(name, "1") for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
-    several = ["--nnodes", nodes] if nodes != "1" else []
-    return ["torchrun", *several, "--nproc-per-node", each, "-m"], int(nodes)
+def _torchrun(each: int, machines: int) -> list[str]:
+    """The words that start a command in several processes."""
+    if not each:
+        return []
+    several = ["--nnodes", str(machines)] if machines != 1 else []
+    return ["torchrun", *several, "--nproc-per-node", str(each), "-m"]
 
 
 def has_state(path: Path) -> bool:

@@ -392,7 +392,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
         exposure=_exposure_of(result, name) if folds is None or not by_folds else folds.exposure,
         seen_images=None if by_folds else _seen_images(result, name),
         history=History.read(folder.log),
-        repeat=training_command(result.description, folder.path),
+        repeat=as_launched(training_command(result.description, folder.path)),
         again=command_to_change(result.description, folder.path),
         by_default=command_by_default(result.description, folder.path),
         budget=result.setup.job.budget or "",

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from resnets.data.batches import ProcessRank
-from resnets.runs.folder import how_to_continue
+from resnets.runs.folder import how_to_continue, how_to_repeat
 
 _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
@@ -49,7 +49,8 @@ class Interrupted(KeyboardInterrupt):
             saved = f"{by} after step {self.step}, which the first process saves."
             return [saved, how_to_continue(self.elsewhere)]
         if self.folder is None:
-            return [f"{by} before training began: no run was written."] if self.early else []
+            before = f"{by} before training began: nothing was trained, and no run was written."
+            return [before, how_to_repeat()] if self.early else []
         done = f"{by} and saved after step {self.step}."
         if self.early:
             done = f"{by} before a step was done: nothing new was saved."
@@ -97,11 +98,41 @@ class StopSignals:
         self.before.clear()
 
 
+class _Signalled(KeyboardInterrupt):
+    """A signal other than Ctrl-C's.
+
+    Attributes:
+        signal: which one.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.signal = number
+
+
+class _RaisingSignals(StopSignals):
+    """Signals that the system would end the process by, and now end it as Ctrl-C does."""
+
+    def __init__(self) -> None:
+        ending = (number for number in STOPPING if signal.getsignal(number) == signal.SIG_DFL)
+        super().__init__(tuple(ending))
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        super().note(number, frame)
+        raise _Signalled(signal.Signals(number))
+
+
+def _raising_signals(process: ProcessRank) -> contextlib.AbstractContextManager[object]:
+    """Signals end the first process as Ctrl-C does, as it has something to say; others at once."""
+    return contextlib.nullcontext() if process.rank else _RaisingSignals()
+
+
 @contextlib.contextmanager
 def interrupted_before_training(
     as_command: bool, process: ProcessRank, places: list[Path]
 ) -> Iterator[None]:
-    """Say what stands where Ctrl-C stops a command before its training takes note of signals.
+    """Say what stands where a signal stops a command before its training takes note of signals.
 
     Args:
         as_command: whether the process is there for this run alone; if not, nothing changes.
@@ -109,35 +140,49 @@ def interrupted_before_training(
         places: the folder of the run, once it is there.
 
     Raises:
-        Interrupted: Ctrl-C stopped it.
+        Interrupted: a signal stopped it.
     """
-    try:
+    if not as_command:
         yield
+        return
+    try:
+        with _raising_signals(process):
+            yield
     except Interrupted:
         raise
-    except KeyboardInterrupt:
-        if not as_command:
-            raise
+    except KeyboardInterrupt as stop:
         first = process.rank == 0
         folder = places[-1] if places and first else None
-        raise Interrupted(signal.SIGINT, 0, folder, early=first) from None
+        raise Interrupted(_number_of(stop), 0, folder, early=first) from None
 
 
 @contextlib.contextmanager
-def interrupted_after_training(as_command: bool, step: int, folder: Path | None) -> Iterator[None]:
-    """Say how a command goes on where Ctrl-C stops it after training: its last checkpoint is there.
+def interrupted_after_training(
+    as_command: bool, process: ProcessRank, step: int, folder: Path | None
+) -> Iterator[None]:
+    """Say how a command goes on that a signal stops after training: its last checkpoint is there.
 
     Args:
         as_command: whether the process is there for this run alone; if not, nothing changes.
+        process: the first one has something to say.
         step: steps done.
         folder: of the run; None in all processes but the first.
 
     Raises:
-        Interrupted: Ctrl-C stopped it.
+        Interrupted: a signal stopped it.
     """
-    try:
+    if not as_command:
         yield
-    except KeyboardInterrupt:
-        if not as_command:
-            raise
-        raise Interrupted(signal.SIGINT, step, folder) from None
+        return
+    try:
+        with _raising_signals(process):
+            yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as stop:
+        raise Interrupted(_number_of(stop), step, folder) from None
+
+
+def _number_of(stop: KeyboardInterrupt) -> signal.Signals:
+    """The signal that stops a command."""
+    return stop.signal if isinstance(stop, _Signalled) else signal.SIGINT

@@ -136,3 +136,11 @@ def test_curves_are_drawn_as_svg_and_png_with_a_line_for_each(tmp_path: Path) ->
     assert save(panels, tmp_path / "curves", "errors")[0].read_text(
         encoding="utf-8"
     ) == svg.read_text(encoding="utf-8")
+
+
+def test_the_processes_are_those_of_the_last_beginning(tmp_path: Path) -> None:
+    start, *rest = lines()
+    several = [start | {"processes": 1}, {"kind": "resume", "processes": 8, "machines": 2}]
+    assert history(tmp_path / "log", several + rest).processes == (4, 2)
+    assert history(tmp_path / "log", several[:1] + rest).processes == (0, 1)
+    assert history(tmp_path / "log", [start, *rest]).processes == (0, 1)
