@@ -142,7 +142,7 @@ def _carry_out(
         else:
             output, job = (output, job) if how.resume else begun
             how = replace(how, resume=True, again=True)
-            places[:] = [output]
+            places[:] = [begun[0]]
         if job.folds:
             refuse_with_folds(job, process.world_size)
         writes = process.rank == 0 and output is not False
