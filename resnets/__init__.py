@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from resnets.api import (
         calibrate,
         compare,
+        convert,
         doctor,
         evaluate,
         explain,
         fetch,
+        inspect,
         load,
         predict,
         resume,
@@ -65,11 +67,13 @@ __all__ = [
     "build",
     "calibrate",
     "compare",
+    "convert",
     "doctor",
     "evaluate",
     "explain",
     "fetch",
     "from_printed",
+    "inspect",
     "load",
     "load_checkpoint",
     "predict",
@@ -78,7 +82,9 @@ __all__ = [
 ]
 
 _NAMES = {  # by module
-    "api": "calibrate compare doctor evaluate explain fetch load predict resume train",
+    "api": (
+        "calibrate compare convert doctor evaluate explain fetch inspect load predict resume train"
+    ),
     "networks.blocks": "BottleneckBlock ResidualBlock",
     "networks.checkpoints.foreign": "load_checkpoint",
     "networks.printed.reading": "from_printed",

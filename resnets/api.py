@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resnets.deployment import converting, inspection
 from resnets.deployment.engines import AnyModel, EngineName, open_engine, open_network
 from resnets.deployment.engines.swapped import refuse_swapped
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import say
 from resnets.evaluation import predict as prediction
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.inputs import Images, names_of, sources_of
@@ -32,7 +34,7 @@ from resnets.images.arrays import is_tensor
 from resnets.keywords import naming_keywords
 from resnets.model_file import Description, Model, custom_class, save
 from resnets.model_file import load as load_file
-from resnets.model_path import fetch_weights, find_model
+from resnets.model_path import fetch_weights, find_model, find_weights
 from resnets.runs.job import CHANGES, Job, changed_job, new_job, refuse_changes
 
 if TYPE_CHECKING:
@@ -40,10 +42,13 @@ if TYPE_CHECKING:
 
     from resnets.data.batches import CustomAugmentation
     from resnets.data.sources.opening import Data
+    from resnets.deployment.converting import FilterName, Project, Weightless
+    from resnets.deployment.inspection import InspectedExport, InspectedWeights
     from resnets.evaluation.compare import ComparedNetworks
     from resnets.evaluation.doctor import Diagnosis
     from resnets.evaluation.evaluate import Evaluation, Outputs
     from resnets.evaluation.explain import Explanation, Method
+    from resnets.images.preprocessing import CropMode, Interpolation
     from resnets.runs.callbacks import Callback
     from resnets.runs.run import Run
     from resnets.training.optimisation import Loss
@@ -644,6 +649,122 @@ def fetch(
     """
     folder = None if to is None else Path(to)
     return fetch_weights(name, folder, accept_licence=accept_licence, overwrite=overwrite)
+
+
+@naming_keywords()
+def convert(
+    source: "str | os.PathLike[str] | Model | Run",
+    output: "str | os.PathLike[str]",
+    *,
+    to: "Project",
+    class_names: "str | os.PathLike[str] | Sequence[str] | None" = None,
+    size: int | None = None,
+    resize: int | None = None,
+    crop_fraction: float | None = None,
+    crop_mode: "CropMode | None" = None,
+    interpolation: "Interpolation | None" = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    strided_conv: Literal[1, 2] | None = None,
+    shortcut: "Weightless | None" = None,
+    blur: "FilterName | None" = None,
+    ignore_left_over: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a network under the names of another project, or make a model file of a checkpoint.
+
+        resnets.convert("theirs.pth", "ours.safetensors", to="resnets", class_names=["cat", "dog"])
+        resnets.evaluate("ours.safetensors", "photos")  # is it what it should be?
+
+    Args:
+        source: a model file, the folder of a run, a network of the package by name, a folder of
+            timm or transformers with config.json, any checkpoint that `inspect` recognises, or what
+            `resnets.load` or `resnets.train` returns.
+        output: the file or folder to write. With `to` "timm", a name that ends like .pth or
+            .safetensors gets the weights alone.
+        to: "resnets" writes a model file, "torchvision" a file of weights, "timm" and "huggingface"
+            a folder that `timm.create_model` and `transformers.pipeline` read.
+        class_names: one for each logit, (K,), or a text file with one a line; None: those that
+            the source has, else "class 0" and so on.
+        size: side in pixels of the square that the network sees; None: as in the source, or where
+            that does not say, 32 for networks for small images, else 224.
+        resize: side in pixels to which images are resized before that square is cut out.
+        crop_fraction: size / resize, above 0 and at most 1; None: 0.875, and 1 for small images.
+        crop_mode: which side becomes `resize`: "center", the shorter; "squash", both; "border", the
+            longer, with a border around the image.
+        interpolation: how images are resized, "bilinear" or "bicubic".
+        mean: of each channel, (C,), from 0 to 1, with which the network was trained; None: as in
+            the source, else ImageNet's.
+        std: the standard deviation of each channel, likewise.
+        strided_conv: 1 if a bottleneck's stride is in its first convolution, as in the paper (He et
+            al. 2015, arXiv:1512.03385); 2 in nearly all networks. The names do not show it.
+        shortcut: which shortcuts the network has, where no weights show it.
+        blur: which filter takes the place of a stride, where the network has any.
+        ignore_left_over: leave out weights that are not understood, and list them on standard
+            error, although the network may then compute something else.
+        overwrite: replace what is at `output`.
+
+    Returns:
+        `output` as a path.
+
+    Raises:
+        UsageError: an argument is not allowed or would have no effect, `output` exists, or the
+            project has no such network.
+        ContentError: the source cannot be read, or holds weights that are not understood.
+    """
+    preprocessing: dict[str, Any] = {"size": size, "resize": resize, "crop_mode": crop_mode}
+    preprocessing |= {"crop_fraction": crop_fraction, "interpolation": interpolation}
+    for name, values in {"mean": mean, "std": std}.items():
+        preprocessing[name] = None if values is None else tuple(map(float, values))
+    conversion = converting.Conversion(
+        to,
+        Path(output),
+        preprocessing,
+        {"strided_conv": strided_conv, "shortcut": shortcut, "blur": blur},
+        class_names,
+        ignore_left_over=ignore_left_over,
+    )
+    loaded = _network_of(source)
+    model = loaded if isinstance(loaded, Model) else find_weights(os.fspath(cast("Path", loaded)))
+    prepared = converting.prepare(model, conversion, overwrite=overwrite)
+    converting.write(prepared, conversion)
+    for note in prepared.notes:
+        say(note, file=sys.stderr)
+    return conversion.target
+
+
+@naming_keywords()
+def inspect(model: "str | os.PathLike[str] | Run") -> "InspectedWeights | InspectedExport":
+    """Tell whose checkpoint a file is and which network it holds, from its names and shapes.
+
+    Nothing in the file is run.
+
+        facts = resnets.inspect("theirs.pth")
+        print(facts.network, facts.layout, facts.missing)
+
+    Args:
+        model: a file of weights of any project, also packed with gzip or zip; an exported file; the
+            folder of a run, or what `resnets.train` returns; published weights by id; or a network
+            of the package by name.
+
+    Returns:
+        Of weights, an `InspectedWeights`: `network` (its name), `layout` (whose names), `depths`,
+        `channels`, `classes`, `parameters` (their number), `preprocessing`, `missing`,
+        `left_over`, `digest` and more. Of an exported file, an `InspectedExport`: `format`,
+        `precision`, `inputs`, `outputs`, `agreement` and more. `to_dict()` of both is what
+        `resnets inspect --json` prints.
+
+    Raises:
+        UsageError: there is no such file.
+        ContentError: it is no file of weights and no exported file, or is damaged.
+    """
+    runs = sys.modules.get("resnets.runs.run")  # imports torch; not loaded, nobody holds a Run
+    path = model
+    if runs is not None and isinstance(model, runs.Run):
+        path = cast("Run", model).path or ""
+        if not path:
+            raise UsageError("this run was trained with output=False: it has no file to inspect")
+    return inspection.inspect(find_weights(os.fspath(cast("Path", path))))
 
 
 def _refuse_unlabelled(data: Any, function: str) -> None:

@@ -71,7 +71,7 @@ def fixtures(pattern: str) -> list[bytes]:
 
 def read_model(path: Path) -> None:
     from resnets import model_file, predict
-    from resnets.commands.inspect import _trained_on
+    from resnets.deployment.inspection import _trained_on
 
     model_file.read_description(path)
     _trained_on(path)

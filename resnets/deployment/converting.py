@@ -1,0 +1,350 @@
+"""The weights of one project under the names of another, with preprocessing and class names."""
+
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnets import model_file, model_path
+from resnets.deployment.exported.reading import refuse_exported
+from resnets.errors import UsageError
+from resnets.escaping import say
+from resnets.files.outputs import writable, writable_folder
+from resnets.files.reading import existing, read_text
+from resnets.format import plural
+from resnets.headers import TORCH_ENDINGS
+from resnets.images import Preprocessing
+from resnets.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from resnets.model_file import Description, Model, custom_class
+from resnets.networks.architecture import Filter
+
+if TYPE_CHECKING:
+    from resnets.data.sources.opening import Data
+    from resnets.networks import ResNet
+
+Project = Literal["torchvision", "timm", "huggingface", "resnets"]
+Weightless = Literal["padding", "padding_after", "none"]  # shortcuts
+FilterName = Literal["binomial", "average"]
+
+_PROJECTS = ("torchvision", "timm", "huggingface", "resnets")
+_FILTERS: dict[str, Filter] = {"binomial": True, "average": "average"}
+_CHOICES: dict[str, tuple[Any, ...]] = {  # by flag, what no weights show
+    "strided_conv": (1, 2),
+    "shortcut": ("padding", "padding_after", "none"),
+    "blur": tuple(_FILTERS),
+}
+_WEIGHT_FILES = (".safetensors", *TORCH_ENDINGS)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is to be written, and how.
+
+    Attributes:
+        to: the project whose names to use.
+        target: the file or folder to write.
+        preprocessing: of the images: size, resize, crop_fraction, crop_mode, interpolation, mean
+            and std, as far as they are chosen; None is not chosen.
+        choices: what no weights show: strided_conv, shortcut and blur, likewise.
+        class_names: one a logit, or a text file with one a line; None: those that are known.
+        verify: labelled images on which the network will be measured; None: none.
+        cache: for these at an address, how much of them to keep on the local disk.
+        ignore_left_over: leave out weights that are not understood.
+    """
+
+    to: Project
+    target: Path
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    class_names: "str | os.PathLike[str] | Sequence[str] | None" = None
+    verify: str | None = None
+    cache: str | None = None
+    ignore_left_over: bool = False
+
+    def data(self) -> "Data":
+        """The images to verify on, with a cache of those at an address."""
+        from resnets.data.sources.opening import with_cache
+
+        return with_cache(self.verify or "", self.cache)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether a folder is written."""
+        weights_alone = self.target.suffix in _WEIGHT_FILES
+        return self.to == "huggingface" or (self.to == "timm" and not weights_alone)
+
+    @property
+    def architecture_changes(self) -> dict[str, Any]:
+        """The chosen fields of the architecture.
+
+        Raises:
+            UsageError: there is no such value.
+        """
+        chosen = {name: value for name, value in self.choices.items() if value is not None}
+        for name, value in chosen.items():
+            if value not in _CHOICES[name]:
+                known = ", ".join(map(str, _CHOICES[name]))
+                raise UsageError(f"{_flag(name)} {value!r} is not one of {known}")
+        return chosen | {"blur": _FILTERS[chosen["blur"]]} if "blur" in chosen else chosen
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network, read and described as it will be written.
+
+    Attributes:
+        model: the network, with its new description.
+        notes: what the user should know, a line each.
+    """
+
+    model: Model
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is converted.
+
+    Attributes:
+        file: it was in.
+        network: with its weights.
+        description: if it is this project's model file.
+        preprocessing: of the images, if it is known.
+        class_names: one a logit, if they are known.
+        notes: what the user should know, a line each.
+    """
+
+    file: str
+    network: "ResNet"
+    description: Description | None = None
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def prepare(source: Path | Model, conversion: Conversion, *, overwrite: bool = False) -> Prepared:
+    """Read what is converted, and describe it; nothing is written.
+
+    Args:
+        source: a file of weights, or a loaded network.
+        conversion: what is to be written.
+        overwrite: whether what is at the target may be replaced.
+
+    Raises:
+        UsageError: the target exists, or a choice is not allowed or would have no effect.
+        ContentError: the source cannot be read, or holds weights that are not understood.
+    """
+    if conversion.to not in _PROJECTS:
+        raise UsageError(f"--to {conversion.to!r} is not one of {', '.join(_PROJECTS)}")
+    inputs = _inputs(source, conversion)
+    flags = {n: v for n, v in conversion.preprocessing.items() if v is not None}
+    if "resize" in flags and "crop_fraction" in flags:
+        raise UsageError("--resize and --crop-fraction: give one of them")
+    _check_target(conversion, overwrite, inputs)
+    changes = conversion.architecture_changes
+    content = _of_model(source, changes) if isinstance(source, Model) else None
+    content = content or _read(inputs[0], changes, conversion.ignore_left_over)
+    _refuse_unused(flags | {"class_names": conversion.class_names}, conversion)
+    description = _described(content, flags, _names(conversion, content))
+    return Prepared(Model(content.network, description), content.notes)
+
+
+def write(prepared: Prepared, conversion: Conversion) -> None:
+    """Write a network as the project has it.
+
+    Raises:
+        UsageError: the project has no such network, or cannot prepare images so.
+    """
+    from resnets.networks.checkpoints import conversion as weights
+    from resnets.networks.checkpoints import hub_export
+
+    network, known = prepared.model.network, prepared.model.description
+    if conversion.to == "resnets":
+        model_file.save(conversion.target, network, known)
+    elif conversion.is_folder:
+        temperature = float(known.calibration.get("temperature", 1.0))
+        contents = hub_export.Contents(network, known.class_names, known.preprocessing, temperature)
+        hub_export.write_folder(contents, conversion.to, conversion.target)
+    else:
+        theirs = weights.convert(network, conversion.to)
+        weights.write({name: value.cpu() for name, value in theirs.items()}, conversion.target)
+
+
+def beside(file: Path, to: str) -> Path:
+    """Where the result goes by default."""
+    endings = {"torchvision": ".pth", "resnets": ".safetensors"}
+    name = file.name.partition(".")[0]
+    return model_path.folder_beside(file) / f"{name}-{to}{endings.get(to, '')}"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _inputs(source: Path | Model, conversion: Conversion) -> list[Path]:
+    """The files that are read, that of the weights first.
+
+    Raises:
+        UsageError: one is missing, or is an exported file.
+    """
+    files = []
+    if isinstance(source, Path):
+        refuse_exported(source, "convert writes its weights")
+        files.append(source)
+    if isinstance(conversion.class_names, str | os.PathLike):
+        files.append(Path(conversion.class_names))
+        existing(files[-1])
+    return files
+
+
+def _refuse_unused(flags: Mapping[str, Any], conversion: Conversion) -> None:
+    """Refuse what a file of weights alone cannot hold, unless it is for `verify`.
+
+    Raises:
+        UsageError: it names the flags.
+    """
+    flags_set = [_flag(name) for name, value in flags.items() if value is not None]
+    holds = conversion.to == "resnets" or conversion.is_folder
+    if flags_set and conversion.verify is None and not holds:
+        raise UsageError(
+            f"{', '.join(flags_set)}: {conversion.target.name} holds weights alone, so this would "
+            "have no effect; leave it out, or write a model file (--to resnets) or a folder "
+            "(--to timm, huggingface)"
+        )
+
+
+def _check_target(conversion: Conversion, overwrite: bool, inputs: Sequence[Path]) -> None:
+    """Refuse to write over an input, or over what is there unless told to.
+
+    Raises:
+        UsageError: as it says.
+    """
+    from resnets.networks.checkpoints.hub_export import FILES
+
+    target, parts = conversion.target, [conversion.target]
+    if conversion.is_folder:
+        writable_folder(target)
+        parts = [target / name for name in FILES[conversion.to]] if target.is_dir() else []
+    for part in parts:
+        writable(part, inputs)
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; give another --output, or --overwrite")
+
+
+def _of_model(model: Model, changes: Mapping[str, Any]) -> _Source:
+    """A loaded network.
+
+    Raises:
+        UsageError: it is of the user's own class, or its architecture is to be changed.
+    """
+    about = model.description
+    if own := custom_class(about.architecture):
+        raise UsageError(
+            f"{own}: a network of your own, for whose weights no other project has names"
+        )
+    if changes:
+        raise UsageError(
+            f"{', '.join(map(_flag, changes))}: the network is loaded, so that nothing of it is "
+            "left open; leave it out"
+        )
+    return _Source("", model.network, about, about.preprocessing, about.class_names)
+
+
+def _read(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> _Source:
+    """The network in a file, and what is known of it."""
+    if model_file.is_model_file(file):
+        model = model_file.load(file)
+        return replace(_of_model(model, {}), file=str(file))
+    from resnets.networks.checkpoints import hub_folder
+
+    if not hub_folder.is_hub_folder(file.parent):
+        return _Source(str(file), _loaded(file, changes, ignore_left_over))
+    hub = hub_folder.read_hub_folder(file.parent)
+    if hub.weights != file:
+        return _Source(str(file), _loaded(file, changes, ignore_left_over))
+    hub = replace(hub, changes=hub.changes | changes)
+    network, names = hub.network(), hub.class_names
+    return _Source(str(file), network, None, hub.preprocessing, names, hub.notes)
+
+
+def _loaded(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> "ResNet":
+    """The network of a checkpoint; weights that are left out are listed."""
+    from resnets.networks.checkpoints.foreign import load_checkpoint, read_checkpoint
+
+    if ignore_left_over and (names := read_checkpoint(file, **changes).left_over.unknown):
+        say(f"left out: {', '.join(names)}", file=sys.stderr)
+    return load_checkpoint(file, ignore_left_over=ignore_left_over, **changes)
+
+
+def _described(source: _Source, flags: Mapping[str, Any], names: tuple[str, ...]) -> Description:
+    """The description with the network's own architecture, the class names and what flags say.
+
+    With other preprocessing, what was measured and fitted before is no longer true of it.
+    """
+    preprocessing, description = _preprocessing(source, dict(flags)), source.description
+    if description is None:
+        description = Description({}, names, preprocessing, data={"source": source.file})
+    elif description.preprocessing != preprocessing:
+        description = replace(description, metrics={}, calibration={}, familiarity={})
+    architecture = source.network.architecture.to_dict()
+    return replace(
+        description, architecture=architecture, class_names=names, preprocessing=preprocessing
+    )
+
+
+def _names(conversion: Conversion, source: _Source) -> tuple[str, ...]:
+    """One class name a logit: as chosen, or as known, or the images', or made up."""
+    number, chosen = source.network.architecture.num_classes, conversion.class_names
+    if chosen is None and conversion.verify is not None and not source.class_names:
+        from resnets.data.sources.opening import open_data
+
+        names, where = (
+            tuple(open_data(conversion.data()).class_names),
+            f"--verify {conversion.verify}",
+        )
+        what = plural(len(names), "class")
+    elif chosen is None:
+        return source.class_names or tuple(f"class {index}" for index in range(number))
+    elif isinstance(chosen, str | os.PathLike):
+        lines = read_text(Path(chosen)).splitlines()
+        names, where = tuple(line.strip() for line in lines if line.strip()), os.fspath(chosen)
+        what = plural(len(names), "name")
+    else:
+        names, where = tuple(map(str, chosen)), "--class-names"
+        what = plural(len(names), "name")
+    if len(names) != number:
+        raise UsageError(f"{where}: {what}; the network has {plural(number, 'class')}")
+    return names
+
+
+def _preprocessing(source: _Source, flags: dict[str, Any]) -> Preprocessing:
+    """What is known of the preprocessing, with what the flags say.
+
+    A new size without `resize` or `crop_fraction` keeps the fraction that is cropped.
+    """
+    architecture, known = source.network.architecture, source.preprocessing
+    channels, small = architecture.in_channels, architecture.is_for_small_images
+    for name in ("mean", "std"):
+        count = len(flags.get(name, ())) or channels
+        if count != channels or (known is None and name not in flags and channels != 3):
+            raise UsageError(
+                f"the network takes {channels} channels; --mean and --std need as many numbers"
+            )
+    before = known or _usual(channels, 32 if small else 224)
+    fraction = flags.pop("crop_fraction", None)
+    size = flags.get("size", before.size)
+    resize = flags.pop("resize", None)
+    if fraction is not None and not 0 < fraction <= 1:
+        raise UsageError(f"--crop-fraction {fraction}: it must be above 0 and at most 1")
+    if resize is None:
+        resize = math.floor(size / fraction) if fraction else before.resize * size // before.size
+    return replace(before, resize=resize, **flags)
+
+
+def _usual(channels: int, side: int) -> Preprocessing:
+    """The preprocessing of most networks: 224 pixels cut from 256, or 32 pixels as they are."""
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels,) * 2
+    return Preprocessing(side, side * 8 // 7 if side == 224 else side, mean, std)
