@@ -175,7 +175,7 @@ def bytes_of(size: str) -> int:
     """
     match = _SIZE_TEXT.fullmatch(size.strip())
     if match is None:
-        raise UsageError(f"{size}: not a size such as 50GB or 500MB")
+        raise UsageError(f"{size}: not a size; write a number with KB, MB, GB or TB, as 50GB")
     power = "kmgt".index(match[2].lower()) + 1
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
@@ -233,3 +233,15 @@ def parse_duration(text: str) -> float:
     if total == 0:
         raise UsageError(f"{text!r}: a duration must be above 0")
     return total
+
+
+def duration_of_flag(flag: str, text: str) -> float:
+    """Seconds of a duration that a flag has.
+
+    Raises:
+        UsageError: it is not a duration, or is zero; the message names the flag.
+    """
+    try:
+        return parse_duration(text)
+    except UsageError as error:
+        raise UsageError(f"{flag} {error}") from None

@@ -19,8 +19,8 @@ from resnets.escaping import escaped, say, say_text
 from resnets.format import (
     NONE,
     billions,
+    duration_of_flag,
     millions,
-    parse_duration,
     percent,
     plural,
     significant,
@@ -83,7 +83,7 @@ def bench(
         as_json: print JSON.
         plot: write a plot of images per second (.png, .svg, .pdf).
     """
-    end = time.monotonic() + parse_duration(limit)
+    end = time.monotonic() + duration_of_flag("--limit", limit)
     if training:
         return _bench_training(models, batch_sizes, size, seconds, end, as_json)
     from resnets.deployment.bench import candidates, figures

@@ -1,5 +1,6 @@
 """``resnets launch``: train on many machines, by SLURM or Kubernetes, or rehearse it here."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from resnets.commands.parser import parser_of
 from resnets.commands.train import check_words, set_by_flags
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
-from resnets.format import parse_duration, plural
+from resnets.format import duration_of_flag, plural
 from resnets.runs.job import Job
 from resnets.runs.launch import (
     Launch,
@@ -23,6 +24,7 @@ from resnets.runs.launch import (
     launch_file,
     outside_volume,
     refuse_outside_volume,
+    refuse_short,
 )
 
 _PROGRAM = "resnets launch"
@@ -158,8 +160,22 @@ def _refuse(asked: Job, job: Launch, on: System | None, on_machine: int) -> None
 
 
 def _minutes(time_limit: str | None) -> int | None:
-    """A time limit in minutes, at least one."""
-    return None if time_limit is None else max(1, round(parse_duration(time_limit) / _MINUTE))
+    """A time limit in whole minutes, which SLURM counts; told where it is rounded up.
+
+    Raises:
+        UsageError: it is no duration, or too short.
+    """
+    if time_limit is None:
+        return None
+    seconds = duration_of_flag("--time-limit", time_limit)
+    minutes = math.ceil(seconds / _MINUTE)
+    refuse_short(minutes, time_limit)
+    if minutes * _MINUTE != seconds:
+        say(
+            f"--time-limit {time_limit}: SLURM counts whole minutes, so it is {minutes}m",
+            file=sys.stderr,
+        )
+    return minutes
 
 
 def _own_and_others(argv: Sequence[str]) -> tuple[list[str], list[str]]:

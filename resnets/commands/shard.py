@@ -91,9 +91,11 @@ def shard(
             progress=progress,
         )
     print_notices((), written.skipped, machine=True)
-    known = written.left_out - len(written.skipped)
-    if known:
-        say(f"{plural(known, 'image')} left out before, unreadable", file=sys.stderr)
+    if written.left_out:
+        known = written.left_out - len(written.skipped)
+        some = f" ({known:,} of them before)" if known else ""
+        before = " before" if known == written.left_out else some
+        say(f"{plural(written.left_out, 'unreadable image')} left out{before}", file=sys.stderr)
     shards = written.about.shards
     images, size_in_bytes = sum(each.images for each in shards), sum(each.bytes for each in shards)
     kept = f" ({written.kept:,} kept)" if written.kept else ""

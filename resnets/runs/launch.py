@@ -15,6 +15,7 @@ from typing import Literal
 
 from resnets.errors import UsageError
 from resnets.format import plural
+from resnets.json_text import to_json
 from resnets.run_files import CONFIG
 from resnets.runs.refusals import MARK
 from resnets.templates import filled_in
@@ -25,7 +26,7 @@ _HERE = Path(__file__).parent
 _PORT = 29500  # of the rendezvous in a pod, where no other job is
 _USER = 1000  # that of the Dockerfile
 _SAVE_SECONDS = 120  # between the signal that saves a checkpoint and the end
-_LEAST_MINUTES = 4  # SLURM may send it a minute earlier (sbatch(1), --signal)
+LEAST_MINUTES = 4  # SLURM may send it a minute earlier (sbatch(1), --signal)
 _REFUSED = f'"${MARK}"'
 _DATA = "/data"  # the working directory in a container
 _APART = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # each attempt gets a store of its own
@@ -67,12 +68,8 @@ class Launch:
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {getattr(self, name)}: it must be at least {least}")
-        if self.minutes is not None and self.minutes < _LEAST_MINUTES:
-            raise UsageError(
-                f"--time-limit of {plural(self.minutes, 'minute')}: up to "
-                f"{plural(_LEAST_MINUTES - 1, 'minute')} before the end SLURM has the job save a "
-                f"checkpoint and queue itself again; give at least {_LEAST_MINUTES}m"
-            )
+        if self.minutes is not None:
+            refuse_short(self.minutes, f"{self.minutes}m")
         if any("\n" in word for word in [*self.words, str(self.folder), self.image]):
             raise UsageError("a word has a line break; leave it out")
 
@@ -102,11 +99,15 @@ class Launch:
         folder, train = shlex.quote(str(self.folder)), [python, "-m", "resnets", "train"]
         resume = shlex.join([*train, "--resume", str(self.folder), *self.words])
         return (
-            f"export {MARK}=${{TMPDIR:-/tmp}}/resnets-refused-$TORCHELASTIC_RUN_ID; "
-            f"if [ ${{TORCHELASTIC_RESTART_COUNT:-0}} = 0 ]; then rm -f {_REFUSED}; "
-            f"elif [ -e {_REFUSED} ]; then exit 2; fi; "
-            f"ls {folder} >/dev/null 2>&1; if [ -e {folder}/{CONFIG} ]; then exec {resume}; "
-            f"else exec {shlex.join([*train, *self.words])}; fi"
+            f"export {MARK}=${{TMPDIR:-/tmp}}/resnets-refused-$TORCHELASTIC_RUN_ID\n"
+            f"if [ ${{TORCHELASTIC_RESTART_COUNT:-0}} = 0 ]; then rm -f {_REFUSED}\n"
+            f"elif [ -e {_REFUSED} ]; then exit 2\n"
+            "fi\n"
+            f"ls {folder} >/dev/null 2>&1\n"
+            f"if [ -e {folder}/{CONFIG} ]; then\n"
+            f"  exec {resume}\n"
+            "fi\n"
+            f"exec {shlex.join([*train, *self.words])}"
         )
 
     def rehearsal(self, processes: int) -> list[str]:
@@ -120,6 +121,20 @@ class Launch:
         torchrun = [sys.executable, "-m", "resnets.runs.rehearsal", "--standalone"]
         flags = [f"--nproc-per-node={processes}", f"--max-restarts={self.max_restarts}"]
         return [*torchrun, *flags, "--no-python", "bash", "-c", self.worker(sys.executable)]
+
+
+def refuse_short(minutes: int, as_typed: str) -> None:
+    """Refuse a time limit in which a job would do nothing but queue itself again.
+
+    Raises:
+        UsageError: it is too short.
+    """
+    if minutes < LEAST_MINUTES:
+        raise UsageError(
+            f"--time-limit {as_typed}: up to {plural(LEAST_MINUTES - 1, 'minute')} before the end "
+            "SLURM has the job save a checkpoint and queue itself again; give at least "
+            f"{LEAST_MINUTES}m"
+        )
 
 
 def refuse_outside_volume(folder: Path) -> None:
@@ -221,6 +236,7 @@ def _jobset(launch: Launch) -> str:
     return filled_in(
         _HERE / "jobset.yaml.jinja",
         launch=launch,
+        worker=_yaml_lines(launch.worker().replace("$(", "$$("), indent=24),
         script=script,
         port=_PORT,
         user=_USER,
@@ -229,3 +245,10 @@ def _jobset(launch: Launch) -> str:
         apart=_APART,
         shared_mib=_SHARED_MIB * launch.processes,
     )
+
+
+def _yaml_lines(text: str, indent: int) -> str:
+    """A text in YAML's double quotes, whose lines a backslash breaks."""
+    lines = [to_json(line)[1:-1] for line in text.splitlines(keepends=True)]
+    kept = ["\\" * line.startswith(" ") + line for line in lines]  # else YAML drops the spaces
+    return '"' + ("\\\n" + " " * indent).join(kept) + '"'

@@ -118,11 +118,13 @@ def _too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
         return
     longer = "a longer --budget" if job.budget else "--epochs"
     start = start_for_photos(recipe.network)
+    size = recipe.training_size or recipe.image_size
+    smaller = "smaller images (--image-size), " if size is None or size > _LEAST_SIDE else ""
     yield (
         f"{plural(steps, 'step')} from scratch: with fewer than {FEW_STEPS}, a network tells "
         f"photos apart hardly better than by chance. What helps: more steps ({longer}; "
-        f"{LEAST_STEPS} are usual for few photos), smaller images (--image-size), or weights "
-        f"that were trained on photos already (--from {start}, or a file)."
+        f"{LEAST_STEPS} are usual for few photos), {smaller}or weights that"
+        f" were trained on photos already (--from {start}, or a file)."
     )
 
 

@@ -38,7 +38,7 @@ def test_what_was_written_kept_and_left_out_is_told(
     assert cli.main([*words, "--skip-unreadable"]) == 0
     printed = capsys.readouterr()
     assert "(1 kept)" in printed.out
-    assert "1 image left out before" in printed.err
+    assert "1 unreadable image left out before" in printed.err
 
 
 def test_shards_inside_of_the_folder_that_is_read_are_refused(

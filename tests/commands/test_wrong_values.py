@@ -28,6 +28,8 @@ CASES = [  # words, and what the line names
     ("report MODEL digits --output x.pdf", ["--output x.pdf", ".html"]),
     ("show resnet20 --print --json", ["--print", "--json", "choose one"]),
     ("show FOLDER", ["FOLDER is not the folder of a run"]),
+    ("evaluate MODEL digits --cache 10", ["--cache 10", "50GB"]),
+    ("bench MODEL --limit soon", ["--limit 'soon'", "20m"]),
     ("doctor digits --images -1", ["--images -1", "0 or more"]),
     ("doctor digits --class-level 2", ["digits", "--class-level"]),
     ("calibrate MODEL digits --output FOLDER", ["--output FOLDER", ".safetensors"]),

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 from resnets.run_files import CONFIG
-from resnets.runs.launch import repeated_words
+from resnets.runs.launch import Launch, repeated_words
 from tests.in_process import call
 
 SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas"
@@ -191,8 +191,12 @@ SLURM, HERE = ("--on", "slurm", "--print"), ("photos", "--output", "run")
         ((*HERE, "--on", "kubernetes", "--print", "--time-limit", "1h"), "--time-limit"),
         ((*HERE, *SLURM, "--rehearse", "2"), "--rehearse"),
         ((*HERE, "--rehearse", "0"), "--rehearse 0"),
-        ((*HERE, *SLURM, "--time-limit", "30s"), "--time-limit"),  # less than SLURM's signal needs
-        ((*HERE, *SLURM, "--time-limit", "3m"), "--time-limit"),
+        (
+            (*HERE, *SLURM, "--time-limit", "30s"),
+            "--time-limit 30s",
+        ),  # less than SLURM's signal needs
+        ((*HERE, *SLURM, "--time-limit", "3m"), "--time-limit 3m"),
+        ((*HERE, *SLURM, "--time-limit", "soon"), "--time-limit 'soon'"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_is_printed(
@@ -201,6 +205,31 @@ def test_wrong_words_are_refused_before_anything_is_printed(
     done = call("launch", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr
+
+
+def test_a_time_limit_is_rounded_up_to_minutes_and_that_is_told() -> None:
+    done = call("launch", *HERE, *SLURM, "--nodes", 2, "--time-limit", "301s")
+    assert "#SBATCH --time=6\n" in done.stdout
+    assert "301s" in done.stderr
+    done = call("launch", *HERE, *SLURM, "--nodes", 2, "--time-limit", "5m")
+    assert "#SBATCH --time=5\n" in done.stdout
+    assert "--time-limit" not in done.stderr
+
+
+def test_a_pod_runs_what_a_node_runs() -> None:
+    """The worker stands on lines of its own in both files, and YAML puts them together again."""
+    yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
+    words = ("photos", "--group-by", 'it\'s  $(x) "y" \\n')
+    worker = Launch([*words, "--output", "a b"], Path("a b")).worker()
+    done = call("launch", *words, "--output", "a b", *POD)
+    pod = yaml.safe_load(done.stdout)["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    (value,) = (
+        item["value"]
+        for item in pod["spec"]["containers"][0]["env"]
+        if item["name"] == "RESNETS_WORKER"
+    )
+    assert value.replace("$$(", "$(") == worker
+    assert subprocess.run(["bash", "-n", "-c", worker], check=False).returncode == 0
 
 
 def test_a_batch_with_an_image_for_each_process_is_printed() -> None:

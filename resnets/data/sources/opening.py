@@ -244,7 +244,10 @@ def with_cache(source: Data, size: str | None) -> Data:
     """
     if size is None:
         return source
-    limit = bytes_of(size)
+    try:
+        limit = bytes_of(size)
+    except UsageError as error:
+        raise UsageError(f"--cache {error}") from None
     if is_path(source) and is_remote(source):
         return _read_address(os.fspath(source), limit)
     raise UsageError(f"--cache {size}: only what is read from an address has a cache")
