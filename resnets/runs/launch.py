@@ -26,7 +26,7 @@ _HERE = Path(__file__).parent
 _PORT = 29500  # of the rendezvous in a pod, where no other job is
 _USER = 1000  # that of the Dockerfile
 _SAVE_SECONDS = 120  # between the signal that saves a checkpoint and the end
-LEAST_MINUTES = 4  # SLURM may send it a minute earlier (sbatch(1), --signal)
+_LEAST_MINUTES = 4  # SLURM may send it a minute earlier (sbatch(1), --signal)
 _REFUSED = f'"${MARK}"'
 _DATA = "/data"  # the working directory in a container
 _APART = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # each attempt gets a store of its own
@@ -129,11 +129,11 @@ def refuse_short(minutes: int, as_typed: str) -> None:
     Raises:
         UsageError: it is too short.
     """
-    if minutes < LEAST_MINUTES:
+    if minutes < _LEAST_MINUTES:
         raise UsageError(
-            f"--time-limit {as_typed}: up to {plural(LEAST_MINUTES - 1, 'minute')} before the end "
+            f"--time-limit {as_typed}: up to {plural(_LEAST_MINUTES - 1, 'minute')} before the end "
             "SLURM has the job save a checkpoint and queue itself again; give at least "
-            f"{LEAST_MINUTES}m"
+            f"{_LEAST_MINUTES}m"
         )
 
 
