@@ -1,5 +1,6 @@
-"""Ctrl-C that waits for the end of what must not be cut short."""
+"""Ctrl-C that waits for the end of what must not be cut short, and SIGTERM that ends at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -31,3 +32,20 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
     if interrupted:
         signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process with exit code 0, where nothing else handles it yet.
+
+    Without a handler, the code would be that of a crash, and the first process of a container would
+    go on, as the system ignores the signal there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -19,6 +19,7 @@ FLOORS = (
     "files",
     "locks",
     "interrupting",
+    "outages",
     "templates",
     "fields",
     "machine",

@@ -13,6 +13,7 @@ import tyro
 from resnets.commands import run
 from resnets.errors import require
 from resnets.escaping import say
+from resnets.interrupting import ended_by_sigterm
 
 _NETWORK = "resnet20_cifar10"
 _MAX_BATCH = 8  # images; given, so that nothing is measured at the start
@@ -20,7 +21,8 @@ _MAX_BATCH = 8  # images; given, so that nothing is measured at the start
 
 def main(argv: list[str]) -> int:
     """Run ``resnets demo`` with ``argv``."""
-    return run(demo, argv, config=(tyro.conf.FlagCreatePairsOff,))
+    with ended_by_sigterm():
+        return run(demo, argv, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def demo(port: int = 0, no_browser: bool = False) -> int:

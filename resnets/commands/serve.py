@@ -17,6 +17,7 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.escaping import say, say_text
 from resnets.files.reading import regular
 from resnets.format import bytes_of
+from resnets.interrupting import ended_by_sigterm
 from resnets.machine import cores
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
 def main(argv: list[str]) -> int:
     """Run ``resnets serve`` with ``argv``."""
-    return run(serve, argv, config=(tyro.conf.FlagCreatePairsOff,))
+    with ended_by_sigterm():
+        return run(serve, argv, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,12 @@ def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
     name = format_of(data)
     if name is not None and name in formats:
         return name
-    if name == "HEIC" and not HEIC:
+    is_of_files = set(formats) > set(UNTRUSTED)
+    if name == "HEIC" and is_of_files and not HEIC:
         raise OtherFormat(f"HEIC data; {HEIC_HINT}")
     content = f"{name} data" if name else f"not an image (it starts with {_start(data)})"
     read = ", ".join(formats)
-    if name in ALLOWED:
+    if name in (*ALLOWED, "HEIC"):
         why = "which is read from files, but not over HTTP or as bytes"
         raise OtherFormat(f"{content}, {why}; send one of {read}")
     raise OtherFormat(f"{content}; what can be read is {read}")

@@ -184,14 +184,24 @@ def _asked(request: Request, model: ServedModel, deadline: float) -> _Asked:
     """What a request asks for in its query.
 
     Raises:
-        HTTPException: 400, it makes no sense; 501, the model cannot do it.
+        HTTPException: 400, it makes no sense; 406, it takes no answer but a heat map, and asks for
+            none; 501, the model cannot do it.
     """
     explanation = switch(request, "explain")
     if explanation:
         refuse_unexplained(model)
+    elif _takes_pictures_only(request):
+        raise HTTPException(406, _NO_PICTURE)
     classes = len(model.description.class_names)
     top = parameter(request, "top", 1, classes, min(_TOP, classes))
     return _Asked(top, switch(request, "features"), explanation, deadline)
+
+
+def _takes_pictures_only(request: Request) -> bool:
+    """Whether a client accepts PNG and no JSON."""
+    ranges = request.headers.get("accept", "").lower().split(",")
+    kinds = {each.partition(";")[0].strip() for each in ranges}
+    return _PNG in kinds and not kinds & {"*/*", "application/*", "application/json"}
 
 
 async def _answers(
@@ -223,6 +233,7 @@ def _only_picture(answers: Sequence[Answer], pictures: Sequence[bytes | None]) -
 _PARAMETERS = ("top", "model", "features", "explain")  # of the query of /predict
 _TOP = 5  # classes listed unless the request says otherwise
 _PNG = "image/png"
+_NO_PICTURE = f"{_PNG} is the heat map, which ?explain=1 asks for; else accept application/json"
 
 
 def _as_json(answer: Answer, with_features: bool) -> dict[str, Any]:

@@ -25,13 +25,13 @@ from resnets.evaluation.predict import Prediction, Predictions
 from resnets.evaluation.source import Source
 from resnets.serving.exchange import (
     Exchange,
+    Notify,
     NotReachable,
     Query,
     Request,
     ServerFailed,
     unreadable,
 )
-from resnets.serving.outages import Notify
 from resnets.serving.outcomes import AT_ONCE, Outcome, Outcomes, settled
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import base64
 import io
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -17,10 +17,13 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.escaping import escaped
 from resnets.evaluation.predict import Prediction
 from resnets.evaluation.source import Source
+from resnets.format import duration
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, White, decode
 from resnets.images.opening import contents, format_of
-from resnets.serving.outages import AnsweredBy, Notify, Outages
+from resnets.outages import Outage
+from resnets.serving.answered_by import AnsweredBy
 
+Notify = Callable[[str], None]
 _T = TypeVar("_T")
 if TYPE_CHECKING:
     import httpx2
@@ -175,10 +178,14 @@ def unreadable(source: Source, reason: str) -> Prediction:
 
 
 def _file(path: Path, network: Network) -> bytes | Pixels:
-    """The bytes of an image file, or its pixels if a server does not read its format."""
+    """The bytes of an image file, or its pixels if a server does not read its format.
+
+    Raises:
+        ContentError: it cannot be read; what no format fits is told in the words of `predict`.
+    """
     data = contents(path)
-    if format_of(data) in UNTRUSTED or format_of(data) not in ALLOWED:
-        return data  # where no format fits, the server says so
+    if not data or format_of(data) in UNTRUSTED:
+        return data
     return decode(path, channels=network.channels, formats=ALLOWED, white=network.white)
 
 
@@ -236,7 +243,8 @@ class Exchange:
             raise UsageError(f"timeout {timeout}: it must be more than 0 seconds")
         self.url, self.timeout = url.rstrip("/"), timeout
         self._networks: dict[str, Network] = {}
-        self._outages, self._notify = Outages(self.url, timeout, notify), notify
+        waiting = f"{self.url} does not answer; waiting up to {duration(timeout)} for it"
+        self._outage, self._notify = Outage(lambda: notify(waiting)), notify
         self.options = {
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
@@ -283,18 +291,18 @@ class Exchange:
         deadline = time.monotonic() + self.timeout
         pause, tries = _SHORTEST_PAUSE, 1 + twice
         while True:
-            sent, before = time.monotonic(), self._outages.answers
+            sent, before = time.monotonic(), self._outage.answers
             answer = yield request
             assert answer is not None
             wait = _wait(answer)
             tries -= wait is None
-            is_last = tries <= 0 and self._outages.answers == before
+            is_last = tries <= 0 and self._outage.answers == before
             if wait is None and self._is_away(answer, is_last):
                 wait, pause, tries = pause, min(2 * pause, _PAUSE), 1 + twice
             elif wait is None and tries > 0 and _may_pass(answer):
                 wait = _PAUSE
             if not isinstance(answer, Exception) and answer.status_code != _BAD_GATEWAY:
-                self._outages.end(sent)
+                self._outage.end(sent)
             left = deadline - time.monotonic() - (wait or 0.0)
             if wait is None or left <= 0:
                 if isinstance(answer, Exception):
@@ -312,8 +320,16 @@ class Exchange:
                 a proxy says the same of a request that its server fails for as of one that is away.
         """
         if isinstance(answer, Exception):
-            return isinstance(answer, _NobodyListens) and self._outages.is_to_wait()
-        return answer.status_code == _BAD_GATEWAY and is_last and self._outages.is_to_wait()
+            return isinstance(answer, _NobodyListens) and self._is_to_wait()
+        return answer.status_code == _BAD_GATEWAY and is_last and self._is_to_wait()
+
+    def _is_to_wait(self) -> bool:
+        """Whether a request that met no server is to wait for it: not where none ever answered."""
+        if not self._outage.answers:
+            return False
+        lasted = self._outage.begin(time.monotonic())
+        self._outage.tell()
+        return lasted < self.timeout
 
     def _limits(self, seconds: float) -> "httpx2.Timeout":
         """The time limits of a request."""

@@ -106,7 +106,7 @@ _PREDICT: _Json = {
     },
     "responses": {
         "200": _json("Answers", "The images were answered; unreadable ones of several say why."),
-        "406": _json("Error", "Accept: image/png with several images."),
+        "406": _json("Error", "Accept: image/png alone without explain=1, or with several images."),
         "413": _json("AnswersOrError", "The body or the only image is larger than allowed."),
         "415": _json("AnswersOrError", "The only image is in no format that is read."),
         "422": _json("AnswersOrError", "The only image is damaged."),

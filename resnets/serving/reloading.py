@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable, Mapping
 from weakref import ref
 
+from resnets.escaping import escaped
 from resnets.serving.logs import log
 from resnets.serving.served_model import ServedModel, digests_of, stamps_of
 
+_SHOWN = 12  # characters of a digest
 _INTERVAL = 1.0  # seconds between two looks at the files
 
 
@@ -74,6 +76,9 @@ class Reloading:
         if stamps == self._stamps.get(name):
             return
         self._stamps[name] = stamps
+        if stamps[0] is None:
+            log("file removed", model=name, reason=_removed(model))
+            return
         try:
             if await asyncio.to_thread(digests_of, model.path) == model.digests:
                 return
@@ -97,6 +102,15 @@ class Reloading:
         self._old = [model for model in self._old if model() is not None]
         if len(self._old) < before:
             _give_memory_back()
+
+
+def _removed(model: ServedModel) -> str:
+    """What it means that the file of a model was removed."""
+    return (
+        f"{escaped(str(model.path))} is gone; {model.name} goes on as it was read before "
+        f"({model.digest[:_SHOWN]}), until this server ends. Put a file back to that path: it is "
+        "served within a second, and no server starts without it"
+    )
 
 
 def leave_out_of_collections() -> None:

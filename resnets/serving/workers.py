@@ -106,13 +106,19 @@ class _Workers:
                 while not self.stopping:
                     self._start_missing()
                     wait([each.process.sentinel for each in self.running], timeout=_TICK)
-                    self._read_news()
-                    self._bury()
-                    if not self.complete and self._all_serve():
-                        self.complete = True
-                        started()
+                    self._take_note(started)
             finally:
                 self._stop()
+
+    def _take_note(self, started: Callable[[], None]) -> None:
+        """Learn what has become of the workers."""
+        if self.stopping:  # those that start may have ended by the same signal
+            return
+        self._read_news()
+        self._bury()
+        if not self.complete and self._all_serve():
+            self.complete = True
+            started()
 
     def _all_serve(self) -> bool:
         """Whether as many as wanted serve."""

@@ -92,7 +92,10 @@ def test_heic_of_strangers_is_refused() -> None:
 def test_without_a_reader_of_heic_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "HEIC", ())
     with pytest.raises(ContentError, match=r"HEIC data; .*\[heic\]"):
-        decode(HEIC / "ramp.heic", formats=UNTRUSTED)
+        decode(HEIC / "ramp.heic", formats=[each for each in ALLOWED if each != "HEIC"])
+    with pytest.raises(ContentError, match="not over HTTP") as caught:  # with the extra neither
+        decode((HEIC / "ramp.heic").read_bytes(), formats=UNTRUSTED)
+    assert "[heic]" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("brands", "kind"), [(b"heic", "HEIC"), (b"isom", "MP4 or HEIF")])

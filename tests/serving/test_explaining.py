@@ -72,6 +72,25 @@ def test_it_comes_alone_to_a_client_that_accepts_png(serving: Serving) -> None:
     assert damaged.status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("image/png", 406),
+        ("IMAGE/PNG;q=0.9, image/webp", 406),
+        ("image/png, */*;q=0.1", 200),
+        ("application/json, image/png", 200),
+        ("image/*", 200),
+    ],
+)
+def test_who_accepts_a_picture_only_and_asks_for_none_learns_how_to(
+    serving: Serving, accept: str, status: int
+) -> None:
+    response = serving().post("/predict", content=image_bytes(), headers={"Accept": accept})
+    assert response.status_code == status
+    assert ("explain=1" in response.text) == (status == 406)
+    assert response.headers["content-type"] == "application/json"
+
+
 def test_of_several_images_the_unreadable_one_has_none(serving: Serving) -> None:
     files = [("file", ("a.png", image_bytes())), ("file", ("b.png", image_bytes()[:90]))]
     response = serving().post("/predict?explain=1", files=files)

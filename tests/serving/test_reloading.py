@@ -105,6 +105,23 @@ def test_a_damaged_file_leaves_the_old_network_serving(
     until(lambda: digest(client) != before)
 
 
+def test_a_file_that_is_removed_is_told_once_and_its_network_serves_on(
+    client: Any, versions: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "resnets.serving")
+    before, reloading = digest(client), client.app.state.server.reloading
+    (model,) = client.app.state.server.models.values()
+    model.path.unlink()
+    until(lambda: "file removed" in caplog.text)
+    for _ in range(3):
+        reloading.ask()
+        time.sleep(0.1)
+    assert digest(client) == before
+    assert "Errno" not in caplog.text
+    replace(client, versions[1].read_bytes())
+    until(lambda: digest(client) != before)
+
+
 def test_a_file_whose_golden_image_is_computed_wrong_is_not_served(
     client: Any, versions: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

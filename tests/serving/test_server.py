@@ -105,6 +105,30 @@ def test_a_port_in_use_is_found_before_a_model_is_opened(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_sigterm_before_the_server_is_ready_ends_it_quietly_with_0(
+    model_file: Path, options: list[str]
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    begun = "import sys, time, resnets.serving.serving as s; "
+    begun += "s.open_served = lambda *_, **__: (print('opens', flush=True), time.sleep(60)); "
+    begun += "from resnets.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", begun] if not options else [sys.executable, "-m", "resnets"]
+    command += ["serve", str(model_file), "--port", "0", *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = (process.stderr if options else process.stdout).readline()
+        assert b"worker started" in line or b"opens" in line
+        os.killpg(process.pid, signal.SIGTERM)  # as systemd does
+        printed = process.stderr.read()
+    assert process.returncode == 0
+    assert all(json.loads(line)["event"] == "worker started" for line in printed.splitlines())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_why_torch_computes_is_told_once_and_not_where_it_was_asked_for(
     model_file: Path, workers: str

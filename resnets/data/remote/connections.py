@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from resnets.data.remote.outages import Outage
+from resnets.data.remote.outages import outage_of
 from resnets.errors import MissingExtra, require
 from resnets.files.folders import has_netrc
+from resnets.outages import Outage
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -40,7 +41,7 @@ class Connections:
 
     def outage(self, address: str) -> Outage:
         """Whether the server of an address fails."""
-        return self.outages.setdefault(urlsplit(address).netloc, Outage(address))
+        return self.outages.setdefault(urlsplit(address).netloc, outage_of(address))
 
     def start(self, work: Coroutine[Any, Any, _T]) -> "Future[_T]":
         """Start a coroutine in the loop."""

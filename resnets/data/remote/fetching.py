@@ -115,6 +115,7 @@ async def persist(
     limit, outage = patience.limit(length), own.outage(subject)
     began, asked = time.monotonic(), 0.0
     for failures in range(1, patience.attempts + 1):
+        sent = time.monotonic()
         try:
             result = await asyncio.wait_for(_act(own, scheme, act), limit)
         except MissingExtra:
@@ -122,11 +123,11 @@ async def persist(
         except Exception as error:  # three libraries have each their own
             failure = failure_of(error, limit)
         else:
-            outage.end()
+            outage.end(sent)
             return result
-        lasted = time.monotonic() - outage.begin(began)
+        lasted = outage.begin(began)
         if not failure.again:  # the server has answered
-            outage.end()
+            outage.end(sent)
         if not failure.again or (failure.silent and failures >= patience.silent_attempts):
             break
         pause = patience.pause(failures, failure)

@@ -1,4 +1,4 @@
-"""Outages of remote places: how long one has lasted, and a line about it by one process."""
+"""Outages of remote places: a line about one by the first process that meets it."""
 
 import contextlib
 import hashlib
@@ -11,47 +11,21 @@ from urllib.parse import urlsplit
 
 from resnets.escaping import say
 from resnets.files.folders import cache_folder, warn_of_cache
+from resnets.outages import Outage
 
-_APART = 120.0  # seconds between two failures, beyond which they belong to two outages
+_OVER = 120.0  # seconds after which an outage is over that a process has told of
 
 
-class Outage:
-    """Whether a server fails, for all requests of a process together.
+def outage_of(address: str) -> Outage:
+    """The state of the server of an address, which fails or does not."""
+    parts = urlsplit(address)
+    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
 
-    Attributes:
-        server: its name, for users.
-        since: when the first request began that failed, by `time.monotonic`; None: all is well.
-        last: when a request failed last.
-        told: when a line was last printed, or another process had printed it.
-    """
+    def tell() -> None:
+        if _is_first(server):
+            say(f"slow or no answer from {server}; trying again", file=sys.stderr)
 
-    def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
-        self.server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
-        self.since: float | None = None
-        self.last = self.told = -_APART
-
-    def begin(self, began: float) -> float:
-        """Take note that a request failed; returns since when requests fail.
-
-        Args:
-            began: when it did, by `time.monotonic`.
-        """
-        now, since = time.monotonic(), self.since
-        earlier = began if since is None or now - self.last > _APART else min(since, began)
-        self.since, self.last = earlier, now
-        return earlier
-
-    def end(self) -> None:
-        """Take note that a request was answered."""
-        self.since = None
-
-    def tell(self) -> None:
-        """Print a line, unless one was printed since the last time without failures."""
-        now = time.monotonic()
-        is_new, self.told = now - self.told > _APART, now
-        if is_new and _is_first(self.server):
-            say(f"slow or no answer from {self.server}; trying again", file=sys.stderr)
+    return Outage(tell)
 
 
 def _is_first(server: str) -> bool:
@@ -78,5 +52,5 @@ def _remove_old(folder: Path) -> None:
     """Remove the files of outages that are over."""
     for mark in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - mark.stat().st_mtime > _APART:
+            if time.time() - mark.stat().st_mtime > _OVER:
                 mark.unlink()
