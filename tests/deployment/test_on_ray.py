@@ -321,7 +321,7 @@ def test_a_cluster_that_is_started_for_the_command_predicts_as_one_process(
         assert (done.returncode, "8 rows" in done.stderr) == (0, True), done.stderr
         assert not ray_settings.is_initialized()
         wrong = call(*words, "--top", 2, "--output", tmp_path)
-        assert (wrong.returncode, "settings" in wrong.stderr) == (2, True)
+        assert (wrong.returncode, "--top 2" in wrong.stderr) == (2, True), wrong.stderr
     check_equal(tmp_path, model, shards, broken=0)
 
 
