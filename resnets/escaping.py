@@ -108,6 +108,15 @@ def safe_name(text: str, otherwise: str = "image") -> str:
     return f"_{stem}" if stem.partition(".")[0].upper() in _RESERVED else stem or otherwise
 
 
+def without_name(message: str, name: str) -> str:
+    r"""What a message says of a file, for a row of a table that names the file already.
+
+    >>> without_name("a\\nb.png: it is empty", "a\nb.png"), without_name("unsure", "b.png")
+    ('it is empty', 'unsure')
+    """
+    return message.removeprefix(f"{escaped(name)}: ").removeprefix(f"{name}: ")
+
+
 def shell_line(*words: object) -> str:
     """A command as a shell takes it, for hints with paths: these may have spaces.
 

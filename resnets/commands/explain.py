@@ -13,7 +13,7 @@ from resnets.commands.image_words import image_sources
 from resnets.commands.progress import with_progress
 from resnets.commands.tables import print_table
 from resnets.errors import require
-from resnets.escaping import say
+from resnets.escaping import say, without_name
 from resnets.evaluation.report.folder import (
     file_names,
     new_folder,
@@ -147,7 +147,7 @@ def _show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None
             row["prediction"] or "–",
             percent(row["probability"]),
             row["status"],
-            row["overlay"] or row["error"].removeprefix(f"{row['image']}: "),
+            row["overlay"] or without_name(row["error"], row["image"]),
         )
         for row in rows
     ]

@@ -13,7 +13,7 @@ from resnets.commands.image_words import image_sources
 from resnets.commands.progress import with_progress
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
-from resnets.escaping import say, write_csv
+from resnets.escaping import say, without_name, write_csv
 from resnets.files.outputs import writable
 from resnets.format import fraction, percent, plural
 from resnets.images.stderr import silent_decoders
@@ -298,7 +298,7 @@ def _show(predictions: "Sequence[Prediction]", caption: str = "") -> None:
                 prediction.prediction or "–",
                 share,
                 prediction.status,
-                (prediction.error or more).removeprefix(f"{prediction.image}: "),
+                without_name(prediction.error or more, prediction.image),
             )
         )
     wide = 5 if any(row[4] for row in listed) else 4  # columns

@@ -6,11 +6,25 @@ from resnets.doors import loader
 
 if TYPE_CHECKING:
     from resnets.serving.client import AsyncClient, Client
-    from resnets.serving.exchange import DetailedPrediction, NotReachable, ServerFailed
+    from resnets.serving.exchange import (
+        ClientClosed,
+        DetailedPrediction,
+        NothingAnswers,
+        NotReachable,
+        ServerFailed,
+    )
 
-__all__ = ["AsyncClient", "Client", "DetailedPrediction", "NotReachable", "ServerFailed"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientClosed",
+    "DetailedPrediction",
+    "NotReachable",
+    "NothingAnswers",
+    "ServerFailed",
+]
 __getattr__, __dir__ = loader(
     __name__,
     client="AsyncClient Client",
-    exchange="DetailedPrediction NotReachable ServerFailed",
+    exchange="ClientClosed DetailedPrediction NotReachable NothingAnswers ServerFailed",
 )

@@ -39,7 +39,7 @@ from resnets.serving.requests import (
     uploads_of,
     while_wanted,
 )
-from resnets.serving.responses import JSON
+from resnets.serving.responses import JSON, readiness
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 from resnets.serving.shadow import Shadow
@@ -259,9 +259,9 @@ async def _live(_request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
-    """Whether it takes requests."""
-    ready = request.app.state.server.ready
-    return JSON({"ready": ready}, 200 if ready else 503)
+    """Whether it takes requests, and if not, why."""
+    server: Server = request.app.state.server
+    return readiness(server.unready)
 
 
 def _refuse(error: Exception, settings: Settings) -> Response | None:

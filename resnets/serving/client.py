@@ -83,14 +83,15 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; a call after that is a RuntimeError."""
+        """Close the connections; a call after that raises `ClientClosed`."""
         self._http.close()
 
     def models(self) -> list[str]:
         """The names of the models that the server has; the first one answers by default.
 
         Raises:
-            NotReachable: nothing answers.
+            NotReachable: nothing answers there (`NothingAnswers`), or no server that is trusted.
+            ClientClosed: this client was closed.
         """
         return self._carry_out(self._exchange.models())
 
@@ -197,7 +198,12 @@ class Client:
                     raise ServerFailed("nobody waits for this image any more")
 
     def _send(self, request: Request) -> "Answer":
-        """The response to a request, or why there is none."""
+        """The response to a request, or why there is none.
+
+        Raises:
+            ClientClosed: this client was closed.
+        """
+        self._exchange.refuse_closed(self._http.is_closed)
         try:
             return self._http.request(request.method, request.path, **request.options)
         except require("httpx2", "serve").HTTPError as error:
@@ -229,7 +235,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; a call after that is a RuntimeError."""
+        """Close the connections; a call after that raises `ClientClosed`."""
         await self._http.aclose()
 
     async def models(self) -> list[str]:
@@ -299,7 +305,12 @@ class AsyncClient:
                 await asyncio.sleep(step)
 
     async def _send(self, request: Request) -> "Answer":
-        """The response to a request, or why there is none."""
+        """The response to a request, or why there is none.
+
+        Raises:
+            ClientClosed: this client was closed.
+        """
+        self._exchange.refuse_closed(self._http.is_closed)
         try:
             return await self._http.request(request.method, request.path, **request.options)
         except require("httpx2", "serve").HTTPError as error:

@@ -67,8 +67,7 @@ class Collection:
         if not label.strip() or len(label) > _LONGEST:
             reason = f"a class has a name of 1 to {_LONGEST} characters"
         elif safe_name(label) != label or is_hidden(label):
-            allowed = safe_name(label).lstrip(".") or "image"
-            reason = f"a folder of this name is not allowed on every system; take {allowed!r}"
+            reason = f"a folder of this name is not allowed on every system; {_advice(label)}"
         elif label.casefold() == LABELS or (self.folder / label).is_file():
             reason = "a file of --collect has this name; take another one"
         elif split_of(label):
@@ -147,6 +146,17 @@ class Collection:
         with open_appending(self.folder / LABELS) as file:
             file.write(text)
         self._size += len(text)
+
+
+def _advice(label: str) -> str:
+    """What to take in place of a class that is no safe name of a folder.
+
+    >>> [_advice(label) for label in (".con", "a/b", "..")]
+    ["take '_con'", "take 'a_b'", 'use letters or digits']
+    """
+    near = safe_name(safe_name(label, "").lstrip(". "), "")  # the first may uncover another fault
+    is_name = any(character.isalnum() for character in near) and not is_hidden(near)
+    return f"take {near!r}" if is_name else "use letters or digits"
 
 
 def _now() -> str:

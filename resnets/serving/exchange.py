@@ -56,8 +56,12 @@ class ServerFailed(ContentError):  # noqa: N818
     """The server did not answer in time, was too busy, or failed. Exit code 1."""
 
 
-class _NobodyListens(NotReachable):
-    """No connection comes about, as while a server is started again."""
+class NothingAnswers(NotReachable):
+    """No connection comes about, as while a server is started again. Exit code 1."""
+
+
+class ClientClosed(UsageError, RuntimeError):  # noqa: N818
+    """A client was used after it was closed."""
 
 
 class _OtherServerError(UsageError, ServerFailed):
@@ -320,7 +324,7 @@ class Exchange:
                 a proxy says the same of a request that its server fails for as of one that is away.
         """
         if isinstance(answer, Exception):
-            return isinstance(answer, _NobodyListens) and self._is_to_wait()
+            return isinstance(answer, NothingAnswers) and self._is_to_wait()
         return answer.status_code == _BAD_GATEWAY and is_last and self._is_to_wait()
 
     def _is_to_wait(self) -> bool:
@@ -337,6 +341,15 @@ class Exchange:
         limits: httpx2.Timeout = require("httpx2", "serve").Timeout(seconds, connect=connect)
         return limits
 
+    def refuse_closed(self, is_closed: bool) -> None:
+        """Refuse to send by a client that was closed.
+
+        Raises:
+            ClientClosed: it was.
+        """
+        if is_closed:
+            raise ClientClosed(f"{self.url}: this client was closed; make another one")
+
     def failure(self, error: Exception) -> "ServerFailed | NotReachable":
         """The error for the caller, of one that httpx2 raised."""
         library = require("httpx2", "serve")
@@ -348,7 +361,7 @@ class Exchange:
         if "WRONG_VERSION_NUMBER" in str(error):  # of TLS
             return NotReachable(f"{self.url}: what answers there is no https; try http://...")
         if isinstance(error, library.ConnectError | library.ConnectTimeout):
-            return _NobodyListens(
+            return NothingAnswers(
                 f"{self.url}: nothing answers there (is `resnets serve` running?): "
                 f"{error or type(error).__name__}"
             )

@@ -26,7 +26,7 @@ from resnets.serving.requests import (
     while_wanted,
     without_parameters,
 )
-from resnets.serving.responses import JSON
+from resnets.serving.responses import JSON, readiness
 from resnets.serving.served_model import ServedModel
 from resnets.serving.statistics import Duration
 from resnets.serving.tensors import (
@@ -64,8 +64,8 @@ async def _server_metadata(request: Request) -> Response:
 async def _model_ready(request: Request) -> Response:
     """Whether a model takes requests."""
     _model(request)
-    ready = request.app.state.server.ready
-    return JSON({"ready": ready}, 200 if ready else 503)
+    server: Server = request.app.state.server
+    return readiness(server.unready)
 
 
 async def _model_metadata(request: Request) -> Response:

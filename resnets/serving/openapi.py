@@ -75,7 +75,7 @@ _WITHOUT_QUERY = re.compile(r"/v2(/models.*|/repository.*)?")  # refuse any para
 _NO_MODEL = {"404": _REFUSED["404"]}
 _READY = {
     "200": _json("Ready", "It takes requests."),
-    "503": _json("Ready", "It does not, as it starts or stops."),
+    "503": _json("Ready", "It does not, as it starts or stops, or no model is loaded."),
 }
 _PREDICT: _Json = {
     "summary": "Predict images",

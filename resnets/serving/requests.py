@@ -64,6 +64,7 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
         HTTPException: 413, it is larger; 408, it did not arrive in time, or came slowly while the
             room for bodies was short; 400, Content-Length is not a number; what the connection
             says, where it reads no further.
+        DeadlinePassed: one that the client has set.
         QueueFull: the bodies of all requests together are larger than allowed.
         ClientDisconnect: the client has gone.
     """
@@ -89,6 +90,8 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
                 if total != int(length) and WHOLE not in request.scope:
                     patience.begin()
     except TimeoutError:
+        if not patience.ended and _TIMEOUT_HEADER in request.headers:  # no fault of the network
+            raise DeadlinePassed from None
         raise HTTPException(408, _TOO_SLOW if patience.ended else _TOO_LATE) from None
     finally:
         patience.end()

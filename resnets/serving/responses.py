@@ -15,3 +15,14 @@ class JSON(Response):
     def render(self, content: Any) -> bytes:
         """The body, a line that a terminal's next one does not go on."""
         return f"{to_json(content)}\n".encode()
+
+
+def readiness(unready: str | None) -> JSON:
+    """The response to a probe.
+
+    Args:
+        unready: why no request is taken; None where requests are.
+    """
+    if unready is None:
+        return JSON({"ready": True})
+    return JSON({"ready": False, "error": unready}, 503)

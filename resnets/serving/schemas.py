@@ -34,7 +34,7 @@ SCHEMAS: dict[str, Any] = {
     "Object": {"type": "object"},
     "Error": _object("error", error={"type": "string", "minLength": 1}),
     "Live": _object("live", live={"const": True}),
-    "Ready": _object("ready", ready={"type": "boolean"}),
+    "Ready": _object("ready", ready={"type": "boolean"}, error={"type": "string"}),
     "Prediction": _object(
         "image prediction probability status top error",
         image=_TEXT,

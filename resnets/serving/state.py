@@ -21,6 +21,8 @@ from resnets.serving.settings import Settings
 from resnets.serving.shadow import Shadow
 
 _MEASURED_EVERY = 2.0  # seconds
+_STOPPING = "the server is stopping"
+_NO_MODEL = "no model is loaded"
 
 
 class Server:
@@ -72,6 +74,15 @@ class Server:
         several = self.settings.workers > 1
         return {"process": {"id": os.getpid(), "of": self.settings.workers}} if several else {}
 
+    @property
+    def unready(self) -> str | None:
+        """Why no request is taken; None where requests are."""
+        if self.stopping:
+            return _STOPPING
+        if not self.ready:
+            return "the server is starting"
+        return None if self.models else _NO_MODEL
+
     def stop(self) -> None:
         """Take no further request; what is in flight is finished."""
         self.ready, self.stopping = False, True
@@ -89,7 +100,7 @@ class Server:
         """
         if self.stopping:
             headers = {"Retry-After": "1", "Connection": "close"}
-            raise HTTPException(503, "the server is stopping", headers)
+            raise HTTPException(503, _STOPPING, headers)
         if self.answering.places.free < 1:
             raise QueueFull
         self._arriving += 1
@@ -139,7 +150,7 @@ class Server:
             HTTPException: 404, there is none of that name.
         """
         if not self.models:
-            raise HTTPException(404, "no model is loaded")
+            raise HTTPException(404, _NO_MODEL)
         there_are = f"there are {', '.join(self.models)}"
         if name is None and self._names[0] not in self.models:  # no other one in its place
             raise HTTPException(404, f"{self._names[0]} is unloaded; name a model: {there_are}")
@@ -170,7 +181,7 @@ class Server:
         metrics = self.metrics
         self.count()
         metrics.set("resident_memory_bytes", resident_bytes())
-        metrics.set("ready", self.ready)
+        metrics.set("ready", self.unready is None)
         metrics.set("places_taken", self.answering.places.taken)
         metrics.set("arriving_requests", self._arriving)
         if self.shadow is not None:

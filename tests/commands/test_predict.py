@@ -326,3 +326,15 @@ def test_a_row_of_an_unreadable_image_has_the_keys_of_the_others(
     alone = call("explain", "resnet20_cifar10", tmp_path / "b.png", "--output", tmp_path / "maps")
     assert alone.returncode == 1
     assert not [*(tmp_path / "maps").glob("*.png")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows allows no such names")
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_a_row_names_its_file_once_also_where_the_name_has_a_line_break(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two\nlines.png").write_bytes(b"a text")
+    printed = call(command, "resnet20_cifar10", "two\nlines.png")
+    assert printed.returncode == 1
+    assert (printed.stdout + printed.stderr).count(r"two\nlines.png") == 1

@@ -17,7 +17,15 @@ import resnets
 from resnets.cli import main
 from resnets.errors import MissingExtra, UsageError
 from resnets.evaluation.predict import Prediction
-from resnets.serving import AsyncClient, Client, DetailedPrediction, NotReachable, ServerFailed
+from resnets.serving import (
+    AsyncClient,
+    Client,
+    ClientClosed,
+    DetailedPrediction,
+    NothingAnswers,
+    NotReachable,
+    ServerFailed,
+)
 from tests.serving.conftest import NAMES, image_bytes
 from tests.serving.running import running
 
@@ -74,6 +82,7 @@ def test_one_odd_file_loses_none_of_the_others(url: str, model_file: Path, tmp_p
         "empty.jpg": b"",
         "other.jpg": b"%PDF-1.7",
         "text.jpg": b"hello",
+        "two\nlines.png": b"a text",
     }
     for name, content in odd.items():
         (tmp_path / name).write_bytes(content)
@@ -166,8 +175,9 @@ def test_a_key_that_no_server_has_is_refused(key: str) -> None:
 def test_where_nothing_listens_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = "http://{}:{}".format(*listener.getsockname())
-    with Client(url) as client, pytest.raises(NotReachable, match=url):
+    with Client(url) as client, pytest.raises(NothingAnswers, match=url):
         client.models()
+    assert issubclass(NothingAnswers, NotReachable)
     assert main(["predict", "--server", url, "x.png"]) == 1
     assert "resnets serve" in capsys.readouterr().err
 
@@ -177,10 +187,23 @@ def test_the_path_of_predictions_is_no_part_of_the_address(
 ) -> None:
     assert main(["predict", "--server", f"{url}/predict", "x.png"]) == 2
     assert "without /predict" in capsys.readouterr().err
+
+
+def test_a_closed_client_says_so(url: str) -> None:
+    async def use_closed() -> None:
+        other = AsyncClient(url)
+        await other.close()
+        with pytest.raises(ClientClosed, match=url):
+            await other.predict([image_bytes()])
+
+    asyncio.run(use_closed())
     client = Client(url)
+    assert client.predict([image_bytes()])[0].error is None
     client.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        client.models()
+    for use in (client.models, lambda: client.predict([image_bytes()])):
+        with pytest.raises(ClientClosed, match=url) as caught:
+            use()
+        assert isinstance(caught.value, RuntimeError)  # as it was before it had a name
 
 
 METADATA = {

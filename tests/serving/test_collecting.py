@@ -1,6 +1,7 @@
 """Labels of users become a folder that `doctor` and `train` read; unsure images wait for one."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,22 @@ def test_names_that_are_no_safe_class_are_refused(
     )
     assert response.status_code == 422
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("label", "advice"),
+    [("..", None), ("._", None), ("con", "_con"), (".aux", "_aux"), (".a/b", "a_b"), ("x.", "x")],
+)
+def test_the_name_that_a_refusal_advises_is_allowed_and_like_the_one_that_was_sent(
+    serving: Serving, tmp_path: Path, label: str, advice: str | None
+) -> None:
+    client = serving(collect=tmp_path)
+    reason = client.post("/collect", params={"label": label}, content=image_bytes()).json()["error"]
+    advised = re.search("take '(.*)'", reason)
+    assert (advised and advised[1]) == advice
+    if advice:
+        taken = client.post("/collect", params={"label": advice}, content=image_bytes())
+        assert taken.status_code == 201
 
 
 def test_what_is_no_image_is_not_stored(serving: Serving, tmp_path: Path) -> None:

@@ -92,6 +92,30 @@ def test_a_server_without_models_says_so(model_file: Path) -> None:
             client.get_model_metadata("one")
 
 
+def test_a_server_is_ready_while_any_model_is_loaded(serving: Serving) -> None:
+    from starlette.testclient import TestClient
+
+    client = serving(control=True)
+    here = TestClient(client.app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+
+    def ready() -> tuple[int, str | None, bool]:
+        response = client.get("/v2/health/ready")
+        is_measured = "resnets_ready 1.0" in client.get("/metrics").text
+        return response.status_code, response.json().get("error"), is_measured
+
+    assert ready() == (200, None, True)
+    assert here.post("/v2/repository/models/tiny/unload").status_code == 200
+    status, reason, is_measured = ready()
+    assert (status, is_measured) == (503, False)
+    assert reason == client.post("/predict", content=image_bytes()).json()["error"]
+    assert client.get("/v2/health/live").status_code == 200
+    assert here.post("/v2/repository/models/tiny/load").status_code == 200
+    assert ready() == (200, None, True)
+    client.app.state.server.stop()
+    assert ready()[0] == client.get("/v2/models/tiny/ready").status_code == 503
+    assert "stopping" in str(ready()[1])
+
+
 def test_nothing_is_controlled_without_leave(serving: Serving) -> None:
     for client in (serving(), serving(control=True)):  # the test's client is of no machine
         for action in ("load", "unload"):

@@ -373,6 +373,18 @@ def test_slow_clients_do_not_keep_others_waiting(address: str) -> None:
             connection.close()
 
 
+@pytest.mark.parametrize("body", [b"", image_bytes()[:90], image_bytes()])
+def test_a_deadline_that_the_client_sets_is_answered_504_however_much_has_arrived(
+    address: str, body: bytes
+) -> None:
+    head = POST + f"Content-Length: {len(image_bytes())}\r\n".encode()
+    for timeout in (b"0.0001", b"0.1")[: 1 if body == image_bytes() else 2]:
+        with connected(address) as connection:
+            connection.sendall(head + b"X-Request-Timeout: " + timeout + b"\r\n\r\n")
+            connection.sendall(body)
+            assert connection.recv(100).startswith(b"HTTP/1.1 504")
+
+
 def test_clients_that_stop_in_large_bodies_do_not_keep_the_room(
     model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,7 +191,7 @@ def test_a_deadline_of_the_client_is_kept(serving: Serving) -> None:
     late = client.post(
         "/predict", content=image_bytes(), headers={"X-Request-Timeout": "0.0000001"}
     )
-    assert late.status_code in (408, 504)
+    assert late.status_code == 504
     wrong = client.post("/predict", content=image_bytes(), headers={"X-Request-Timeout": "soon"})
     assert wrong.status_code == 400
     assert client.app.state.server.answering.places.taken == 0

@@ -11,6 +11,7 @@ import { onKeyNeeded, request, watchConnection } from "./server.js";
 const KEPT =
   "Images are sent to this server only. It keeps those that somebody labels, and in memory the latest ones that are worth a label.";
 const INSTEAD = "Copy an image itself, not its address or a text, or choose its file.";
+const NO_MODEL = "No model is loaded.";
 const NAMED = 20; // classes on the empty page
 const REFRESH = 3000; // milliseconds
 
@@ -43,7 +44,9 @@ function renew() {
 function show() {
   const model = chosenModel();
   if (!model) {
-    byId("model-line").textContent = "No model is loaded.";
+    for (const id of ["model-name", "model-line"]) byId(id).title = "";
+    byId("model-name").textContent = "";
+    byId("model-line").textContent = NO_MODEL;
     return;
   }
   byId("model-name").textContent = model.name;
@@ -117,6 +120,12 @@ function setUpTabs() {
   });
 }
 
+/** Say that images cannot be predicted now. */
+function refuse() {
+  byId("drop-note").textContent = `${NO_MODEL} Send the images again once one is.`;
+  announce(NO_MODEL);
+}
+
 /** Take in what was chosen, or what was pasted or dropped: `means` is the word for how. */
 async function receive(files, means = "") {
   const note = !files.length && means ? `There is no image in what you ${means}. ${INSTEAD}` : "";
@@ -124,7 +133,10 @@ async function receive(files, means = "") {
   if (note) announce(note);
   if (!files.length) return;
   await known;
-  if (!chosenModel()) return;
+  if (!chosenModel()) {
+    await renew(); // perhaps one was loaded since
+    if (!chosenModel()) return refuse();
+  }
   choose(byId("tab-images"));
   byId("welcome").hidden = true;
   addImages(files, means === "pasted");
