@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from resnets.evaluation.doctor import Diagnosis
     from resnets.evaluation.evaluate import Evaluation, Outputs
     from resnets.evaluation.explain import Explanation, Method
+    from resnets.evaluation.source import Source
     from resnets.images.preprocessing import CropMode, Interpolation
     from resnets.runs.callbacks import Callback
     from resnets.runs.run import Run
@@ -518,6 +519,7 @@ def explain(
     top: int = 1,
     batch_size: int = 16,
     side: int = SIDE,
+    output: "str | os.PathLike[str] | None" = None,
 ) -> "list[Explanation]":
     """Show where in images a network sees what it predicts.
 
@@ -536,34 +538,39 @@ def explain(
         top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
         side: of the pictures, in pixels.
+        output: a new or empty folder, into which the overlays are written as PNG files, and contact
+            sheets of all images with the classes that each prediction lists, as `resnets explain`
+            does; or, for one image, a new file that ends in .png. None writes nothing.
 
     Returns:
         One `Explanation` an image, in their order: `prediction` as `predict` gives it, `heat`
-        (S, S) of 0..1 on what the network sees, and `overlay()`, the heat map over the picture,
-        (side, side, 3) uint8.
+        (S, S) of 0..1 on what the network sees, `overlay()`, the heat map over the picture,
+        (side, side, 3) uint8, and `path`, of its file in `output`.
 
     Raises:
-        UsageError: an argument is not allowed, or a path names nothing.
+        UsageError: an argument is not allowed, a path names nothing, or `output` is not empty.
         ContentError: the model file is not one, or is damaged.
         MissingExtra: captum is not installed.
     """
     from resnets.evaluation import explain as explanation
+    from resnets.evaluation import overlay_files
 
     refuse_swapped([model], [images])
     loaded = open_network(_network_of(model), "explain needs its gradients")
     preprocessing = loaded.description.preprocessing
-    sources = sources_of(images, preprocessing.channels, preprocessing.white)
-    return explanation.Explanations(
-        explanation.explain(
-            loaded,
-            sources,
-            method=method,
-            target=target,
-            top=top,
-            batch_size=batch_size,
-            side=side,
-        )
-    )
+    sources: Iterable[Source] = sources_of(images, preprocessing.channels, preprocessing.white)
+    if output is not None:  # all of them now: `output` may be in a folder of images
+        sources = list(sources)
+        overlay_files.refuse_output(Path(output), sources)
+    how: dict[str, Any] = {"method": method, "target": target, "top": top}
+    explanations = explanation.explain(loaded, sources, batch_size=batch_size, side=side, **how)
+    if output is None:
+        return explanation.Explanations(explanations)
+    writer = overlay_files.OverlayWriter(Path(output))
+    written = explanation.Explanations(map(writer.write, explanations))
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else ""
+    writer.write_sheets(f"{method}: {name}" if name else method)
+    return written
 
 
 @naming_keywords()

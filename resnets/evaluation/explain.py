@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -62,12 +63,14 @@ class Explanation:
         target: the class that the heat map is about; None if the image cannot be read.
         heat: (S, S) of 0..1; None if the image cannot be read.
         picture: the part of the image that the network sees, (P, P, 3) uint8; likewise.
+        path: of the file to which the overlay was written; None if it was not.
     """
 
     prediction: Prediction
     target: str | None = None
     heat: Heat | None = None
     picture: Pixels | None = None
+    path: Path | None = None
 
     def overlay(self) -> Pixels:
         """The heat map over the picture, (P, P, 3) uint8.

@@ -2,8 +2,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import resnets
+from resnets.errors import UsageError
+from resnets.evaluation.report.sheets import MOST
 from resnets.images import decode
 from tests.in_process import call as run
 
@@ -46,6 +51,54 @@ def test_each_readable_image_has_its_picture_and_all_are_on_the_sheet(
     shapes = {path.name: decode(path).shape for path in output.iterdir()}
     assert shapes.keys() == {"a.png", "a-2.png", "contact-sheet.png"}
     assert shapes["a.png"] == shapes["a-2.png"] == (384, 384, 3)
+
+
+def test_python_writes_the_pictures_that_the_command_writes(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    theirs, ours = tmp_path / "command", tmp_path / "python"
+    assert run("explain", model, photos, "--output", theirs).returncode == 1
+    explained = resnets.explain(model, photos, top=3, output=ours)
+    assert [each.path for each in explained] == [ours / "a.png", None, ours / "a-2.png"]
+    contents = [
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (theirs, ours)
+    ]
+    assert contents[0] == contents[1]
+    np.testing.assert_array_equal(decode(ours / "a.png"), explained[0].overlay())
+    with pytest.raises(UsageError, match="exists; give another `output`"):
+        resnets.explain(model, photos, output=ours)
+    assert all(each.path is None for each in resnets.explain(model, photos))
+
+
+def test_the_picture_of_one_image_is_a_file_and_that_of_several_is_none(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    (explained,) = resnets.explain(model, photos / "a.png", side=64, output=tmp_path / "one.PNG")
+    assert explained.path == tmp_path / "one.PNG"
+    assert decode(explained.path).shape == (64, 64, 3)
+    with pytest.raises(UsageError, match="exists"):
+        resnets.explain(model, photos / "a.png", output=explained.path)
+    with pytest.raises(UsageError, match="3 images; give a folder"):
+        resnets.explain(model, photos, output=tmp_path / "all.png")
+    done = run("explain", model, photos / "a.png", "--output", tmp_path / "two.png")
+    assert done.returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"one.PNG", "two.png"}
+    (tmp_path / "folder.png").mkdir()  # a folder, whatever it is called
+    resnets.explain(model, photos, output=tmp_path / "folder.png")
+    assert (tmp_path / "folder.png" / "contact-sheet.png").is_file()
+
+
+def test_a_picture_called_like_a_further_sheet_stays(
+    model: Path, draw_noise: Callable[..., None], tmp_path: Path
+) -> None:
+    draw_noise(tmp_path / "contact-sheet-2.png")
+    image = decode(tmp_path / "contact-sheet-2.png")
+    sheet = Image.fromarray(image)
+    sheet.filename = "contact-sheet-2.png"  # type: ignore[attr-defined]
+    explained = resnets.explain(model, [sheet, *[image] * MOST], side=8, output=tmp_path / "out")
+    assert explained[0].path == tmp_path / "out" / "contact-sheet-2.png"
+    np.testing.assert_array_equal(decode(explained[0].path), explained[0].overlay())
+    assert (tmp_path / "out" / "contact-sheet-3.png").is_file()
 
 
 def test_nothing_is_written_over(model: Path, photos: Path, tmp_path: Path) -> None:

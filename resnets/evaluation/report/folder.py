@@ -1,7 +1,7 @@
 """A new folder of pictures: PNG files and contact sheets."""
 
 import io
-from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from resnets.files.outputs import writable_folder
 from resnets.files.writing import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL import Image
 
     from resnets.evaluation.report.sheets import Tile
@@ -37,21 +39,24 @@ def new_folder(path: Path) -> Path:
     return path
 
 
-def file_names(images: Sequence[str]) -> Iterator[str]:
-    """A PNG's name for each image, all distinct, even without regard to case.
+def file_name(image: str, taken: set[str]) -> str:
+    """A PNG's name for an image, distinct from those taken even without regard to case.
 
-    >>> list(file_names(["a/cat.jpg", "b/Cat.png", "dog.jpg"]))
+    Args:
+        image: its path or name.
+        taken: names without their ending, case-folded; this one is added.
+
+    >>> taken = set()
+    >>> [file_name(image, taken) for image in ("a/cat.jpg", "b/Cat.png", "dog.jpg")]
     ['cat.png', 'Cat-2.png', 'dog.png']
     """
-    taken: set[str] = set()
-    for image in images:
-        stem = safe_name(Path(image).stem)
-        name, number = stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        yield f"{name}.png"
+    stem = safe_name(Path(image).stem)
+    name, number = stem, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.casefold())
+    return f"{name}.png"
 
 
 def save(picture: "Image.Image", path: Path) -> None:
@@ -62,13 +67,15 @@ def save(picture: "Image.Image", path: Path) -> None:
 
 
 def save_sheets(tiles: "Sequence[Tile]", folder: Path, name: str, title: str) -> list[Path]:
-    """Write all tiles on one or more contact sheets: name.png, name-2.png ..."""
+    """Write all tiles on one or more contact sheets: name.png, name-2.png ...
+
+    Numbers that pictures of that name have in the folder are left out.
+    """
     from resnets.evaluation.report.sheets import MOST, contact_sheet
 
-    starts = range(0, len(tiles), MOST)
-    paths = [
-        folder / (f"{name}-{n}.png" if n > 1 else f"{name}.png") for n, _ in enumerate(starts, 1)
-    ]
-    for start, path in zip(starts, paths, strict=True):
-        save(contact_sheet(tiles[start : start + MOST], title), path)
+    candidates = (folder / f"{name}{'' if n == 1 else f'-{n}'}.png" for n in count(1))
+    paths = []
+    for start in range(0, len(tiles), MOST):
+        paths.append(next(path for path in candidates if not path.exists()))
+        save(contact_sheet(tiles[start : start + MOST], title), paths[-1])
     return paths
