@@ -1,11 +1,12 @@
 """``resnets launch``: train on many machines, by SLURM or Kubernetes, or rehearse it here."""
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import tyro
 
@@ -99,7 +100,7 @@ def launch(
         command = job.rehearsal(rehearse)
         _tell_unused(job, time_limit)
         _refuse(asked, job, None, rehearse)
-        return subprocess.run(command, check=False).returncode
+        _become(command)
     if on is None or not print_:
         raise UsageError(
             "give --on slurm --print or --on kubernetes --print, which print a file to submit, or "
@@ -112,6 +113,19 @@ def launch(
         say(f"for 1 machine {devices}: --nodes and --gpus take other numbers", file=sys.stderr)
     say_text(text)
     return 0
+
+
+def _become(command: Sequence[str]) -> NoReturn:
+    """Run a command in place of this process, so that signals to this process reach it.
+
+    Windows has nothing like that: a new process would go on beside the shell.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if sys.platform == "win32":
+        sys.exit(subprocess.run(command, check=False).returncode)
+    else:
+        os.execv(command[0], [*command])
 
 
 def _tell_unused(job: Launch, time_limit: str | None) -> None:

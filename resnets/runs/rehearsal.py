@@ -16,6 +16,7 @@ from resnets.escaping import say
 
 _LOGGER = "torch.distributed.elastic"
 _ENDED = "failed (exitcode: %s) local_rank: %s"  # begins torch's message of a process that ended
+_PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # torch's own list
 _REFUSED = 2  # exit code of wrong usage
 
 
@@ -45,14 +46,27 @@ def _run(flags: Sequence[str]) -> int:
     logger = logging.getLogger(_LOGGER)
     logger.addHandler(_Ends())
     logger.propagate = False
+    arguments = parse_args(list(flags))  # type: ignore[no-untyped-call]
+    arguments.signals_to_handle = ",".join(_not_ignored())
     try:
-        run(parse_args(list(flags)))  # type: ignore[no-untyped-call]
+        run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         return code if code > 0 else 128 - code
     except SignalException as stop:
+        say(f"resnets launch: ended by {stop.sigval.name}", file=sys.stderr, flush=True)
         return 128 + int(stop.sigval)
     return 0
+
+
+def _not_ignored() -> list[str]:
+    """The signals that torchrun passes on, without those that this process is to ignore.
+
+    Those are SIGHUP under nohup, and SIGINT in the background of a script.
+    """
+    numbers = [getattr(signal, name, None) for name in _PASSED_ON]
+    here = [number for number in numbers if number is not None]
+    return [number.name for number in here if signal.getsignal(number) != signal.SIG_IGN]
 
 
 if __name__ == "__main__":

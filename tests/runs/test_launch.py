@@ -424,3 +424,35 @@ def test_a_rehearsal_trains_in_two_processes_here(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()
     assert "32 images of each process" in done.stdout  # of 64 in a step
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_a_rehearsal_saves_and_ends_its_processes(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """All of them: the pipe ends only when the last one has. SIGHUP is ignored, as by nohup."""
+    words = ("digits", "--network", "resnet14", "--epochs", "60", "--image-size", "8")
+    command = [sys.executable, "-m", "resnets", "launch", *words, "--no-report", "--output", "run"]
+    keeps = ["sh", "-c", "trap '' HUP; exec \"$@\"", "-"] if number == signal.SIGTERM else []
+    with subprocess.Popen(
+        [*keeps, *command, "--rehearse", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        while "epoch" not in process.stdout.readline():
+            assert process.poll() is None
+        if keeps:
+            process.send_signal(signal.SIGHUP)
+            assert "epoch" in process.stdout.readline()
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"Stopped by {number.name} and saved after step" in output
+    assert "To continue: " in output
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
