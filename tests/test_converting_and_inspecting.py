@@ -1,22 +1,25 @@
 """`resnets.convert` and `resnets.inspect`: the commands of these names, from Python."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import resnets
 from resnets.deployment.inspection import InspectedExport, InspectedWeights
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
-from resnets.model_file import Description, Model, architecture_of
+from resnets.model_file import Description, Model, architecture_of, save
 from resnets.networks import build
 from tests.in_process import call
 
 NAMES = ("ant", "bee", "cat")
+SEEN = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3)
 EXPORTED = Path(__file__).parent / "fixtures/before_trust/digits.onnx"
 
 
@@ -50,11 +53,16 @@ def test_what_a_file_holds_is_what_the_command_prints_as_json(which: str, weight
 
 
 def test_the_file_of_a_run_is_inspected_and_a_run_without_one_is_refused(tmp_path: Path) -> None:
-    words: dict[str, Any] = {"epochs": 1, "progress": False, "report": False}
-    run = resnets.train("digits", "resnet14", output=tmp_path / "run", **words)
+    network = build("resnet14", width=4, num_classes=2)
+    description = Description(network.architecture.to_dict(), ("a", "b"), SEEN)
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    words: dict[str, Any] = {"epochs": 1, "batch_size": 4, "progress": False, "report": False}
+    save(tmp_path / "start.safetensors", network, description)
+    words["start"] = str(tmp_path / "start.safetensors")
+    run = resnets.train((images, ["a", "b"] * 8), output=tmp_path / "run", **words)
     assert resnets.inspect(run) == resnets.inspect(tmp_path / "run")
     with pytest.raises(UsageError, match="output=False"):
-        resnets.inspect(resnets.train("digits", "resnet14", output=False, **words))
+        resnets.inspect(replace(run, path=None))  # as one of output=False is
     file = resnets.convert(run, tmp_path / "copy.safetensors", to="resnets")
     assert content(file) == content(tmp_path / "run" / "model.safetensors")
 
@@ -80,7 +88,7 @@ def test_what_is_written_is_what_the_command_writes(to: Any, weights: Path, tmp_
 def test_a_loaded_network_is_converted_as_its_file(weights: Path, tmp_path: Path) -> None:
     file = resnets.convert(weights, tmp_path / "m.safetensors", to="resnets", class_names=NAMES)
     own = tmp_path / "loaded" / "a.safetensors"
-    for to, name in (("resnets", "a.safetensors"), ("timm", "b.pth"), ("torchvision", "c.pth")):
+    for to, name in (("resnets", "a.safetensors"), ("torchvision", "b.pth")):
         outputs = [tmp_path / "file" / name, tmp_path / "loaded" / name]
         for source, output in zip((file, resnets.load(file)), outputs, strict=True):
             output.parent.mkdir(exist_ok=True)
@@ -114,6 +122,35 @@ def test_wrong_use_is_refused_in_keywords_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "choice", [{"shortcut": "padding"}, {"strided_conv": 1}, {"blur": "average"}]
+)
+def test_what_a_model_file_says_of_its_network_is_not_chosen(
+    choice: dict[str, Any], weights: Path, tmp_path: Path
+) -> None:
+    model, target = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
+    resnets.convert(weights, model, to="resnets")
+    with pytest.raises(UsageError, match=f"`{next(iter(choice))}`: .*leave it out"):
+        resnets.convert(model, target, to="resnets", **choice)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in choice.items()]
+    assert call("convert", model, "--to", "resnets", "--output", target, *words).returncode == 2
+    assert not target.exists()
+
+
+def test_weights_of_a_folder_that_are_not_understood_are_left_out_where_that_is_allowed(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = resnets.convert(weights, tmp_path / "theirs", to="huggingface")
+    (file,) = folder.glob("*.safetensors")
+    save_file(load_file(file) | {"scale": torch.ones(3)}, file, {"format": "pt"})
+    target = tmp_path / "out.safetensors"
+    with pytest.raises(ContentError, match="ignore_left_over"):
+        resnets.convert(file, target, to="resnets")
+    resnets.convert(file, target, to="resnets", ignore_left_over=True)
+    assert "left out: scale" in capsys.readouterr().err
+    assert resnets.load(target).network.architecture.num_classes == len(NAMES)
+
+
 def test_nothing_is_written_over_unless_it_is_allowed(weights: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.safetensors"
     target.write_bytes(b"mine")
@@ -128,8 +165,7 @@ def test_nothing_is_written_over_unless_it_is_allowed(weights: Path, tmp_path: P
 
 def test_what_no_other_project_has_is_refused(weights: Path, tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
-    seen = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3)
-    own = Model(network, Description(architecture_of(network), ("a", "b"), seen))  # type: ignore[arg-type]
+    own = Model(network, Description(architecture_of(network), ("a", "b"), SEEN))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="network of your own"):
         resnets.convert(own, tmp_path / "out.pth", to="timm")
     with pytest.raises(UsageError, match="convert writes its weights"):

@@ -245,17 +245,27 @@ def _of_model(model: Model, changes: Mapping[str, Any]) -> _Source:
         raise UsageError(
             f"{own}: a network of your own, for whose weights no other project has names"
         )
-    if changes:
-        raise UsageError(
-            f"{', '.join(map(_flag, changes))}: the network is loaded, so that nothing of it is "
-            "left open; leave it out"
-        )
+    _refuse_changes(changes, "the network is loaded")
     return _Source("", model.network, about, about.preprocessing, about.class_names)
 
 
+def _refuse_changes(changes: Mapping[str, Any], why: str) -> None:
+    """Refuse changes to an architecture that is known. Raises UsageError."""
+    if changes:
+        raise UsageError(
+            f"{', '.join(map(_flag, changes))}: {why}, so that nothing of it is left open; leave "
+            "it out"
+        )
+
+
 def _read(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> _Source:
-    """The network in a file, and what is known of it."""
+    """The network in a file, and what is known of it.
+
+    Raises:
+        UsageError: the architecture of a model file is to be changed.
+    """
     if model_file.is_model_file(file):
+        _refuse_changes(changes, f"{file} holds a network with its architecture")
         model = model_file.load(file)
         return replace(_of_model(model, {}), file=str(file))
     from resnets.networks.checkpoints import hub_folder
@@ -266,17 +276,27 @@ def _read(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> _Sourc
     if hub.weights != file:
         return _Source(str(file), _loaded(file, changes, ignore_left_over))
     hub = replace(hub, changes=hub.changes | changes)
-    network, names = hub.network(), hub.class_names
-    return _Source(str(file), network, None, hub.preprocessing, names, hub.notes)
+    if ignore_left_over:
+        _list_left_out(file, hub.changes)
+    network = hub.network(ignore_left_over=ignore_left_over)
+    return _Source(str(file), network, None, hub.preprocessing, hub.class_names, hub.notes)
 
 
 def _loaded(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> "ResNet":
     """The network of a checkpoint; weights that are left out are listed."""
-    from resnets.networks.checkpoints.foreign import load_checkpoint, read_checkpoint
+    from resnets.networks.checkpoints.foreign import load_checkpoint
 
-    if ignore_left_over and (names := read_checkpoint(file, **changes).left_over.unknown):
-        say(f"left out: {', '.join(names)}", file=sys.stderr)
+    if ignore_left_over:
+        _list_left_out(file, changes)
     return load_checkpoint(file, ignore_left_over=ignore_left_over, **changes)
+
+
+def _list_left_out(file: Path, changes: Mapping[str, Any]) -> None:
+    """Say which weights of a checkpoint are not understood, if any."""
+    from resnets.networks.checkpoints.foreign import read_checkpoint
+
+    if names := read_checkpoint(file, **changes).left_over.unknown:
+        say(f"left out: {', '.join(names)}", file=sys.stderr)
 
 
 def _described(source: _Source, flags: Mapping[str, Any], names: tuple[str, ...]) -> Description:

@@ -63,15 +63,18 @@ class HubFolder:
     changes: dict[str, Any]
     notes: tuple[str, ...] = ()
 
-    def network(self) -> "ResNet":
+    def network(self, *, ignore_left_over: bool = False) -> "ResNet":
         """The network with its weights, in evaluation mode.
+
+        Args:
+            ignore_left_over: as for `load_checkpoint`.
 
         Raises:
             ContentError: the weights are not those of the residual network in config.json.
         """
         from resnets.networks.checkpoints.foreign import load_checkpoint
 
-        network = load_checkpoint(self.weights, **self.changes)
+        network = load_checkpoint(self.weights, ignore_left_over=ignore_left_over, **self.changes)
         names, channels = len(self.class_names), self.preprocessing.channels
         architecture = network.architecture
         if channels != architecture.in_channels or names not in (0, architecture.num_classes):
