@@ -13,6 +13,13 @@ class FolderInUse(UsageError):  # noqa: N818  (the error is that it is in use)
     """Another process works in the folder. A command ends with exit code 2."""
 
 
+class StillInUse(FolderInUse):
+    """A process of an earlier attempt of the same job works in the folder, for longer than usual.
+
+    A command ends with exit code 2; another attempt may find that it has ended.
+    """
+
+
 class UnknownName(UsageError, TypeError):  # noqa: N818  (the error is that a name is unknown)
     """A keyword argument does not exist; a TypeError, as Python raises it, too."""
 

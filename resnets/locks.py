@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def lock(folder: Path) -> int:
     except (BlockingIOError, PermissionError):
         owner = _owner(descriptor)
         os.close(descriptor)
-        raise FolderInUse(f"{folder}: in use by another process{owner}") from None
+        raise FolderInUse(in_use(folder, owner)) from None
     except OSError:  # a file system without locks
         return descriptor
     _sign(descriptor)
@@ -91,9 +92,28 @@ def _sign(descriptor: int) -> None:
             os.pwrite(descriptor, f"{os.getpid()} on {platform.node()}".encode(), 0)
 
 
+def in_use(folder: object, owner: str) -> str:
+    """What to say of a folder that another process works in.
+
+    Args:
+        folder: its path or address.
+        owner: what that process has written of itself; empty if it is not known.
+
+    >>> in_use("run", "77 on node1")
+    'run: in use by another process (77 on node1); wait until it has ended, or end it (`kill 77` \
+on node1)'
+    >>> in_use("run", "")
+    'run: in use by another process; wait until it has ended, or end it'
+    """
+    known = re.fullmatch(r"(\d+) on (.+)", owner)
+    who = f" ({owner})" if owner else ""
+    how = f" (`kill {known[1]}` on {known[2]})" if known else ""
+    return f"{folder}: in use by another process{who}; wait until it has ended, or end it{how}"
+
+
 def _owner(descriptor: int) -> str:
-    """Which process has a lock, in brackets; empty if that is not known."""
+    """Which process has a lock; empty if that is not known."""
     text = b""
     if sys.platform != "win32":
         text = os.pread(descriptor, _LONGEST, 0)
-    return f" ({text.decode('utf-8', 'replace')})" if text else ""
+    return text.decode("utf-8", "replace")

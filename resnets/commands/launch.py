@@ -151,7 +151,12 @@ def _refuse(asked: Job, job: Launch, on: System | None, on_machine: int) -> None
         on_machine: processes of each machine.
     """
     from resnets.data.sources.opening import leads_nowhere
-    from resnets.runs.preconditions import refuse_data, refuse_folder, refuse_processes
+    from resnets.runs.preconditions import (
+        refuse_data,
+        refuse_folder,
+        refuse_in_use,
+        refuse_processes,
+    )
     from resnets.runs.train import refuse_settings  # imports torch, which --help does not need
 
     refuse_settings(asked)
@@ -167,6 +172,8 @@ def _refuse(asked: Job, job: Launch, on: System | None, on_machine: int) -> None
         return
     if on is None or job.folder.exists():
         refuse_folder(asked, job.folder, set_by_flags(job.words))
+    if on is None:
+        refuse_in_use(job.folder)
     if on is not None and leads_nowhere(asked.data):
         say(f"{asked.data}: not on this machine, so it was not looked at", file=sys.stderr)
     else:

@@ -1,5 +1,6 @@
 """What refuses a training that is to run in other processes, found before any of them starts."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.opening import read_source, refuse_missing
 from resnets.data.sources.walking import walk
 from resnets.files.outputs import writable_folder
+from resnets.locks import LOCK, lock
 from resnets.run_files import CONFIG
 from resnets.runs.folder import refuse
 from resnets.runs.freezing import refuse_processes_for_head
@@ -32,6 +34,16 @@ def refuse_folder(job: Job, output: Path, names: Collection[str]) -> None:
     if begun.asked is not None:  # None: of an earlier version, which goes on by fewer words
         refuse_other_words(begun, job, output, names)
     writable_folder(output)
+
+
+def refuse_in_use(output: Path) -> None:
+    """Refuse a folder in which another process works now.
+
+    Raises:
+        FolderInUse: it says which, where it is known.
+    """
+    if (output / LOCK).exists():
+        os.close(lock(output))
 
 
 def refuse_data(data: str) -> None:

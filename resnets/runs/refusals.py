@@ -9,7 +9,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from resnets.errors import FolderInUse, UsageError
+from resnets.errors import StillInUse, UsageError
 
 MARK = "RESNETS_REFUSED"  # variable that names the file; only a job of `resnets launch` has it
 
@@ -21,7 +21,7 @@ def is_in_job() -> bool:
 
 def note_refusal(error: UsageError) -> None:
     """Leave the file if this process belongs to a job, and nothing but the user can help it."""
-    if not is_in_job() or isinstance(error, FolderInUse):  # by a process that may end
+    if not is_in_job() or isinstance(error, StillInUse):  # by a process that may end
         return
     with contextlib.suppress(OSError):  # then torchrun tries again
         Path(os.environ[MARK]).touch()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from resnets.data.batches import ProcessRank
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError, FolderInUse, StillInUse, UsageError
 from resnets.format import plural
 from resnets.model_path import RUNS
 from resnets.run_files import CONFIG
@@ -79,15 +79,16 @@ def folder_again(path: Path, keep: int, stack: ExitStack) -> RunFolder:
     A machine that was lost may be alive: its first process keeps the folder until it notices.
 
     Raises:
-        UsageError: it is still in use after a minute, or holds no run.
+        StillInUse: it is in use after a minute.
+        UsageError: it holds no run.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             return stack.enter_context(closing(existing_run(path, keep)))
-        except UsageError:
-            if time.monotonic() > deadline or not (path / CONFIG).is_file():
-                raise
+        except FolderInUse as error:
+            if time.monotonic() > deadline:
+                raise StillInUse(str(error)) from None
         time.sleep(0.5)
 
 

@@ -51,7 +51,7 @@ from resnets.training.devices import (
     memory_advice,
     refuse_other_launchers,
 )
-from resnets.training.parallel import from_first, processes
+from resnets.training.parallel import from_first, processes, refused_by_all
 
 
 def train(
@@ -150,7 +150,8 @@ def _carry_out(
         notify = callback_list.notify
         if how.resume and output:
             refuse_moved(job, custom, output)
-        folder = folder_to_go_on(job, output or None, how, stack) if writes else None
+        with refused_by_all():
+            folder = folder_to_go_on(job, output or None, how, stack) if writes else None
         state = from_first(newest_state(folder, notify))
         agree = ask_at_terminal if how.as_command else None
         with naming_first_data(job, output if how.resume and output else None):
@@ -166,8 +167,10 @@ def _carry_out(
             before = len(state["random"])  # processes
             if how.again or before != process.world_size:
                 notify(goes_on(state, process.world_size))
-        if writes:
-            folder = folder or new_folder(setup.job, output or None, how.overwrite, stack)
+        with refused_by_all():
+            if writes and not folder:
+                folder = new_folder(setup.job, output or None, how.overwrite, stack)
+        if folder:
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
         places += filter(None, [from_first(folder.path if folder else None)])

@@ -308,6 +308,26 @@ def from_first(value: _T) -> _T:
     return cast("_T", _unpickled(content))
 
 
+@contextlib.contextmanager
+def refused_by_all() -> Iterator[None]:
+    """Refuse in every process what the first one refuses in the block.
+
+    All processes enter it together. Else the others would wait for the first one in vain, and take
+    it for lost.
+
+    Raises:
+        UsageError: as the first process raised it.
+    """
+    refusal = None
+    try:
+        yield
+    except UsageError as error:
+        refusal = error
+    refusal = from_first(refusal)
+    if refusal is not None:
+        raise refusal
+
+
 def from_all(value: _T) -> list[_T]:
     """Every process's value, by rank, in every process."""
     if not dist.is_initialized():

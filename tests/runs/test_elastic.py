@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from resnets.data.batches import ProcessRank
-from resnets.errors import UsageError
+from resnets.errors import FolderInUse, StillInUse
 from resnets.run_files import CONFIG
 from resnets.runs import restarts
 from resnets.runs.job import Job
@@ -200,7 +200,7 @@ def test_a_run_that_goes_on_waits_for_who_is_about_to_leave_its_folder(
 ) -> None:
     begin(tmp_path / "run", "7")
     waited: list[float] = []
-    in_use = [UsageError("in use by another process")] * 2
+    in_use = [FolderInUse("in use by another process")] * 2
 
     def existing(path: Path, keep: int) -> Any:
         if in_use:
@@ -214,6 +214,6 @@ def test_a_run_that_goes_on_waits_for_who_is_about_to_leave_its_folder(
         assert folder_again(tmp_path / "run", 2, stack).path == tmp_path / "run"
     assert len(waited) == 2
     monkeypatch.setattr(restarts, "_PATIENCE", 0.0)
-    in_use.append(UsageError("in use by another process"))
-    with ExitStack() as stack, pytest.raises(UsageError, match="in use"):
+    in_use.append(FolderInUse("in use by another process"))
+    with ExitStack() as stack, pytest.raises(StillInUse, match="in use"):
         folder_again(tmp_path / "run", 2, stack)

@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from resnets.errors import FolderInUse, StillInUse
 from resnets.run_files import CONFIG
 from resnets.runs.launch import Launch, repeated_words
+from resnets.runs.refusals import MARK, note_refusal
 from tests.in_process import call
+from tests.processes import several
 
 SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas"
 TRAIN = ("my photos", "--recipe", "imagenet", "--output", "the run", "--epochs", "3")
@@ -324,6 +327,53 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SHORT = ("digits", "--network", "resnet14", "--image-size", "8", "--steps", "2", "--no-report")
+
+
+@pytest.fixture
+def user(begun: Path) -> Iterator[int]:
+    """The id of another process that uses the folder of the run."""
+    program = "import sys; from pathlib import Path; from resnets.locks import lock; "
+    program += "lock(Path(sys.argv[1])); print('here', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, begun], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.communicate()
+
+
+def test_a_run_in_use_is_refused_once_by_all_processes_together(
+    begun: Path, user: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None takes another one for lost, and no advice is given that would fail again."""
+    monkeypatch.setenv(MARK, str(tmp_path / "refused"))
+    words = ("--resume", begun, *SHORT, "--output", begun)
+    for run in (call, several):
+        done = run("train", *words)
+        assert done.returncode == 2, done.stderr
+        line = done.stderr.strip().splitlines()[0].split("resnets train: ")[1]
+        assert line.startswith(f"{begun}: in use by another process ({user} on ")
+        assert f"kill {user}" in line
+        assert not done.stderr.replace(f"resnets train: {line}", "").strip()
+        assert (tmp_path / "refused").exists()  # so torchrun does not start it again
+        (tmp_path / "refused").unlink()
+
+
+def test_a_rehearsal_of_a_run_in_use_is_refused_before_it_starts(begun: Path, user: int) -> None:
+    done = call("launch", *SHORT, "--output", begun, "--rehearse", 2)
+    assert done.returncode == 2
+    assert f"({user} on " in done.stderr
+
+
+def test_what_an_earlier_attempt_of_the_job_still_uses_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path / "refused"))
+    note_refusal(StillInUse("run: in use"))
+    assert not (tmp_path / "refused").exists()
+    note_refusal(FolderInUse("run: in use"))
+    assert (tmp_path / "refused").exists()
 
 
 def test_a_job_that_is_started_again_goes_on_by_the_same_words(begun: Path) -> None:

@@ -19,7 +19,7 @@ from resnets.data.remote.folder import RemoteFolder
 from resnets.errors import FolderInUse
 from resnets.escaping import say
 from resnets.format import duration
-from resnets.locks import LOCK
+from resnets.locks import LOCK, in_use
 
 _LIFE = 10.0  # seconds between two signs of life
 _DEAD = 35.0  # seconds without one
@@ -97,7 +97,7 @@ def _content(folder: RemoteFolder) -> str:
 
 
 def _in_use(folder: RemoteFolder, content: str) -> FolderInUse:
-    return FolderInUse(f"{folder.address}: in use by another process ({_owner(content)})")
+    return FolderInUse(in_use(folder.address, _owner(content)))
 
 
 def _owner(content: str) -> str:
