@@ -131,6 +131,7 @@ class Splits:
         fingerprints: by rule, see `SplitRule`; `fingerprint` is the one by which they were drawn.
         stored: as `fingerprint`, of what is read of the images: shards of another size or quality
             have another one.
+        readable: number of images of the source that can be read, in whatever split.
     """
 
     train: LabelledImages
@@ -145,6 +146,7 @@ class Splits:
     digests: Mapping[str, Digests] = field(default_factory=dict)
     fingerprints: Mapping[int, str] = field(default_factory=dict)
     stored: str = ""
+    readable: int = 0
 
     def with_white(self, white: White) -> "Splits":
         """The same images, where this value is white in those of 16 or 32 bits a value."""

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from glob import has_magic
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from resnets.data.sources.opening import (
 )
 from resnets.data.splits import SourceContent, SplitRule, Splits
 from resnets.data.white_level import find_white_level
-from resnets.errors import ContentError, UnreadableImage, UsageError
+from resnets.errors import ContentError, OtherImages, UnreadableImage, UsageError
 from resnets.escaping import shell_line
 from resnets.evaluation.exposure import own_generation, redraw_splits
 from resnets.evaluation.other_images import open_others, without_seen, without_similar
@@ -76,6 +77,7 @@ from resnets.runs.starting_point import (
     recipe_for_start,
     with_weights,
 )
+from resnets.runs.supervision import refuse_other_images
 from resnets.training.named_recipes import transferring
 from resnets.training.parallel import first_of_machine_first, from_first
 from resnets.training.recipe import Recipe, are_photos
@@ -106,7 +108,7 @@ def prepare(
         agree: whether the user wants to download weights to start from; None asks nobody.
     """
     with first_of_machine_first(notify):
-        data_source = _open_data(job, custom, begun=state is not None)
+        data_source = _open_data(job, custom, state)
     job = replace(job, data=data_source.source)  # of a data set of the hub, with the commit
     if job.start == AUTO:
         job = _with_start_chosen(job, data_source, process, notify, agree)
@@ -143,18 +145,21 @@ def prepare(
     return setup
 
 
-def _open_data(job: Job, custom: CustomParts, begun: bool) -> DataSource:
+def _open_data(job: Job, custom: CustomParts, state: State | None) -> DataSource:
     """The labelled images of a run, after what can be refused before they are read.
 
     Raises:
         UsageError: images cannot be grouped so, or the start network has no such stage.
+        OtherImages: their classes or their number are not those of the state.
     """
+    begun = state is not None
     if job.group_by is not None:
         GroupBy.parse(job.group_by)
     if custom.network is None and not begun:  # a run that goes on needs its start no more
         refuse_missing_stage(job.recipe, None if job.start == AUTO else job.start)
     source, layout = _source(job, custom), _layout(job, begun=begun)
-    return open_source(source, skip_unreadable=job.skip_unreadable, layout=layout)
+    refuse = partial(refuse_other_images, state or {}, job.skip_unreadable)
+    return open_source(source, skip_unreadable=job.skip_unreadable, layout=layout, refuse=refuse)
 
 
 def _source(job: Job, custom: CustomParts) -> Data:
@@ -251,7 +256,8 @@ def naming_first_data(job: Job, folder: Path | None) -> Iterator[None]:
         if not before or job.data == before:
             raise
         resume = shell_line("resnets", "train", "--resume", folder)
-        raise ContentError(
+        kind = OtherImages if isinstance(error, OtherImages) else ContentError
+        raise kind(
             f"{error}; the run in {folder} began with {before}, and DATA must hold the same "
             f"images: `{resume}` without DATA goes on with those"
         ) from None

@@ -199,6 +199,7 @@ class Setup:
         return {
             "fingerprint": self.splits.fingerprint,
             "stored": self.splits.stored,
+            "images": self.splits.readable,
             "rule": self.splits.split.get("rule", 1),
             "architecture": architecture_of(self.network),
             "class_names": list(self.splits.class_names),

@@ -3,7 +3,7 @@
 import copy
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from resnets.data.splits import Splits
+from resnets.data.sources.names import listed
+from resnets.data.splits import SourceContent, Splits
 from resnets.errors import OtherImages
 from resnets.escaping import shell_line
-from resnets.format import duration
+from resnets.format import duration, plural
 from resnets.model_file import Model
 from resnets.runs.budget import Budget
 from resnets.runs.callbacks import CallbackList, Plan
@@ -310,6 +311,35 @@ def _stop_reason(
     if stop.failed:
         raise ChildProcessError(f"the first process failed ({stop.reason})")
     return stop
+
+
+def refuse_other_images(
+    state: Mapping[str, Any], skip_unreadable: bool, content: SourceContent
+) -> None:
+    """Refuse images that cannot be those of a saved state, before any of them is read.
+
+    Args:
+        state: what a `Checkpointer` saved; empty for a new run.
+        skip_unreadable: whether images that cannot be read are left out.
+        content: the images.
+
+    Raises:
+        OtherImages: they have other classes, or there are fewer or more of them.
+    """
+    names, total = list(content.class_names), sum(map(len, content.images.values()))
+    if names != state.get("class_names", names):
+        raise OtherImages(
+            "these are not the images that the run began with: they have the classes "
+            f"{listed(names)}, and it began with {listed(state['class_names'])}"
+        )
+    with fitting("the run"):
+        readable = int(state.get("images", total))  # earlier versions did not note it
+    if total < readable or (total > readable and not skip_unreadable):
+        raise OtherImages(
+            "these are not the images that the run began with: there are "
+            f"{plural(total, 'image')}, and it began with {readable:,}; give the same data, or "
+            "start a new run"
+        )
 
 
 def restore(trainer: Trainer, state: dict[str, Any], splits: Splits) -> None:

@@ -44,7 +44,7 @@ from resnets.runs.restarts import begun_before, goes_on, identity_of
 from resnets.runs.result import Result, familiarity_scores
 from resnets.runs.run import Run
 from resnets.runs.stop_signals import interrupted_before_training
-from resnets.runs.trainers import trainer_at
+from resnets.runs.trainers import says_finished, trainer_at
 from resnets.training.devices import (
     choose_device,
     computing,
@@ -153,6 +153,7 @@ def _carry_out(
         with refused_by_all():
             folder = folder_to_go_on(job, output or None, how, stack) if writes else None
         state = from_first(newest_state(folder, notify))
+        is_said = says_finished(state, folder, notify)
         agree = ask_at_terminal if how.as_command else None
         with naming_first_data(job, output if how.resume and output else None):
             setup = prepare(job, state, device, process, notify, custom, agree)
@@ -162,7 +163,7 @@ def _carry_out(
         setup, limit = within_budget(setup, state, notify, may_choose_size, how.began)
         if state is not None:
             refuse_missing_folds(job, custom, folder)
-        trainer = trainer_at(setup, state, output, notify)
+        trainer = trainer_at(setup, state, output, notify, is_said)
         if state is not None and not trainer.finished:
             before = len(state["random"])  # processes
             if how.again or before != process.world_size:

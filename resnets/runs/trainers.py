@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from resnets.data.batches import ProcessRank
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.escaping import shell_line
+from resnets.evaluation.history import History
 from resnets.format import plural
 from resnets.networks import ResNet
 from resnets.networks.resnet import least_side, refuse_small
 from resnets.runs.checkpoint import State
+from resnets.runs.folder import RunFolder
 from resnets.runs.freezing import refuse_processes_for_head
 from resnets.runs.frozen_features import FeatureReader
 from resnets.runs.prepare import Notify
@@ -21,10 +23,48 @@ from resnets.training.head import HeadFirstTrainer, HeadTrainer
 from resnets.training.trainer import ONE_VALUE, Trainer
 
 
+def says_finished(state: State | None, folder: RunFolder | None, notify: Notify) -> bool:
+    """Say of a run that has finished that it has, before its images are read, which takes longer.
+
+    Args:
+        state: its newest.
+        folder: of the run, in the process that writes there.
+        notify: takes the line.
+
+    Returns:
+        Whether it was said.
+    """
+    if state is None or folder is None:
+        return False
+    try:
+        history = History.read(folder.log)
+    except ContentError:
+        return False
+    step = history.step
+    planned = [record["steps"] for record in history.records if "steps" in record][-1:]
+    done = state["trainer"].get("done")
+    is_saved = isinstance(done, list) and done[1:] == [step]
+    if not (history.finished and is_saved and planned == [step]):  # a callback may end a run early
+        return False
+    notify(_finished_already(step, folder.path))
+    return True
+
+
 def trainer_at(
-    setup: Setup, state: State | None, output: Path | Literal[False] | None, notify: Notify
+    setup: Setup,
+    state: State | None,
+    output: Path | Literal[False] | None,
+    notify: Notify,
+    is_said: bool = False,
 ) -> Trainer:
     """What trains the network, at its beginning or where a state has left it.
+
+    Args:
+        setup: of the run.
+        state: its newest; None for a new run.
+        output: its folder.
+        notify: takes lines for the user.
+        is_said: whether the user knows that the run has finished.
 
     Raises:
         UsageError: what is refused before a run has a folder.
@@ -34,8 +74,8 @@ def trainer_at(
         _refuse_small_images(setup, trainer)
         return trainer
     restore(trainer, state, setup.splits)
-    if trainer.finished:
-        notify(_finished_already(trainer, output))
+    if trainer.finished and not is_said:
+        notify(_finished_already(trainer.steps, output))
     return trainer
 
 
@@ -77,10 +117,10 @@ def _refuse_small_images(setup: Setup, trainer: Trainer) -> None:
         raise UsageError(ONE_VALUE)
 
 
-def _finished_already(trainer: Trainer, output: Path | Literal[False] | None) -> str:
+def _finished_already(steps: int, output: Path | Literal[False] | None) -> str:
     """What to say where a run that is resumed has nothing left to do."""
     return (
-        f"This run is finished ({trainer.steps:,} of {plural(trainer.steps, 'step')} done), so it "
+        f"This run is finished ({steps:,} of {plural(steps, 'step')} done), so it "
         f"is only scored again. To train further, start a new run from its weights: "
         f"`{shell_line('resnets', 'train', 'DATA', '--from', output)}`"
     )

@@ -63,7 +63,10 @@ def test_an_exception_in_a_callback_is_passed_on_once_the_state_is_saved(
     assert loaded is not None
     assert loaded[0]["trainer"]["done"][1] == step
     unbroken = resnets.train(DATA, output=False, **QUICK)
-    resumed = resnets.resume(tmp_path / "run", data=DATA, progress=False)
+    seen: list[Any] = []
+    resumed = resnets.resume(tmp_path / "run", data=DATA, progress=False, callbacks=[seen.append])
+    notices = [record.text for record in seen if isinstance(record, resnets.Notice)]
+    assert not [text for text in notices if "finished" in text]
     assert resumed.metrics == unbroken.metrics
 
 

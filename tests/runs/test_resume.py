@@ -167,6 +167,45 @@ def test_other_images_than_before_are_refused(photos: Path, unbroken: Path, tmp_
         main([str(data), "--resume", str(folder)])
 
 
+def test_what_is_wrong_is_told_before_images_are_read(photos: Path, tmp_path: Path) -> None:
+    """That a run is finished, and that other images are no such ones, before broken images are."""
+    words = ["--network", "resnet14", "--image-size", "8", "--epochs", "1", "--no-report"]
+    folder, data = tmp_path / "run", tmp_path / "data"
+    assert call("train", photos, *words, "--output", folder).returncode == 0
+    shutil.copytree(photos, data)
+    (data / "level" / "0.png").write_bytes(b"")
+    same_number = call("train", data, "--resume", folder)
+    (data / "level" / "broken.png").write_bytes(b"")
+    one_more = call("train", data, "--resume", folder)
+    (data / "level" / "broken.png").unlink()
+    (data / "level").rename(data / "flat")
+    other_classes = call("train", data, "--resume", folder)
+    for done, code, message in (
+        (same_number, 1, "0.png"),
+        (one_more, 2, "76 images, and it began with 75"),
+        (other_classes, 2, "'flat', 'slanted', 'upright'"),
+    ):
+        assert done.returncode == code, done.stderr
+        assert message in done.stderr
+        assert "broken.png" not in done.stderr
+        assert f"--resume {folder}` without DATA" in done.stderr
+        assert done.stdout.count("This run is finished (3 of 3 steps done)") == 1
+
+
+def test_a_broken_image_more_is_no_other_image_where_these_are_left_out(
+    photos: Path, tmp_path: Path
+) -> None:
+    words = ["--network", "resnet14", "--image-size", "8", "--epochs", "1", "--no-report"]
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    words += ["--skip-unreadable", "--output", str(tmp_path / "run")]
+    assert call("train", data, *words).returncode == 0
+    (data / "level" / "broken.png").write_bytes(b"")
+    done = call("train", "--resume", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("This run is finished") == 1
+
+
 @pytest.mark.slow
 def test_a_change_in_the_middle_of_a_large_file_is_noticed(tmp_path: Path) -> None:
     for name in ("bright", "dark"):

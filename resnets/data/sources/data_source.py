@@ -124,6 +124,7 @@ class DataSource:
             digests={name: part.digests for name, part in splits.items()},
             fingerprints=self.fingerprints,
             stored=self.stored,
+            readable=sum(len(part.images) for part in self.checked.values()),
         )
 
     def _description_of(

@@ -122,6 +122,7 @@ def open_source(
     skip_unreadable: bool = False,
     to_learn: bool = True,
     layout: Layout = UNSPECIFIED,
+    refuse: Callable[[SourceContent], None] | None = None,
 ) -> DataSource:
     """Open labelled images and look at every one; what is split how is asked for later.
 
@@ -130,6 +131,7 @@ def open_source(
         skip_unreadable: as for `open_data`.
         to_learn: as for `open_data`.
         layout: what is known of a folder.
+        refuse: raises an error for images that are not wanted, before any is looked at.
 
     Raises:
         UsageError, ContentError: as `open_data`.
@@ -137,6 +139,8 @@ def open_source(
     if not to_learn and layout == UNSPECIFIED:
         layout = CLASSES_FIRST
     content = read_source(source, layout) if to_learn else _whole(read_source(source, layout))
+    if refuse is not None:
+        refuse(content)
     name = source_name(source, content)
     check_names(name, content.class_names)
     checked = check_images(content.images, skip_unreadable, content.declared or not to_learn)
