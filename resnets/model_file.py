@@ -21,7 +21,7 @@ from resnets.files.reading import regular
 from resnets.files.writing import write_atomically
 from resnets.format import percent, plural
 from resnets.golden import golden_of
-from resnets.headers import parse_json, read_safetensors_header
+from resnets.headers import TORCH_ENDINGS, parse_json, read_safetensors_header
 from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, UNSTAMPED, stamped, verify_file
 from resnets.json_text import to_json
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from resnets.networks import ResNet
 
 _FORMAT = 1  # raised when a file written today could not be read by yesterday's code
-_ADDED_LATER = {"trained_on", "familiarity", "golden"}  # missing in files of earlier versions
+_ADDED_LATER = {"trained_on", "familiarity", "golden", "assumed"}  # not in files of before
+CONVERTED_FROM = "converted_from"  # in `Description.data`: the file whose weights these are
 _LARGEST = 1 << 36  # bytes
 _SHOWN = 10  # class names in the table of a notebook
 _SHOWN_IN_LINE, _LONGEST = 3, 60  # class names in a line, and characters of a name
@@ -63,6 +64,8 @@ class Description:
             never fitted.
         golden: the seed of a synthetic image and its probabilities, by which `resnets serve` checks
             the network that it opened; made when the file is written, empty in older files.
+        assumed: what of the preprocessing and the class names was assumed by `resnets convert`, as
+            the file that it converted does not say: "mean", "std", "size", "class names".
     """
 
     architecture: dict[str, Any]
@@ -76,6 +79,7 @@ class Description:
     trained_on: dict[str, Any] = field(default_factory=dict)
     familiarity: dict[str, Any] = field(default_factory=dict)
     golden: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    assumed: tuple[str, ...] = ()
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -107,12 +111,24 @@ class Description:
             if accuracy := _accuracy(score):
                 yield f"{split.replace('_', '-')} accuracy {accuracy}"
 
+    @property
+    def assumed_in_words(self) -> str:
+        """What was assumed when the file was made, in a sentence; empty if nothing was."""
+        if not self.assumed:
+            return ""
+        return (
+            f"assumed: {escaped(', '.join(self.assumed))} (the file that was converted does not "
+            "tell them; where they are others, predictions are wrong: `resnets convert` takes them)"
+        )
+
     def __repr__(self) -> str:
         return f"<Description: {self.in_a_line}>"
 
     def to_header(self) -> dict[str, str]:
         """The description as text values, for the header of a safetensors file."""
         values = asdict(self) | {"preprocessing": self.preprocessing.to_dict()}
+        if not self.assumed:  # files stay as earlier versions wrote them
+            del values["assumed"]
         texts = {name: to_json(value, sort=True) for name, value in values.items()}
         return {"format": f"resnets/{_FORMAT}"} | texts
 
@@ -136,9 +152,17 @@ class Description:
         except ContentError as error:
             raise ContentError(f"{source}: the header is damaged ({error})") from None
         try:
-            return from_table(cls, values)
+            return _without_converted_source(from_table(cls, values))
         except ContentError as error:
             raise ContentError(f"{source}: {error}") from None
+
+
+def _without_converted_source(description: Description) -> Description:
+    """The description with a checkpoint that earlier versions named as its data in its place."""
+    source = str(description.data.get("source", ""))
+    if len(description.data) > 1 or not source.endswith((".safetensors", *TORCH_ENDINGS)):
+        return description
+    return replace(description, data={CONVERTED_FROM: source})
 
 
 def architecture_of(network: object) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.flags import Cache
-from resnets.commands.notices import print_notices
+from resnets.commands.notices import print_notices, tell_assumed
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say, shell_line
@@ -90,6 +90,7 @@ def calibrate(
     target = _place(file, output, overwrite)
     writable(target, files_of(data))  # the model itself may be changed in place: --overwrite
     loaded = open_network(file, device=device)
+    tell_assumed(loaded.description)
     images = with_cache(data, cache)
     chosen = choose_calibration_images(
         images, loaded.description, split, file=file, skip_unreadable=skip_unreadable

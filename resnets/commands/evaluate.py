@@ -10,7 +10,7 @@ import tyro
 
 from resnets.commands import refuse_closed_output, run
 from resnets.commands.flags import Cache, Split, check_compared
-from resnets.commands.notices import print_notices
+from resnets.commands.notices import print_notices, tell_assumed
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
@@ -127,6 +127,7 @@ def evaluate(
         return
     if tta:
         say(in_words(description), file=sys.stderr)
+    tell_assumed(description)
     evaluation = evaluate_selection(description, outputs, chosen, compared)
     if other:
         counted = Others.of(predictor, others, other, (chosen.seen, chosen.images), compared)

@@ -9,6 +9,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.flags import Cache
 from resnets.commands.image_words import image_sources
+from resnets.commands.notices import tell_assumed
 from resnets.commands.progress import with_progress
 from resnets.commands.tables import print_table
 from resnets.errors import require
@@ -80,6 +81,7 @@ def explain(
         top=min(_LISTED, len(loaded.description.class_names)),
         batch_size=batch_size,
     )
+    tell_assumed(loaded.description)
     writer = overlay_files.OverlayWriter(output)
     with silent_decoders() as stream:
         shown = with_progress(explanations, len(sources), stream)

@@ -7,6 +7,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.flags import Cache
+from resnets.commands.notices import tell_assumed
 from resnets.errors import UsageError
 from resnets.escaping import say_text
 from resnets.files.outputs import writable
@@ -72,6 +73,7 @@ def export(
     from resnets.deployment.export.release import ExportOptions, output_path, release
     from resnets.deployment.export.triton import check_folder
     from resnets.deployment.exported.reading import refuse_exported
+    from resnets.model_file import read_description
 
     if int8 and fp16:
         raise UsageError("--int8 and --fp16: choose one")
@@ -94,5 +96,6 @@ def export(
         "int8" if int8 else "float16" if fp16 else "float32"
     )
     most = MAX_LOSS if max_loss is None else max_loss
+    tell_assumed(read_description(file))
     options = ExportOptions(to, precision, data, images, tolerance, most, overwrite, force, cache)
     say_text(f"{target}: {release(file, target, options)}")

@@ -55,6 +55,7 @@ def _exported_rows(facts: InspectedExport) -> Iterator[tuple[str, str]]:
     yield "inputs", f"{', '.join(facts.inputs)}: uint8 (B, H, W, {facts.in_channels})"
     yield "outputs", ", ".join(facts.outputs)
     yield "images", facts.preprocessing.in_words()
+    yield from _assumed_rows(facts)
     yield "digest", facts.digest
     yield from _history_rows(facts)
     checked = facts.agreement
@@ -84,6 +85,7 @@ def _rows(facts: InspectedWeights) -> Iterator[tuple[str, str]]:
     yield "head", head
     if facts.preprocessing:
         yield "images", facts.preprocessing.in_words()
+    yield from _assumed_rows(facts)
     if facts.engine:
         yield "engine", facts.engine
     yield "parameters", f"{facts.parameters:,} ({facts.dtype})"
@@ -98,9 +100,18 @@ def _rows(facts: InspectedWeights) -> Iterator[tuple[str, str]]:
         yield "training", f"{len(facts.training):,} buffers of the optimizer and the like"
 
 
+def _assumed_rows(facts: InspectedExport | InspectedWeights) -> Iterator[tuple[str, str]]:
+    """What was assumed when a checkpoint was converted, if anything."""
+    if facts.assumed:
+        names = ", ".join(facts.assumed)
+        yield "assumed", f"{names}: the file that was converted does not tell them"
+
+
 def _history_rows(facts: InspectedExport | InspectedWeights) -> Iterator[tuple[str, str]]:
     """What the network was trained on, and where the weights that it began with are from."""
     yield "trained on", facts.trained_on or "the file does not say"
+    if isinstance(facts, InspectedWeights) and facts.converted_from:
+        yield "converted", f"from {facts.converted_from}"
     for name, text in facts.origin.items():
         yield _ORIGIN.get(name, name), text
 

@@ -36,6 +36,12 @@ def tell_enlarged(sources: "Sequence[Source]", description: "Description") -> No
         say(line, file=sys.stderr)
 
 
+def tell_assumed(description: "Description") -> None:
+    """Tell on standard error what was assumed when the network's file was made, if anything."""
+    if line := description.assumed_in_words:
+        say(line, file=sys.stderr)
+
+
 def notices(warnings: Sequence[str], skipped: Sequence[tuple[str, str]]) -> list[str]:
     """One line each; of many images that were left out, the number.
 

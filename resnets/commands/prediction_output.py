@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnets.commands import refuse_closed_output
 from resnets.commands.image_words import image_sources
+from resnets.commands.notices import tell_assumed
 from resnets.commands.progress import with_progress
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
@@ -233,11 +234,15 @@ def write_parquet(
 
 
 def tell_never_ok(description: "Description") -> None:
-    """Say on standard error why no prediction has the status ok, where none can have it."""
+    """Say on standard error why no prediction has the status ok, where none can have it.
+
+    And what of the preprocessing was assumed.
+    """
     from resnets.evaluation.predict import why_never_ok
 
     if reason := why_never_ok(description):
         say(reason, file=sys.stderr)
+    tell_assumed(description)
 
 
 def sort_copies(

@@ -18,7 +18,7 @@ from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS
 from resnets.images import Preprocessing
 from resnets.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from resnets.model_file import Description, Model, custom_class
+from resnets.model_file import CONVERTED_FROM, Description, Model, custom_class
 from resnets.networks.architecture import Filter
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {  # by flag, what no weights show
     "shortcut": ("padding", "padding_after", "none"),
     "blur": tuple(_FILTERS),
 }
+_CLASS_NAMES = "class names"  # in `Description.assumed`
 _WEIGHT_FILES = (".safetensors", *TORCH_ENDINGS)
 
 
@@ -75,6 +76,11 @@ class Conversion:
         """Whether a folder is written."""
         weights_alone = self.target.suffix in _WEIGHT_FILES
         return self.to == "huggingface" or (self.to == "timm" and not weights_alone)
+
+    @property
+    def holds_description(self) -> bool:
+        """Whether what is written says how images are prepared and what the classes are."""
+        return self.to == "resnets" or self.is_folder
 
     @property
     def architecture_changes(self) -> dict[str, Any]:
@@ -148,8 +154,13 @@ def prepare(source: Path | Model, conversion: Conversion, *, overwrite: bool = F
     content = _of_model(source, changes) if isinstance(source, Model) else None
     content = content or _read(inputs[0], changes, conversion.ignore_left_over)
     _refuse_unused(flags | {"class_names": conversion.class_names}, conversion)
-    description = _described(content, flags, _names(conversion, content))
-    return Prepared(Model(content.network, description), content.notes)
+    names = _names(conversion, content)
+    description = _described(content, flags, names)
+    description = replace(description, assumed=_assumed(content, flags, names))
+    notes = content.notes
+    if description.assumed and (conversion.holds_description or conversion.verify is not None):
+        notes = (*notes, _assumed_in_words(description))
+    return Prepared(Model(content.network, description), notes)
 
 
 def write(prepared: Prepared, conversion: Conversion) -> None:
@@ -181,7 +192,7 @@ def beside(file: Path, to: str) -> Path:
 
 
 def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return f"--{name.replace('_', '-').replace(' ', '-')}"
 
 
 def _inputs(source: Path | Model, conversion: Conversion) -> list[Path]:
@@ -207,8 +218,7 @@ def _refuse_unused(flags: Mapping[str, Any], conversion: Conversion) -> None:
         UsageError: it names the flags.
     """
     flags_set = [_flag(name) for name, value in flags.items() if value is not None]
-    holds = conversion.to == "resnets" or conversion.is_folder
-    if flags_set and conversion.verify is None and not holds:
+    if flags_set and conversion.verify is None and not conversion.holds_description:
         raise UsageError(
             f"{', '.join(flags_set)}: {conversion.target.name} holds weights alone, so this would "
             "have no effect; leave it out, or write a model file (--to resnets) or a folder "
@@ -306,13 +316,18 @@ def _described(source: _Source, flags: Mapping[str, Any], names: tuple[str, ...]
     """
     preprocessing, description = _preprocessing(source, dict(flags)), source.description
     if description is None:
-        description = Description({}, names, preprocessing, data={"source": source.file})
+        description = Description({}, names, preprocessing, data={CONVERTED_FROM: source.file})
     elif description.preprocessing != preprocessing:
         description = replace(description, metrics={}, calibration={}, familiarity={})
     architecture = source.network.architecture.to_dict()
     return replace(
         description, architecture=architecture, class_names=names, preprocessing=preprocessing
     )
+
+
+def _made_up(number: int) -> tuple[str, ...]:
+    """Names of classes that nobody knows."""
+    return tuple(f"class {index}" for index in range(number))
 
 
 def _names(conversion: Conversion, source: _Source) -> tuple[str, ...]:
@@ -327,7 +342,7 @@ def _names(conversion: Conversion, source: _Source) -> tuple[str, ...]:
         )
         what = plural(len(names), "class")
     elif chosen is None:
-        return source.class_names or tuple(f"class {index}" for index in range(number))
+        return source.class_names or _made_up(number)
     elif isinstance(chosen, str | os.PathLike):
         lines = read_text(Path(chosen)).splitlines()
         names, where = tuple(line.strip() for line in lines if line.strip()), os.fspath(chosen)
@@ -338,6 +353,36 @@ def _names(conversion: Conversion, source: _Source) -> tuple[str, ...]:
     if len(names) != number:
         raise UsageError(f"{where}: {what}; the network has {plural(number, 'class')}")
     return names
+
+
+def _assumed(source: _Source, flags: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """What neither the source nor the flags say.
+
+    Who gives mean and std knows how images are prepared, and so agrees with the size.
+    """
+    before = source.description.assumed if source.description else ()
+    if source.preprocessing is None:
+        before = ("mean", "std", "size")
+    if source.description is None and names == _made_up(len(names)):
+        before = (*before, _CLASS_NAMES)
+    chosen = set(flags) | ({_CLASS_NAMES} if names != _made_up(len(names)) else set())
+    if chosen >= {"mean", "std"}:
+        chosen.add("size")
+    return tuple(name for name in before if name not in chosen)
+
+
+def _assumed_in_words(description: Description) -> str:
+    """What was assumed, its values, and the flags that say otherwise."""
+    preprocessing, names = description.preprocessing, description.class_names
+    values = {
+        "mean": " ".join(f"{value:.4g}" for value in preprocessing.mean),
+        "std": " ".join(f"{value:.4g}" for value in preprocessing.std),
+        "size": f"{preprocessing.size} pixels (images resized to {preprocessing.resize})",
+        _CLASS_NAMES: f"{names[0]!r} to {names[-1]!r}",
+    }
+    assumed = ", ".join(f"{name} {values[name]}" for name in description.assumed)
+    flags = ", ".join(_flag(name) for name in description.assumed)
+    return f"its file does not tell what is assumed here: {assumed}; {flags} say otherwise"
 
 
 def _preprocessing(source: _Source, flags: dict[str, Any]) -> Preprocessing:

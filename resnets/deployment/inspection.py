@@ -13,6 +13,7 @@ from resnets.escaping import escaped
 from resnets.format import plural
 from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, verify_file
+from resnets.model_file import CONVERTED_FROM
 from resnets.networks.limits import unsound
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class InspectedWeights:
         origin: where the weights that it began with were published; empty if they were not.
         preprocessing: of the images; None if the file does not say.
         engine: what computes a model file where nothing else is asked for; None of others.
+        converted_from: the file whose weights `resnets convert` wrote; None of others.
+        assumed: what of the preprocessing and the class names was assumed then.
     """
 
     network: str | None
@@ -77,6 +80,8 @@ class InspectedWeights:
     origin: Mapping[str, str]
     preprocessing: Preprocessing | None
     engine: str | None
+    converted_from: str | None = None
+    assumed: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         head = plural(self.classes, "class") if self.classes else "no classifier"
@@ -106,6 +111,7 @@ class InspectedExport:
         digest: whether the file is as it was written, as far as it carries a digest.
         trained_on: the images of its training; None if the file does not say.
         origin: where the weights that it began with were published; empty if they were not.
+        assumed: what of the preprocessing and the class names `resnets convert` assumed.
     """
 
     network: str
@@ -121,6 +127,7 @@ class InspectedExport:
     digest: str
     trained_on: str | None
     origin: Mapping[str, str]
+    assumed: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<InspectedExport: {self.format}, {plural(self.classes, 'class')}>"
@@ -154,14 +161,16 @@ def _inspect_weights(file: Path) -> InspectedWeights:
     """What a file of weights holds."""
     from resnets.networks.checkpoints.foreign import read_checkpoint  # torch, after --help
 
-    preprocessing = _preprocessing_of(file)
+    about = _description_of(file)
     return InspectedWeights(
         **_facts_of(read_checkpoint(file)),
         digest=_digest_of(file),
         trained_on=_trained_on(file),
         origin=_origin(file),
-        preprocessing=preprocessing,
-        engine=None if preprocessing is None else _engine_of(file),
+        preprocessing=about.preprocessing if about else None,
+        engine=_engine_of(file) if about else None,
+        converted_from=escaped(str(about.data.get(CONVERTED_FROM, ""))) or None if about else None,
+        assumed=about.assumed if about else (),
     )
 
 
@@ -217,6 +226,7 @@ def _inspect_export(file: Path) -> InspectedExport:
         digest="matches" if DIGEST in interface.header else "none in it",
         trained_on=_history_of(about),
         origin=dict(TrainedOn.from_dict(about.trained_on).origin),
+        assumed=about.assumed,
     )
 
 
@@ -228,10 +238,10 @@ def _engine_of(file: Path) -> str:
     return why_torch(file) if export is None else f"onnxruntime or openvino, by {export}"
 
 
-def _preprocessing_of(file: Path) -> Preprocessing | None:
-    """How images are prepared, as a model file says; None if the file does not say."""
+def _description_of(file: Path) -> "Description | None":
+    """What a model file says; None of another file."""
     try:
-        return model_file.read_description(file).preprocessing
+        return model_file.read_description(file)
     except ContentError:  # of another format, or damaged
         return None
 

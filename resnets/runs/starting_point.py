@@ -90,7 +90,8 @@ class StartingPoint:
         if self.is_of_imagenets_kind:
             used = "ImageNet's are used, as for most networks for photos, and bilinear resizing"
         return (
-            f"its file does not tell mean and std: {used} (`resnets convert` writes one that does)"
+            f"its file does not tell mean and std: {used} (`resnets convert --mean --std` writes "
+            "one that does)"
         )
 
 

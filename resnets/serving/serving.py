@@ -87,6 +87,8 @@ class Serving:
             most = model.max_batch
             batches = f"batches of up to {most} images" if most > 1 else "one image at a time"
             say(f"{model.name}: {model.engine.name}, {batches}", file=sys.stderr)
+            if assumed := model.engine.description.assumed_in_words:
+                say(f"{model.name}: {assumed}", file=sys.stderr)
         return served
 
     def _shadow(self, of: str) -> Shadow | None:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from resnets import load, predict
 from resnets.cli import main
 from resnets.images import Preprocessing
-from resnets.model_file import Description, Model, read_description, save
+from resnets.model_file import Description, Model, read_description, read_header, save
 from resnets.networks import build
 from tests.calibration import calibration_at
 
@@ -195,3 +196,56 @@ def test_export_refuses_what_only_int8_has(
     printed = capsys.readouterr().err
     assert flag[0] in printed
     assert "--int8" in printed
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """Weights alone, of a network for small images."""
+    torch.manual_seed(0)
+    torch.save(build("resnet14", width=4, num_classes=3).state_dict(), tmp_path / "bare.th")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    return tmp_path / "bare.th"
+
+
+def test_what_a_checkpoint_does_not_tell_is_assumed_in_words_and_in_the_file(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(bare), "--to", "resnets"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("0.485 0.456 0.406", "0.229 0.224 0.225", "32 pixels", "'class 0'", "--mean"):
+        assert words in printed
+    file, image = bare.with_name("bare-resnets.safetensors"), bare.with_name("red.png")
+    assert read_description(file).assumed == ("mean", "std", "size", "class names")
+    assert main(["inspect", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "assumed" in shown
+    assert "trained on  the file does not say" in shown
+    assert f"converted   from {bare}" in shown
+    for command in (
+        ["predict", str(file), str(image)],
+        ["explain", str(file), str(image), "--output", str(bare.parent / "maps")],
+        ["export", str(file), "--to", "torch"],
+    ):
+        assert main(command) == 0
+        assert capsys.readouterr().err.count("assumed: mean, std, size, class names") == 1
+    again = file.with_name("again.safetensors")
+    words = ["convert", str(file), "--to", "resnets", "--output", str(again), "--mean"]
+    assert main([*words, "0.5", "0.5", "0.5"]) == 0
+    assert read_description(again).assumed == ("std", "size", "class names")
+
+
+def test_nothing_is_assumed_where_flags_or_the_file_tell_it(bare: Path, model: Path) -> None:
+    (bare.parent / "names.txt").write_text("ant\nbee\ncat\n", encoding="utf-8")
+    words = ["--mean", "0.5", "0.5", "0.5", "--std", "0.2", "0.2", "0.2"]
+    words += ["--class-names", str(bare.parent / "names.txt")]
+    assert main(["convert", str(bare), "--to", "resnets", *words]) == 0
+    header = read_header(bare.with_name("bare-resnets.safetensors"))
+    assert main(["convert", str(model), "--to", "resnets"]) == 0
+    assert "assumed" not in header | read_header(model.with_name("model-resnets.safetensors"))
+
+
+def test_a_checkpoint_that_earlier_versions_named_as_data_is_none(tmp_path: Path) -> None:
+    network = build("resnet14", width=4, num_classes=3)
+    before = Description(network.architecture.to_dict(), CLASSES, SEEN, data={"source": "a/b.th"})
+    save(tmp_path / "old.safetensors", network, before)
+    assert read_description(tmp_path / "old.safetensors").data == {"converted_from": "a/b.th"}
