@@ -559,9 +559,10 @@ def _split_in_words(data: dict[str, Any], name: str) -> str:
 
     >>> drawn = {"from": "all", "fraction": 0.1, "seed": 0}
     >>> _split_in_words({"test": drawn}, "test")
-    'a fraction of 0.1, drawn from all images with seed 0'
-    >>> _split_in_words({"test": drawn, "validation": {"from": "source"}}, "test")
-    'a fraction of 0.1, drawn from the other images with seed 0'
+    'a fraction of 0.1 of each class, at least one of three, drawn from all images with seed 0'
+    >>> other = {"test": drawn, "validation": {"from": "source"}}
+    >>> _split_in_words(other, "test").partition("drawn ")[2]
+    'from the other images with seed 0'
     """
     split = data[name]
     if split.get("from") == "source":
@@ -572,8 +573,9 @@ def _split_in_words(data: dict[str, Any], name: str) -> str:
     other = data.get("validation" if name == "test" else "test") or {}
     if other.get("from") == "source":  # whose images are not among those drawn from
         source = "the other"
-    return f"a fraction of {split.get('fraction')}, drawn from {source} images with seed " + str(
-        split.get("seed")
+    return (
+        f"a fraction of {split.get('fraction')} of each class, at least one of three, drawn from "
+        f"{source} images with seed {split.get('seed')}"
     )
 
 
