@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageError
+from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageError, WrongSetting
 from resnets.escaping import escaped, say_text
 from resnets.files.writing import NO_ROOM
 from resnets.machine import limit_threads
@@ -211,7 +211,8 @@ def _drop_output() -> None:
 
 def _describe(error: Exception) -> str:
     """One line for the user. An unforeseen error also says how to see more."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    message = error.at_command_line if isinstance(error, WrongSetting) else str(error)
+    text = " ".join(message.split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, OSError) and error.strerror:

@@ -9,6 +9,18 @@ class UsageError(ValueError):
     """An argument is not allowed. A command ends with exit code 2."""
 
 
+class WrongSetting(UsageError):  # noqa: N818  (the error is that the setting is wrong)
+    """A setting has a value that is not allowed.
+
+    Attributes:
+        at_command_line: the message in the words of the command line, where the setting is a flag.
+    """
+
+    def __init__(self, text: str, at_command_line: str = "") -> None:
+        super().__init__(text)
+        self.at_command_line = at_command_line or text
+
+
 class FolderInUse(UsageError):  # noqa: N818  (the error is that it is in use)
     """Another process works in the folder. A command ends with exit code 2."""
 

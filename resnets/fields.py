@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 import types
 import typing
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
-from resnets.errors import ContentError, RenamedWarning, UsageError
+from resnets.errors import ContentError, RenamedWarning, UsageError, WrongSetting
 from resnets.json_text import to_json
 
 _Value = TypeVar("_Value")
@@ -20,6 +21,7 @@ _LARGEST_INTEGER = 1 << 63
 _MAX_DOTS = 2000  # in one line; dotted keys take time that grows with their square
 
 
+_FLAGS = {"start": "from"}  # of settings that are called otherwise at the command line
 _RENAMED: dict[str, str] = {}  # "Class.key" of earlier versions: today's key
 
 
@@ -41,12 +43,47 @@ def check(value: object) -> None:
     """Check every field of a dataclass against its annotation.
 
     Raises:
-        UsageError: names the first field that does not fit, its value, and the allowed values.
+        WrongSetting: names the first field that does not fit, its value, and the allowed values.
     """
     for name, annotation in typing.get_type_hints(type(value), include_extras=True).items():
         item = getattr(value, name)
         if not _fits(item, annotation):
-            raise UsageError(f"{name} is {short(item)}; it must be {_describe(annotation)}")
+            allowed = _describe(annotation)
+            raise WrongSetting(
+                f"{name} is {short(item)}; it must be {allowed}",
+                as_flag(name, short(item), f"give {allowed}"),
+            )
+
+
+def as_flag(name: str, value: str, remedy: str) -> str:
+    """What is wrong with a setting, for who typed it as a flag.
+
+    Args:
+        name: of the setting.
+        value: of it, as Python shows it.
+        remedy: what is allowed.
+
+    >>> as_flag("folds", "1", "give an integer >= 2 or unset")
+    '--folds 1: give a whole number >= 2'
+    >>> as_flag("milestones", "(-7.0,)", "give a tuple, each item a number from 0 to 1")
+    '--milestones -7.0: give numbers, each a number from 0 to 1'
+    """
+    typed = value.strip("'(),").replace(", ", " ")
+    return f"--{_FLAGS.get(name, name).replace('_', '-')} {typed}: {_without_unset(remedy)}"
+
+
+def _without_unset(allowed: str) -> str:
+    """What `_describe` says, for who types a flag: one that is unset is not typed.
+
+    >>> _without_unset("an integer >= 1, the word auto, or unset")
+    'a whole number >= 1 or the word auto'
+    """
+    text = re.sub(r",? or unset$", "", allowed).replace("an integer", "a whole number")
+    text = text.replace("a tuple, each item ", "numbers, each ")
+    if ", or unset" not in allowed:
+        return text
+    first, _, last = text.rpartition(", ")
+    return f"{first} or {last}"
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -26,6 +26,7 @@ from resnets.commands.mistakes import (
 from resnets.commands.parser import parser_of
 from resnets.errors import RenamedWarning, UsageError
 from resnets.escaping import say_text
+from resnets.fields import as_flag
 
 _TRAINING = {  # how timm, torchvision, Ultralytics and fastai call it -> how it is called here
     "--lr": "--learning-rate",
@@ -75,6 +76,7 @@ _PLAIN = {  # how Python and tyro say it -> in plain words
         r"\2 is not one of \1"
     ),
 }
+_WRONG_SETTING = r"(?:recipe\.augmentation: augmentation: )?([a-z0-9_]+) is (\S.*?); (.*)"
 _TOO_MANY = ": too many words"
 _TAKE_MODEL = (
     *("predict", "explain", "evaluate", "calibrate", "report", "export", "bench", "push"),
@@ -220,6 +222,8 @@ def _line(boxes: str, usage: str) -> str:
     if words := re.fullmatch(r"Unrecognized options: (.*)", message):
         return f"{words[1]}{_TOO_MANY}; give no more than {usage}"
     message = message.strip().rstrip(".")
+    if setting := re.fullmatch(_WRONG_SETTING, message):
+        return as_flag(setting[1], setting[2], setting[3].replace("it must be ", "give ", 1))
     if message[:1].isupper() and not message[1:2].isupper():
         message = message[0].lower() + message[1:]
     return message

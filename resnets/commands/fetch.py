@@ -42,10 +42,13 @@ def fetch(
     """
     from resnets.model_file import read_description
 
-    if name in shipped.names() and not find_recommended(name):
-        say(f"{name} comes with the package: nothing to fetch, every command takes it by this name")
+    is_shipped = name in shipped.names() and not find_recommended(name)
     place = fetch_weights(name, to, accept_licence=accept_licence, overwrite=overwrite)
     origin = read_description(place / MODEL if to else place).origin
+    if is_shipped and to:
+        say(f"{name} comes with the package, so nothing was downloaded; a copy of it:")
+    elif is_shipped:
+        say(f"{name} comes with the package: nothing to fetch, every command takes it by this name")
     say(place)
     for key in ("id", "licence", "commit", "sha256", "url"):
         if key in origin:

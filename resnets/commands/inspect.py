@@ -74,8 +74,8 @@ def _rows(facts: InspectedWeights) -> Iterator[tuple[str, str]]:
     after = f", after {facts.prefix!r}" if facts.prefix else ""
     after += ", guessed (`resnets convert --verify DATA` measures it)" if facts.guessed else ""
     if refused := set(facts.not_understood):
-        what = f"{plural(len(refused), 'weight')} (at the end) that may change what it computes"
-        yield "refused", f"not understood: {what}"
+        what = f"{plural(len(refused), 'weight')} not understood (at the end), which may change"
+        yield "refused", f"by convert and train --from: {what} what it computes"
     yield "network", facts.network or "no named one; its parts are below"
     yield "layout", f"{facts.layout}{after}"
     yield "block", f"{facts.block}, {' '.join(map(str, facts.depths))} a stage"
@@ -93,11 +93,13 @@ def _rows(facts: InspectedWeights) -> Iterator[tuple[str, str]]:
     yield "digest", facts.digest
     yield from _history_rows(facts)
     yield "missing", _some(facts.missing)
-    yield "left over", _some([name for name in facts.left_over if name not in refused])
-    if refused:
-        yield "unknown", _some(facts.not_understood)
+    understood = [name for name in facts.left_over if name not in refused]
+    if understood or not refused:
+        yield "left over", _some(understood)
     if facts.training:
         yield "training", f"{len(facts.training):,} buffers of the optimizer and the like"
+    for number, name in enumerate(facts.not_understood):  # many, so one a line
+        yield "" if number else "unknown", name
 
 
 def _assumed_rows(facts: InspectedExport | InspectedWeights) -> Iterator[tuple[str, str]]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
-from resnets.errors import UsageError
-from resnets.fields import from_table, short
+from resnets.errors import UsageError, WrongSetting
+from resnets.fields import as_flag, from_table, short
 
 Block = Literal["residual", "bottleneck", "preact_residual", "preact_bottleneck"]
 Stem = Literal["cifar", "imagenet", "deep", "tiered", "deep_strided", "padded", "linear"]
@@ -141,9 +141,10 @@ class Architecture:
         """
         number = len(self.depths)
         if stage not in (None, "all", *range(number + 1)):
-            raise UsageError(
-                f"freeze is {stage!r}; give a stage from 0 (the stem) to {number}, "
-                "'all' (all but the classifier), or None"
+            stages = f"give a stage from 0 (the stem) to {number}"
+            raise WrongSetting(
+                f"freeze is {stage!r}; {stages}, 'all' (all but the classifier), or None",
+                as_flag("freeze", str(stage), f"{stages}, or all (all but the classifier)"),
             )
 
     def _check_together(self) -> None:

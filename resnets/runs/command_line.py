@@ -154,6 +154,8 @@ def _changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:
     others = differences(recipe, with_optimizer(start, recipe.optimizer))
     other_optimizer = recipe.optimizer != start.optimizer  # whose flag brings other values along
     changes = [("optimizer", recipe.optimizer)] * other_optimizer + list(others)
+    if recipe.freeze == "all" and start.epochs is None:  # it has one epoch by itself
+        changes = [change for change in changes if change[0] != "epochs"]
     return [change for change in changes if has_use(change[0].rpartition(".")[2], recipe)]
 
 

@@ -113,18 +113,18 @@ def refuse_fit(custom: "CustomParts", recipe: Recipe, start: str | None) -> None
         return
     if recipe.steps or recipe.patience or recipe.epochs not in (None, 1):
         raise UsageError(
-            "freeze is 'all': the classifier is fitted to convergence, so that epochs, steps and "
-            "patience have no meaning; leave them out"
+            "--freeze all: the classifier is fitted to convergence, so that --epochs, --steps and "
+            "--patience have no meaning; leave them out"
         )
     if custom.network is None and not start:
         raise UsageError(
-            "freeze is 'all', which fits the classifier of a trained network: say which one by "
+            "--freeze all fits the classifier of a trained network: say which one by "
             "--from, such as resnet20_cifar10, which is in the package"
         )
     for name, part in (("loss", custom.loss), ("augmentation", custom.augmentation)):
         if part is not None:
             raise UsageError(
-                f"freeze is 'all', which fits the classifier to features that are computed once: "
+                f"--freeze all fits the classifier to features that are computed once: "
                 f"your own {name} has no part in it; leave it out, or freeze fewer stages"
             )
 

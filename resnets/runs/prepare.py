@@ -111,8 +111,7 @@ def prepare(
         data_source = _open_data(job, custom, state)
     job = replace(job, data=data_source.source)  # of a data set of the hub, with the commit
     if job.start == AUTO:
-        job = _with_start_chosen(job, data_source, process, notify, agree)
-        refuse_fit(custom, job.recipe, job.start)
+        job = _with_start_chosen(job, data_source, custom, process, notify, agree)
     for line in rate_without_optimizer(job.recipe, job.set_by_user or ()):
         notify(line)
     job = replace(job, set_by_user=None)
@@ -174,7 +173,12 @@ def images_of(job: Job, custom: CustomParts) -> list[LabelledImages]:
 
 
 def _with_start_chosen(
-    job: Job, data_source: DataSource, process: ProcessRank, notify: Notify, agree: Agree | None
+    job: Job,
+    data_source: DataSource,
+    custom: CustomParts,
+    process: ProcessRank,
+    notify: Notify,
+    agree: Agree | None,
 ) -> Job:
     """The job with published weights to start from, if the images are photos; else from scratch.
 
@@ -182,12 +186,15 @@ def _with_start_chosen(
     """
     images = next(iter(data_source.checked.values())).images
     side = typical_side(sample_images(images, _ENOUGH_FOR_SIDE))
-    start = None
+    start, lines = None, list[str]()
     if are_photos(side) and process.rank == 0:
         alone = process.world_size == 1
-        start = published_start(job.recipe.network, notify, agree if alone else None)
+        start = published_start(job.recipe.network, lines.append, agree if alone else None)
     start = from_first(start)
     recipe = transferring(job.recipe, job.set_by_user or ()) if start else job.recipe
+    refuse_fit(custom, recipe, start)  # before it is said that the training starts from scratch
+    for line in lines:
+        notify(line)
     return replace(job, start=start, recipe=recipe)
 
 

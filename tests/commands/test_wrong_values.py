@@ -1,11 +1,14 @@
 """Values that no command can use: one line that names them and what would do, nothing changed."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from resnets import load
+from resnets.commands.parser import parser_of
+from resnets.commands.train import Arguments
 from resnets.errors import UsageError
 from tests.in_process import call
 
@@ -19,8 +22,12 @@ CASES = [  # words, and what the line names
     ("predict PHOTO --top 1.5", ["--top", "1.5", "whole number"]),
     ("predict MODEL --top x PHOTO", ["--top", "'x'", "whole number"]),
     ("bench --seconds x MODEL", ["--seconds", "'x'", "number"]),
-    ("train digits --threads 100000", ["threads is 100000", "1024"]),
-    ("train digits --workers 100000", ["workers is 100000", "1024"]),
+    ("train digits --threads 100000", ["--threads 100000", "1024"]),
+    ("train digits --workers 100000", ["--workers 100000", "1024"]),
+    ("train digits --freeze 9", ["--freeze 9", "stage from 0"]),
+    ("train digits --folds 1", ["--folds 1", "whole number >= 2"]),
+    ("train digits --accumulate 1000000", ["--accumulate 1000000", "at most"]),
+    ("train digits --milestones 0.5 7", ["--milestones 0.5 7.0", "from 0 to 1"]),
     ("train digits --recipe TEXT", ["TEXT", "no such recipe", "quick", ".toml"]),
     ("train --resume TEXT", ["TEXT", "not the folder of a run"]),
     ("train --resume FOLDER", ["FOLDER", "no run to resume"]),
@@ -64,6 +71,23 @@ def test_a_value_that_cannot_be_used_is_wrong_usage_told_in_a_line(
     assert [part for part in parts if part not in done.stderr] == []
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert (tmp_path / "TEXT").read_text(encoding="utf-8") == "hello"
+
+
+def _numeric_flags() -> list[str]:
+    """The flags of train whose help says that a number follows."""
+    actions = parser_of(Arguments)._actions
+    numbers = [one for one in actions if re.search("INT|FLOAT", str(one.metavar))]
+    return [name for one in numbers for name in one.option_strings if name.startswith("--")]
+
+
+def test_a_bad_number_behind_any_flag_of_train_is_answered_by_the_flag() -> None:
+    flags = _numeric_flags()
+    assert len(flags) > 40
+    for flag in flags:
+        done = call("train", "digits", flag, "-7")
+        assert done.returncode == 2, flag
+        assert f"{flag} -7" in done.stderr or f"{flag}: '-7'" in done.stderr, done.stderr
+        assert not re.search("None|unset|integer|tuple|_", done.stderr), done.stderr
 
 
 def test_python_refuses_a_number_of_threads_that_would_end_the_process(

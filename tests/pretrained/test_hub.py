@@ -198,6 +198,7 @@ def test_what_comes_with_the_package_needs_no_fetching(
     assert main(["fetch", name]) == 0
     assert "nothing to fetch" in capsys.readouterr().out
     assert main(["fetch", name, "--to", str(tmp_path / "taken")]) == 0
+    assert "nothing to fetch" not in capsys.readouterr().out  # a file is written
     assert resnets.load(tmp_path / "taken").description.class_names[0] == "airplane"
 
 

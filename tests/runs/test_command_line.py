@@ -50,6 +50,17 @@ def test_the_command_of_a_model_file_asks_for_the_recipe_that_made_it(recipe: Re
     assert job == Job(data="a folder/it's", max_error=0.125, recipe=settled)
 
 
+def test_the_command_of_a_fitted_classifier_names_no_epochs_which_it_would_refuse() -> None:
+    settled = replace(RECIPES["transfer"], freeze="all", fit_head_first=False).resolved(side=64)
+    recipe = {**vars(settled), "augmentation": vars(settled.augmentation)}
+    seen = Preprocessing(64, 64, (0.5,), (0.5,))
+    description = Description({}, ("cat", "dog"), seen, recipe=recipe, data={"source": "photos"})
+    command = training_command(description)
+    assert "--freeze all" in command
+    assert "--epochs" not in command
+    assert parsed(command).recipe.resolved(side=64).epochs == settled.epochs == 1
+
+
 @pytest.mark.parametrize("origin", [{"id": "timm/resnet18.a1_in1k", "commit": "c0ffee"}, {}])
 def test_the_command_of_a_model_file_names_the_weights_that_it_started_from(
     origin: dict[str, str],

@@ -14,7 +14,7 @@ import torch
 from resnets.cli import main
 from resnets.data.batches import ProcessRank
 from resnets.data.membership import Generation, TrainedOn
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.evaluation.next_steps import _to_download
 from resnets.format import byte_size
 from resnets.pretrained.table import find_recommended
@@ -43,6 +43,16 @@ def begun(job: Job) -> tuple[Setup, str]:
     notices: list[str] = []
     setup = prepare(job, None, torch.device("cpu"), ProcessRank(), notices.append)
     return setup, "\n".join(notices)
+
+
+def test_a_fit_without_weights_is_refused_before_training_from_scratch_is_announced(
+    photos: Path,
+) -> None:
+    lines: list[str] = []
+    job = new_job(str(photos), NETWORK, None, {"freeze": "all"})
+    with pytest.raises(UsageError, match="resnet20_cifar10"):
+        prepare(job, None, torch.device("cpu"), ProcessRank(), lines.append)
+    assert "scratch" not in "".join(lines)
 
 
 def test_photos_start_from_weights_in_the_cache(published: HubServer, photos: Path) -> None:
