@@ -18,6 +18,7 @@ from resnets.serving.served_model import ServedModel, digests_of, stamps_of
 
 _SHOWN = 12  # characters of a digest
 _INTERVAL = 1.0  # seconds between two looks at the files
+_SEEN = "it is being loaded and checked; what was read before serves until then"
 
 
 class Reloading:
@@ -82,6 +83,7 @@ class Reloading:
         try:
             if await asyncio.to_thread(digests_of, model.path) == model.digests:
                 return
+            log("changed file seen", model=name, reason=_SEEN)
             async with self._loading:
                 new = await asyncio.to_thread(model.reopen)
         except Exception as error:  # whatever is wrong with the new file, the old model serves on

@@ -105,6 +105,29 @@ def test_a_damaged_file_leaves_the_old_network_serving(
     until(lambda: digest(client) != before)
 
 
+def test_a_log_tells_of_a_changed_file_before_it_is_loaded_and_once(
+    client: Any, versions: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "resnets.serving")
+    (model,) = client.app.state.server.models.values()
+    told_before: list[str] = []
+    reopen = model.reopen
+
+    def slowly() -> Any:
+        told_before.append(caplog.text)
+        time.sleep(2.5)  # longer than between two looks
+        return reopen()
+
+    model.reopen = slowly
+    before = digest(client)
+    replace(client, versions[1].read_bytes())
+    until(lambda: digest(client) != before)
+    (text,) = told_before
+    assert "changed file seen" in text
+    assert "changed file served" not in text
+    assert caplog.text.count("changed file seen") == 1
+
+
 def test_a_file_that_is_removed_is_told_once_and_its_network_serves_on(
     client: Any, versions: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
