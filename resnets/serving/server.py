@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from types import FrameType
 import uvicorn
 
 from resnets.errors import UsageError
+from resnets.format import plural
 from resnets.serving.access import Access
 from resnets.serving.app import create_app
 from resnets.serving.connections import Connection
@@ -29,6 +31,9 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 _INTERRUPTED = 130  # exit code
 _CLOSING = 0.2  # seconds to send the last answers once the grace period is over
 _LAST = 0.2  # seconds in which requests are read that came before the port was closed
+_LOOK = 0.1  # seconds between two looks at what clients read
+_UNREAD = 2.0  # seconds in which a client reads nothing, after which the process waits no more
+_NOT_READ = f"its client has read nothing for {_UNREAD:g} seconds; this server waits no longer"
 _BACKLOG = 2048  # connections that the system accepts before the process does
 _KEEP_ALIVE = 75  # seconds; load balancers keep idle connections for 60: see docs/decisions.md
 
@@ -91,6 +96,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._state = state
         self._ends: float | None = None  # when the grace period does, once it has begun
+        self._told = False  # whether the log says that it stops
 
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
         """Begin to stop; a second Ctrl-C ends the process at once."""
@@ -106,6 +112,9 @@ class _Server(uvicorn.Server):
         if self._ends is None:
             return ended
         left, waiting = self._ends - time.monotonic(), self._state.in_flight
+        if not self._told:  # here, as no line can be written while a signal is handled
+            self._told = True
+            log("stopping", in_flight=waiting, reason=_waits_for(waiting, max(left, 0.0)))
         if waiting and left > 0:
             return False
         if waiting:
@@ -133,7 +142,28 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(_LAST)
         for task in tasks:
             task.cancel()
-        await super().shutdown(sockets)
+        ends = asyncio.ensure_future(self._end_unread())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ends.cancel()
+
+    async def _end_unread(self) -> None:
+        """Close connections whose clients read nothing of their answers, such as sleeping pages.
+
+        They would keep the process for the whole grace period. Until cancelled.
+        """
+        since: dict[object, tuple[int, float]] = {}  # bytes that are not sent, and since when
+        while True:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                waiting = _unsent(connection.transport)
+                before, begun = since.get(connection, (-1, now))
+                since[connection] = (waiting, begun if waiting == before else now)
+                if waiting == before and waiting and now - begun > _UNREAD:
+                    log("answer not read", reason=_NOT_READ, bytes=waiting)
+                    connection.transport.abort()
+            await asyncio.sleep(_LOOK)
 
     def _connection(self) -> Connection:
         """What answers on a connection, as uvicorn makes it."""
@@ -157,6 +187,32 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _waits_for(in_flight: int, left: float) -> str:
+    """What a server that stops waits for.
+
+    >>> _waits_for(0, 30.0), _waits_for(2, 30.0)
+    ('nothing is in flight', 'waits for 2 images or requests, for up to 30 seconds (--grace)')
+    """
+    if not in_flight:
+        return "nothing is in flight"
+    waiting = plural(in_flight, "image or request", "images or requests")
+    return f"waits for {waiting}, for up to {left:.0f} seconds (--grace)"
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes of answers that the other side has not received: here, and in the system's hands."""
+    waiting = transport.get_write_buffer_size()
+    connection = transport.get_extra_info("socket")
+    if sys.platform == "linux" and connection is not None and waiting:
+        import fcntl
+        import termios
+
+        with suppress(OSError):  # closed meanwhile
+            count = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+            waiting += int.from_bytes(count, sys.byteorder)
+    return waiting
 
 
 def _waiting_on(listener: socket.socket) -> list[socket.socket]:

@@ -294,6 +294,50 @@ def test_who_has_connected_before_the_port_is_closed_gets_an_answer(
     assert sum(refused) >= 7  # one may come between the last look at the port and its end
 
 
+@contextmanager
+def large_answer(address: str) -> Iterator[socket.socket]:
+    """A connection on which some megabytes come, an image of the queue, of which none was read."""
+    parts = urlsplit(address)
+    assert status_of(f"{address}/predict", image_bytes(1600, "BMP")) == 200
+    with urllib.request.urlopen(f"{address}/queue", timeout=60) as response:
+        (waiting,) = json.load(response)["images"]
+    with closing(socket.socket()) as client:
+        client.settimeout(60)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        client.connect((parts.hostname, parts.port))
+        path = f"/queue/{waiting['digest']}"
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        assert client.recv(12) == b"HTTP/1.1 200"
+        yield client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reads", [False, True])
+def test_who_reads_is_sent_all_of_an_answer_and_who_does_not_keeps_no_server(
+    model_file: Path, tmp_path: Path, reads: bool
+) -> None:
+    options = ("--grace", "600", "--collect", str(tmp_path))
+    with (
+        server(model_file, *options) as (process, address),
+        large_answer(address) as client,
+        closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as idle,
+    ):
+        idle.request("GET", "/model")  # as an open page does
+        idle.getresponse().read()
+        process.send_signal(signal.SIGTERM)
+        size = 12
+        while reads and (content := client.recv(1 << 18)):
+            size += len(content)
+            time.sleep(0.1)  # some seconds in all
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        log = process.stderr.read()
+    events = [json.loads(line)["event"] for line in log.splitlines() if line.startswith("{")]
+    assert (size > 7_000_000) == reads
+    assert [each for each in events if each != "request"][:1] == ["stopping"]
+    assert ("answer not read" in events) == (not reads)
+
+
 @pytest.mark.slow
 def test_what_outlasts_the_grace_period_is_given_up(model_file: Path) -> None:
     with server(model_file, "--grace", "0.5") as (process, address), in_flight(address):
