@@ -1,10 +1,12 @@
 """Reading of requests: bodies of limited size, the images in them, and their parameters."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import wraps
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -28,6 +30,7 @@ ANSWERED = "resnets.answered"  # key of a scope: name of the model that answered
 _TIMEOUT_HEADER = "x-request-timeout"  # seconds
 _MOST_FIELDS = 100
 _LONGEST_NAME = 200  # characters
+_UNNAMED = "image"
 _MOST_DIGITS = 9  # of a number in a query; Python refuses to read very long ones
 _LOOK = 2.0  # seconds between two looks at a body that does not come at once
 _GROWTH = 1.1  # of such a body between them, at least, while the room for bodies is short
@@ -177,7 +180,7 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
         if not body:  # of another kind it is an empty file, as the page sends it
             hint = f"the body is empty; {_HOW}" if kind in ("", _BY_CURL) else EMPTY
             raise HTTPException(400, hint)
-        return [Upload("image", body)]
+        return [Upload(_name_of_body(request.headers.get("content-disposition", "")), body)]
     parser = _InMemoryParser(request.headers, _once(body), max_files=most, max_fields=_MOST_FIELDS)
     try:
         form = await parser.parse()
@@ -343,6 +346,20 @@ async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _name(file: UploadFile) -> str:
-    """The name of a file for people: short, and of no characters that a terminal obeys."""
-    name = (file.filename or "image").replace("%22", '"')  # browsers and curl write " so
-    return escaped(name[:_LONGEST_NAME])
+    """The name of a file of a form."""
+    return _for_people((file.filename or "").replace("%22", '"'))  # browsers and curl write " so
+
+
+def _name_of_body(disposition: str) -> str:
+    """The name of the file that is a body, of the header Content-Disposition (RFC 8187).
+
+    >>> _name_of_body("attachment; filename*=UTF-8''a%20b.png"), _name_of_body("")
+    ('a b.png', 'image')
+    """
+    name = re.search(r"filename\*=utf-8'[^']*'([^;\s]*)", disposition, re.IGNORECASE)
+    return _for_people(unquote(name[1], errors="replace") if name else "")
+
+
+def _for_people(name: str) -> str:
+    """The name of a file: short, and of no characters that a terminal obeys."""
+    return escaped((name or _UNNAMED)[:_LONGEST_NAME])

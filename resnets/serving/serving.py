@@ -1,22 +1,25 @@
 """Everything that a process needs to serve; it can be sent to another process."""
 
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 
 from resnets.deployment.engines import EngineName
-from resnets.errors import UsageError
+from resnets.errors import FolderInUse, UsageError
 from resnets.escaping import say
 from resnets.files.outputs import writable_folder
+from resnets.locks import locked
 from resnets.model_path import find_model
 from resnets.serving import server
 from resnets.serving.access import Access
 from resnets.serving.served_model import ServedModel, name_of, open_served
 from resnets.serving.settings import Settings
 from resnets.serving.shadow import Shadow
+
+_ONE_SERVER = "stop that server, or take another folder: `train` and `doctor` read several"
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,29 @@ class Serving:
 
         A port that is in use is found before a model is opened; who connects meanwhile waits.
         """
-        with closing(server.listening(self.settings)) as listener:
+        with closing(server.listening(self.settings)) as listener, self._alone():
             models = self._models()
             shadow = self._shadow(next(iter(models)))
             server.serve_on(listener, models, self.settings, self.access, shadow, started)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other servers out of the folder of --collect.
+
+        Raises:
+            FolderInUse: one collects labels there.
+        """
+        folder = self.settings.collect
+        if folder is None:
+            yield
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(folder))
+            except FolderInUse as error:
+                raise FolderInUse(f"--collect {error}; {_ONE_SERVER}") from None
+            yield
 
     def _models(self) -> dict[str, ServedModel]:
         """The models by name.

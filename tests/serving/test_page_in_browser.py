@@ -951,6 +951,41 @@ def test_tiles_in_which_nothing_is_seen_say_so(visit: Open) -> None:
         expect(tile.get_by_text("no preview")).to_have_count(texts)
 
 
+@pytest.mark.parametrize("width", [320, 1280])
+def test_of_the_thinnest_image_something_is_seen_and_its_size_is_told(
+    visit: Open, packaged: LiveServer, width: int
+) -> None:
+    page = visit(packaged.url, viewport={"width": width, "height": 900})
+    sizes = {"wide \N{SNOWMAN}.png": (20_000, 1), "tall.png": (1, 20_000), "dot.png": (1, 1)}
+    for name, size in sizes.items():
+        file = io.BytesIO()
+        Image.new("RGB", size, "red").save(file, "PNG")
+        page.set_input_files(
+            "#choose", [{"name": name, "mimeType": "image/png", "buffer": file.getvalue()}]
+        )
+    wait_for_answers(page, len(sizes))
+    for name in sizes:
+        page.locator("#gallery .tile", has_text=name).click()
+        box = page.locator("#detail .frame.loaded").bounding_box()
+        assert box is not None
+        assert min(box["width"], box["height"]) >= 4
+    page.click("#tab-labels")
+    told = {}
+    for _ in sizes:
+        about = page.locator("#labels .file", has_text="pixels")
+        name, _, size = about.inner_text().partition(" · ")
+        told[name] = size
+        box = page.locator("#labels .stage img").bounding_box()
+        assert box is not None
+        assert min(box["width"], box["height"]) >= 4
+        page.keyboard.press("ArrowRight")
+        if len(told) < len(sizes):
+            page.wait_for_selector(f"#labels .hint:text('{len(told) + 1} of ')")
+    assert set(sizes) <= set(told)
+    assert told["wide \N{SNOWMAN}.png"].startswith("20,000 × 1 pixels")
+    assert told["dot.png"] == "1 × 1 pixels"
+
+
 def test_the_confidence_filter_tells_bounds_that_make_no_sense(visit: Open) -> None:
     from playwright.sync_api import expect
 

@@ -186,6 +186,21 @@ def test_a_full_server_says_when_to_try_again(serving: Serving) -> None:
     assert places.taken == 0
 
 
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("attachment; filename*=UTF-8''%C3%BC%20%27b%27.png", "ü 'b'.png"),
+        ("attachment; filename=\"x\"; filename*=utf-8'en'a.png", "a.png"),
+        ("attachment; filename*=UTF-8''a%0Ab%FF", "a\\nb\N{REPLACEMENT CHARACTER}"),
+        ("inline", "image"),
+    ],
+)
+def test_a_body_has_the_name_that_its_header_says(serving: Serving, header: str, name: str) -> None:
+    headers = {"Content-Disposition": header}
+    response = serving().post("/predict", content=image_bytes(), headers=headers)
+    assert only(response)["image"] == name
+
+
 def test_a_deadline_of_the_client_is_kept(serving: Serving) -> None:
     client = serving()
     late = client.post(

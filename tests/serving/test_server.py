@@ -294,6 +294,24 @@ def test_who_has_connected_before_the_port_is_closed_gets_an_answer(
     assert sum(refused) >= 7  # one may come between the last look at the port and its end
 
 
+@pytest.mark.slow
+def test_one_server_collects_in_a_folder_and_leaves_nothing_in_it(
+    model_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new" / "labels"
+    with server(model_file, "--collect", str(folder)) as (process, address):
+        other = call("serve", model_file, "--port", "0", "--collect", folder)
+        assert other.returncode == 2
+        assert str(process.pid) in other.stderr
+        assert str(folder) in other.stderr
+        assert status_of(f"{address}/collect?label=cat", image_bytes()) == 201
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert {path.name for path in folder.iterdir()} == {"cat", "labels.jsonl"}
+    with server(model_file, "--collect", str(folder)) as (_, address):
+        assert status_of(f"{address}/v2/health/ready") == 200
+
+
 @contextmanager
 def large_answer(address: str) -> Iterator[socket.socket]:
     """A connection on which some megabytes come, an image of the queue, of which none was read."""

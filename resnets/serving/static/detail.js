@@ -1,6 +1,6 @@
 // The selected image: large, with where the network looked, the top five, and the status.
 
-import { bar, byId, element, isBlank, percent, reasonOf, statusBadge } from "./elements.js";
+import { bar, byId, drawnRatio, element, isBlank, percent, reasonOf, sizeInWords, statusBadge } from "./elements.js";
 import { collect, withdraw } from "./labelling.js";
 import { AWAY, whyNotStored, whyNotUndone } from "./reasons.js";
 
@@ -128,7 +128,8 @@ function stage(item) {
   picture.addEventListener("error", () => frame.replaceWith(UNSEEN));
   picture.addEventListener("load", () => {
     if (item.answer?.error && isBlank(picture)) return frame.replaceWith(UNSEEN);
-    frame.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
+    frame.style.setProperty("--ratio", drawnRatio(picture));
+    node.title = sizeInWords(picture);
     frame.classList.add("loaded");
     if (item.explanation) picture.after(overlay(item, picture));
   });

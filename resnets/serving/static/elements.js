@@ -107,6 +107,20 @@ export function bar(share, mark = null) {
   return node;
 }
 
+const THINNEST = 30; // times as long as wide; a thinner picture would be less than a line of pixels
+
+/** The ratio of a loaded picture's sides as it is drawn: never so thin that nothing is seen. */
+export function drawnRatio({ naturalWidth: width, naturalHeight: height }) {
+  return Math.min(Math.max(width / height, 1 / THINNEST), THINNEST);
+}
+
+/** The size of a loaded picture in words, and whether it is drawn thicker than it is. */
+export function sizeInWords(picture) {
+  const { naturalWidth: width, naturalHeight: height } = picture;
+  const size = `${width.toLocaleString("en")} × ${height.toLocaleString("en")} pixels`;
+  return drawnRatio(picture) === width / height ? size : `${size}, drawn thicker than it is`;
+}
+
 const SAMPLE = 16; // pixels a side
 const LARGE = 2 ** 24; // pixels, which take long to draw
 

@@ -1,11 +1,12 @@
 // Labelling: the images worth a label one after another, by keyboard, and one image by its name.
 
-import { announce, byId, element, percent, statusBadge } from "./elements.js";
+import { announce, byId, drawnRatio, element, percent, sizeInWords, statusBadge } from "./elements.js";
 import { AWAY, whyNotStored, whyNotUndone } from "./reasons.js";
 import { isAway, request } from "./server.js";
 
 const KEYS = "1234567890abcdefghijklmnopqrstvwxyz"; // without u, which undoes
 const DIGITS = 10; // of these keys
+const UNNAMED = "image"; // what the server calls an image without a name
 
 let queue = []; // what waits for a label, most worthy first
 let place = 0; // of the image that is shown
@@ -92,6 +93,11 @@ function workplace(entry, note) {
   const picture = element("img", { alt: `Image ${place + 1} of ${queue.length}` });
   contentOf(entry).then((content) => (picture.src = entry.url ??= URL.createObjectURL(content)));
   if (queue[place + 1]) contentOf(queue[place + 1]); // who types fast sees it at once
+  const about = element("p", { class: "hint file", title: nameOf(entry) }, nameOf(entry));
+  picture.addEventListener("load", () => {
+    picture.style.setProperty("--ratio", drawnRatio(picture));
+    about.textContent = about.title = [nameOf(entry), sizeInWords(picture)].filter(Boolean).join(" · ");
+  });
   picture.addEventListener("error", () => picture.replaceWith("This browser cannot show the image."));
   const counter = `${place + 1} of ${queue.length}${done.length ? `, ${done.length} labelled` : ""}`;
   return element(
@@ -101,6 +107,7 @@ function workplace(entry, note) {
       "section",
       { class: "card detail-of-label", "aria-label": "The image" },
       element("div", { class: "stage" }, picture),
+      about,
       element("p", { class: "hint" }, counter),
     ),
     element(
@@ -127,6 +134,9 @@ function workplace(entry, note) {
     ),
   );
 }
+
+/** The name of an image's file; empty where the server was sent none. */
+const nameOf = ({ image }) => (image === UNNAMED ? "" : image);
 
 const keysInWords = () => (model.classes.length > DIGITS ? "Digits and letters choose a class" : "Digits choose a class");
 

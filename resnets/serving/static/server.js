@@ -100,7 +100,7 @@ export async function predict(file, { model, top, signal }) {
     } catch {
       return failed("unreadable", "the file cannot be read any more", GONE);
     }
-    return await answerOf(await ask(content, { model: model.name, top }, { signal }));
+    return await answerOf(await ask(content, file.name, { model: model.name, top }, { signal }));
   } finally {
     running -= 1;
     waiting.shift()?.();
@@ -120,15 +120,19 @@ export async function explain(file, { model, top, signal, onBusy }) {
   } catch {
     return { unexplained: GONE };
   }
-  const response = await ask(content, { model: model.name, top, explain: 1 }, { signal, onBusy });
+  const response = await ask(content, file.name, { model: model.name, top, explain: 1 }, { signal, onBusy });
   const { status } = response;
   const answer = await answerOf(response);
   if (answer.explanation) return answer;
   return { unexplained: whyNoHeatMap({ status, error: answer.error }), final: status === NOT_EXPLAINED };
 }
 
-function ask(content, parameters, options) {
-  const headers = { "Content-Type": "application/octet-stream" };
+function ask(content, name, parameters, options) {
+  const sound = name.replaceAll(/[\ud800-\udfff]/gu, "\ufffd"); // halves of characters have no bytes
+  const headers = {
+    "Content-Type": "application/octet-stream",
+    "Content-Disposition": `attachment; filename*=UTF-8''${encodeURIComponent(sound)}`,
+  };
   const query = new URLSearchParams(parameters);
   return request(`predict?${query}`, { method: "POST", body: content, headers, ...options });
 }
