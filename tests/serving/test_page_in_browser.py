@@ -761,6 +761,37 @@ def test_labels_wait_while_the_server_is_gone_and_images_that_it_lost_are_sent(
         live.stop()
 
 
+@pytest.mark.parametrize("tab", ["labels", "images"])
+def test_a_page_whose_labels_are_not_stored_yet_asks_before_it_closes(
+    visit: Open, model_file: Path, tmp_path: Path, tab: str
+) -> None:
+    live = LiveServer(tmp_path / "collected", tiny=model_file)
+    questions: list[str] = []
+    try:
+        page = visit(live.url)
+        page.on("dialog", lambda dialog: (questions.append(dialog.type), dialog.dismiss()))
+        page.set_input_files("#choose", images(2))
+        wait_for_answers(page, 2)
+        page.click(f"#tab-{tab}")
+        live.stop()
+        if tab == "labels":
+            page.keyboard.press("2")
+        else:
+            page.fill("#label", "cat")
+            page.keyboard.press("Enter")
+        note = {"labels": "#labels .note", "images": "#label-note"}[tab]
+        page.wait_for_selector(f"{note}:text('the server does not answer')")
+        page.close(run_before_unload=True)
+        wait_until(page, lambda: questions == ["beforeunload"])
+        live.start()
+        page.wait_for_selector(f"{note}:text('Stored as')")
+        with page.expect_event("close"):
+            page.close(run_before_unload=True)
+        assert questions == ["beforeunload"]
+    finally:
+        live.stop()
+
+
 def test_who_types_fast_labels_one_image_after_another(
     visit: Open, model_file: Path, tmp_path: Path
 ) -> None:

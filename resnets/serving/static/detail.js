@@ -1,7 +1,7 @@
 // The selected image: large, with where the network looked, the top five, and the status.
 
 import { bar, byId, drawnRatio, element, isBlank, percent, reasonOf, sizeInWords, statusBadge } from "./elements.js";
-import { collect, withdraw } from "./labelling.js";
+import { collect, kept, withdraw } from "./labelling.js";
 import { AWAY, whyNotStored, whyNotUndone } from "./reasons.js";
 
 const UNSEEN = "This browser cannot show the image.";
@@ -101,7 +101,7 @@ async function store(item, label, onLabel) {
   item.busy = true;
   say(item, "Storing …");
   const onAway = () => say(item, AWAY);
-  const answer = await collect({ file: item.file, label, modelName: item.answeredBy.name, onAway });
+  const answer = await kept(collect({ file: item.file, label, modelName: item.answeredBy.name, onAway }));
   item.busy = false;
   if (!answer.ok) return say(item, whyNotStored(answer));
   item.stored = answer.digest;
@@ -113,7 +113,7 @@ async function store(item, label, onLabel) {
 async function takeBack(item, onLabel) {
   if (item.busy) return;
   item.busy = true;
-  const answer = await withdraw(item.stored, () => say(item, AWAY));
+  const answer = await kept(withdraw(item.stored, () => say(item, AWAY)));
   item.busy = false;
   if (!answer.ok) return say(item, whyNotUndone(answer));
   item.note = `No longer stored as ${item.label}.`;

@@ -198,11 +198,19 @@ function move(step) {
   draw();
 }
 
+/** The outcome of some work that is lost with the page: who closes it meanwhile is asked. */
+export async function kept(work) {
+  pending += 1;
+  try {
+    return await work;
+  } finally {
+    pending -= 1;
+  }
+}
+
 /** Have something sent once all that was done before is sent. */
 function inTurn(work) {
-  pending += 1;
-  const ended = () => (pending -= 1);
-  sending = sending.then(work).finally(ended);
+  sending = kept(sending.then(work));
 }
 
 /** Label the image that is shown, and show the next one at once; the label is stored meanwhile. */
