@@ -1001,20 +1001,20 @@ def test_of_the_thinnest_image_something_is_seen_and_its_size_is_told(
         assert box is not None
         assert min(box["width"], box["height"]) >= 4
     page.click("#tab-labels")
-    told = {}
+    texts = {}
     for _ in sizes:
         about = page.locator("#labels .file", has_text="pixels")
         name, _, size = about.inner_text().partition(" · ")
-        told[name] = size
+        texts[name] = size
         box = page.locator("#labels .stage img").bounding_box()
         assert box is not None
         assert min(box["width"], box["height"]) >= 4
         page.keyboard.press("ArrowRight")
-        if len(told) < len(sizes):
-            page.wait_for_selector(f"#labels .hint:text('{len(told) + 1} of ')")
-    assert set(sizes) <= set(told)
-    assert told["wide \N{SNOWMAN}.png"].startswith("20,000 × 1 pixels")
-    assert told["dot.png"] == "1 × 1 pixels"
+        if len(texts) < len(sizes):
+            page.wait_for_selector(f"#labels .hint:text('{len(texts) + 1} of ')")
+    assert set(sizes) <= set(texts)
+    assert texts["wide \N{SNOWMAN}.png"].startswith("20,000 × 1 pixels")
+    assert texts["dot.png"] == "1 × 1 pixels"
 
 
 def test_the_confidence_filter_tells_bounds_that_make_no_sense(visit: Open) -> None:
