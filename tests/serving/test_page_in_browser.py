@@ -116,6 +116,15 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
+def lonely(model_file: Path, tmp_path: Path) -> Iterator[LiveServer]:
+    """A server in whose queue only the images of one test wait for a label."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    live = LiveServer(tmp_path / "collected", tiny=model_file)
+    yield live
+    live.stop()
+
+
+@pytest.fixture
 def visit(browser: "Browser", server: LiveServer) -> Iterator[Open]:
     """Opens the page; what its policy forbids, and errors of its scripts, fail the test."""
     contexts, faults = [], []
@@ -984,9 +993,9 @@ def test_tiles_in_which_nothing_is_seen_say_so(visit: Open) -> None:
 
 @pytest.mark.parametrize("width", [320, 1280])
 def test_of_the_thinnest_image_something_is_seen_and_its_size_is_told(
-    visit: Open, packaged: LiveServer, width: int
+    visit: Open, lonely: LiveServer, width: int
 ) -> None:
-    page = visit(packaged.url, viewport={"width": width, "height": 900})
+    page = visit(lonely.url, viewport={"width": width, "height": 900})
     sizes = {"wide \N{SNOWMAN}.png": (20_000, 1), "tall.png": (1, 20_000), "dot.png": (1, 1)}
     for name, size in sizes.items():
         file = io.BytesIO()
