@@ -173,6 +173,8 @@ def _why_there_is_none(path: Path, file: Path) -> str:
             )
         resume = shell_line("resnets", "train", "--resume", path)
         return f"{path}: an unfinished run, without {MODEL}: `{resume}` ends it"
+    if path.is_dir() and (inside := _weight_files_in(path)):
+        return f"{path}: a folder with files of weights; give one of them, such as {inside[0]}"
     if path.is_dir():
         return f"{file}: no such file; {path} is not the folder of a run ({_MODEL_IS}: {names})"
     if str(path) in CATALOG:
@@ -182,6 +184,12 @@ def _why_there_is_none(path: Path, file: Path) -> str:
         )
     what = "a device or a pipe, not a file" if path.exists() else f"no such file{meant(path)}"
     return f"{file}: {what}; {_MODEL_IS}: {names}"
+
+
+def _weight_files_in(folder: Path) -> list[Path]:
+    """The files in a folder whose names end as those of weights do, in order."""
+    endings = (".safetensors", *TORCH_ENDINGS)
+    return sorted(file for file in folder.iterdir() if file.name.lower().endswith(endings))
 
 
 def _has_ended(run: Path) -> bool:

@@ -45,3 +45,10 @@ def test_what_is_called_almost_so_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert meant("ann/my-photos") == "; a network of the hub is hf-hub:ann/my-photos"
     assert "hub" not in meant("photos/xyzzy")
     assert meant("photo") == "", "a folder of photos is no model"
+
+
+def test_a_folder_of_checkpoints_is_answered_by_one_of_them(tmp_path: Path) -> None:
+    for name in ("notes.txt", "resnet20.th"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UsageError, match=r"give one of them, such as .*resnet20\.th$"):
+        find_weights(tmp_path)
