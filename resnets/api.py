@@ -422,6 +422,7 @@ def calibrate(
     batch_size: int = 256,
     skip_unreadable: bool = False,
     output: "str | os.PathLike[str] | None" = None,
+    overwrite: bool = False,
 ) -> Model:
     """Fit temperature and thresholds anew on labelled images, without training.
 
@@ -437,7 +438,8 @@ def calibrate(
             folder of its run.
         batch_size: images computed at once.
         skip_unreadable: as for `evaluate`.
-        output: a model file to write; None writes none. What is there is replaced.
+        output: a model file to write; None writes none.
+        overwrite: replace what is at `output`, which may be the model file itself.
 
     Returns:
         The same network with a new description: its `calibration` says what was measured. Its
@@ -445,13 +447,16 @@ def calibrate(
         of each class.
 
     Raises:
-        UsageError: an argument is not allowed, or the network was trained on these images.
+        UsageError: an argument is not allowed, `output` exists, or the network was trained on
+            these images.
         ContentError: the model file or an image cannot be read.
     """
     from resnets.evaluation.evaluate import outputs_and_features
     from resnets.evaluation.recalibration import choose_calibration_images
 
     refuse_swapped([model], [data])
+    if output is not None and Path(output).exists() and not overwrite:  # before any work
+        raise UsageError(f"{output} exists; give another --output, or --overwrite")
     loaded = open_network(
         _network_of(model), "calibrate changes its temperature, so that it is to be exported again"
     )

@@ -42,6 +42,18 @@ def calibrated(model: Path) -> Path:
     return output
 
 
+def test_python_replaces_a_file_only_when_asked(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.safetensors").write_bytes(b"of somebody else")
+    how: dict[str, Any] = {"split": "test", "max_error": 0.3}
+    for target in (tmp_path / "other.safetensors", model):
+        before = target.read_bytes()
+        with pytest.raises(UsageError, match=r"exists.*overwrite=True"):
+            resnets.calibrate(model, "digits", output=target, **how)
+        assert target.read_bytes() == before
+        resnets.calibrate(model, "digits", output=target, overwrite=True, **how)
+        assert resnets.load(target).description.calibration["max_error"] == 0.3
+
+
 def run(*words: object) -> int:
     return cli.main([str(word) for word in words])
 
