@@ -14,6 +14,7 @@ from resnets.evaluation.overfitting import (
     LossRise,
     best_epoch,
     ended_by_patience,
+    kept_by_patience,
     loss_rise,
     training_accuracy,
 )
@@ -74,6 +75,7 @@ class Findings:
         training: accuracy on its augmented training images, 0 to 1; None if that is not known, or
             not comparable with the accuracy on others.
         rise: of its validation loss during the training; None where that has not clearly risen.
+        epoch_records: of its training, as its log has them; empty where that is not at hand.
         best_epoch: after which its validation accuracy was best; 0 where that is not known.
         epochs: that it was trained for; 0 where that is not known.
         steps: likewise.
@@ -97,6 +99,7 @@ class Findings:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     training: float | None = None
     rise: LossRise | None = None
+    epoch_records: Sequence[Mapping[str, Any]] = ()
     best_epoch: int = 0
     epochs: int = 0
     steps: int = 0
@@ -120,6 +123,17 @@ class Findings:
     def gap(self) -> bool:
         """Whether it has learnt its training images by heart: it predicts far fewer new ones."""
         return self.training is not None and self.training - self.metrics.top1.value > _GAP
+
+    @property
+    def is_gap_clear(self) -> bool:
+        """Whether that difference is more than chance: the two 95 % intervals do not overlap."""
+        images = sum(self.counts.get("train", {}).values())
+        if not self.gap or self.training is None:
+            return False
+        least = self.training
+        if images:
+            least, _ = Proportion(round(self.training * images), images).interval
+        return least > self.metrics.top1.interval[1]
 
     @property
     def are_photos(self) -> bool:
@@ -175,6 +189,7 @@ def findings_of(
         _counts(description.data.get("counts")),
         training_accuracy(epochs, recipe),
         loss_rise(epochs),
+        epochs,
         best_epoch(epochs),
         len(epochs),
         history.step if history else 0,
@@ -270,7 +285,7 @@ def _by_training_accuracy(findings: Findings, all_classes: bool) -> Iterator[Nex
         yield from _longer(findings, why)
         if not gap and not findings.best_early:
             yield from _larger(findings, "this one may be too small to learn its training images")
-    if gap:
+    if findings.is_gap_clear:
         yield from _more_augmentation(findings)
     if all_classes:
         yield from _fewest(findings)
@@ -298,12 +313,23 @@ def _stop_earlier(findings: Findings, why: str) -> Iterator[NextStep]:
     patience = max(_LEAST_PATIENCE, between, last // 5)
     if last - findings.best_epoch < patience:  # it would end no sooner
         return
+    if findings.rise and findings.epoch_records and not _would_help(findings, patience):
+        return
     so = ", so the network overfits" if findings.rise else ""
     text = (
         f"Stop earlier: {why}{so}. This ends the training when the validation accuracy no longer "
         "improves, and keeps the best epoch:"
     )
     yield NextStep(text, findings.command("--patience", patience))
+
+
+def _would_help(findings: Findings, patience: int) -> bool:
+    """Whether it would have kept an epoch of a lower validation loss: it watches the accuracy."""
+    kept = kept_by_patience(findings.epoch_records, patience)
+    if not kept or findings.rise is None:
+        return False
+    loss = (findings.epoch_records[kept - 1].get("validation") or {}).get("loss")
+    return isinstance(loss, float) and loss < findings.rise.last
 
 
 def _against_overfitting(
@@ -565,10 +591,13 @@ def _more_augmentation(findings: Findings) -> Iterator[NextStep]:
     if training is None or findings.recipe.get("freeze") == "all":  # which has only flips
         return
     if settings.get("policy") == "none" and not settings.get("mixup"):
-        only = "only " if findings.gap else ""
+        new = percent(findings.metrics.top1.value)
+        why = f"{percent(training)} of the training images are predicted correctly, and only {new}"
+        why += " of new ones"
+        if not findings.is_gap_clear:  # the two shares say nothing
+            why = findings.rise.in_words if findings.rise else ""
         yield NextStep(
-            f"Train with stronger augmentation: {percent(training)} of the training images are "
-            f"predicted correctly, and {only}{percent(findings.metrics.top1.value)} of new ones.",
+            f"Train with stronger augmentation{why and f': {why}'}.",
             findings.command("--policy", "trivialaugment", "--mixup", 0.2),
         )
 

@@ -61,6 +61,24 @@ def loss_rise(epochs: _Records) -> LossRise | None:
     return LossRise(epoch, lowest, *losses[-1])
 
 
+def kept_by_patience(epochs: _Records, patience: int) -> int:
+    """The epoch whose weights a training with this patience would have kept.
+
+    0 if it would not have ended before the last epoch.
+
+    >>> course = [{"best": epoch in (1, 2, 9)} for epoch in range(1, 11)]
+    >>> kept_by_patience(course, 5), kept_by_patience(course, 7)
+    (2, 0)
+    """
+    best = 0
+    for number, record in enumerate(epochs[:-1], 1):
+        if record.get("best"):
+            best = number
+        if best and number - best >= patience:
+            return best
+    return 0
+
+
 def training_accuracy(epochs: _Records, recipe: Mapping[str, Any]) -> float | None:
     """The accuracy on augmented training images in the epoch whose weights were kept.
 

@@ -230,6 +230,33 @@ def test_a_network_that_overfits_is_never_to_be_trained_longer_or_made_larger(
     assert "--patience" not in all_told(falling)
 
 
+def test_patience_is_no_step_where_it_would_have_kept_no_lower_loss() -> None:
+    """It watches the accuracy, which was best where the loss was already high."""
+    losses = (0.5, 0.6, 0.7, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.0, 1.0, 1.0)
+    assert "--patience" in all_told(course(*losses, best=2))
+    assert "--patience" not in all_told(course(*losses, best=4))
+    assert "--patience" not in all_told(course(*losses, best=11))
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "training", "count", "is_clear"),
+    [
+        ([1, 1], 2, 0.75, 4, False),  # 2 of 4 and 3 of 4
+        ([7, 7], 10, 0.9, 20, False),  # 14 of 20 and 18 of 20: Fisher's exact test, p = 0.24
+        ([38, 36], 50, 0.999, 221, True),
+    ],
+)
+def test_learning_by_heart_is_told_only_where_it_is_no_chance(
+    right: list[int], of: int, training: float, count: int, is_clear: bool
+) -> None:
+    counts = {"train": {"ants": count // 2, "bees": count - count // 2}}
+    run_findings = replace(findings([38, 36]), metrics=metrics(right, of), counts=counts)
+    for rise in (None, LossRise(2, 0.5, 30, 0.9)):
+        text = all_told(replace(run_findings, training=training, rise=rise))
+        assert ("of the training images are predicted correctly, and only" in text) == is_clear
+        assert ("trivialaugment" in text) == (is_clear or rise is not None)
+
+
 def test_a_spike_of_the_validation_loss_is_no_overfitting() -> None:
     for losses in (
         (0.6, 0.56, 0.55, 0.9),  # at the end

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from resnets.images.probing import ENDINGS
 
@@ -99,13 +99,16 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
+def listed(names: Sequence[str], most: int = 5, counts: Mapping[str, int] | None = None) -> str:
     """The names in quotes; if there are many, the first few and the number of the others.
 
     >>> listed(["cat", "dog", "owl"], most=2)
     "'cat', 'dog' and 1 more"
+    >>> listed(["cat", "dog"], counts={"cat": 3, "dog": 1})
+    "'cat' (3), 'dog' (1)"
     """
-    shown = ", ".join(repr(name) for name in names[:most])
+    of_each = {name: f" ({counts[name]})" if counts else "" for name in names[:most]}
+    shown = ", ".join(f"{name!r}{count}" for name, count in of_each.items())
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 

@@ -146,9 +146,9 @@ def _missing_class_findings(
 
 def _balance_findings(present: _Classes) -> Iterator[Finding]:
     """Classes with few images, and classes with many more than others."""
-    few = [f"{name} ({count})" for name, count in present.items() if count < _FEW]
+    few = [name for name, count in present.items() if count < _FEW]
     if few:
-        names = listed(few).replace("'", "")
+        names = listed(few, counts=present)
         text = f"fewer than {_FEW} training images of {names}: hardly enough to train on"
         yield Finding("few", "warning", text)
     most, least = (pick(present, key=present.__getitem__) for pick in (max, min))

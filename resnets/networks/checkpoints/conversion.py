@@ -59,6 +59,12 @@ def _check_convertible(architecture: Architecture, project: str) -> None:
     """
     if project not in _PROJECTS:
         raise UsageError(f"no project {project!r}; there are {', '.join(_PROJECTS)}")
+    if architecture.is_for_small_images:
+        raise UsageError(
+            f"{project} has no such network: it has none for small images, as those of CIFAR are. "
+            "A model file of resnets holds any: convert to 'resnets', or convert a network for "
+            "photos, such as resnet18"
+        )
     for field, allowed in (_ORDINARY | _MORE[project]).items():
         value = getattr(architecture, field)
         if value not in allowed:

@@ -186,8 +186,15 @@ def test_a_class_that_the_test_split_lacks_is_a_warning_and_a_small_one_too(plan
     texts = {finding.kind: finding.text for finding in diagnosis.findings}
     assert set(texts) == {"missing-class", "few", "uneven"}
     assert "test has no images of 'owl'" in texts["missing-class"]
-    assert "fewer than 10 training images of owl (1)" in texts["few"]
+    assert "fewer than 10 training images of 'owl' (1)" in texts["few"]
     assert "has 12 training images, 'owl' has 1" in texts["uneven"]
+
+
+def test_a_class_has_one_name_in_all_warnings(plant):
+    name = """o'dd "näme\""""
+    findings = plant({f"train/{name}/1.png": encoded(noise(5000))}).findings
+    assert {finding.kind for finding in findings} == {"missing-class", "few", "uneven"}
+    assert all(repr(name) in finding.text for finding in findings)
 
 
 def test_a_split_with_other_shares_of_the_classes_is_a_warning(plant):

@@ -236,15 +236,20 @@ def test_what_is_converted_reads_back_the_same(project: str) -> None:
 @pytest.mark.parametrize(
     ("project", "name", "field"),
     [
-        ("torchvision", "resnet20", "stem"),
         ("torchvision", "resnet50_v1", "strided_conv"),
-        ("timm", "resnet20", "stem"),
         ("huggingface", "seresnet50", "attention"),
         ("huggingface", "resnext50_32x4d", "groups"),
     ],
 )
 def test_what_a_project_cannot_hold_is_refused_by_name(project: str, name: str, field: str) -> None:
     with pytest.raises(UsageError, match=f"{project} has no such network: {field} is .*resnets"):
+        _check_convertible(CATALOG[name].architecture, project)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "preact_resnet110"])  # of two stems
+@pytest.mark.parametrize("project", _PROJECTS)
+def test_a_network_for_small_images_is_refused_as_one(project: str, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{project} .*small images.*resnets.*resnet18"):
         _check_convertible(CATALOG[name].architecture, project)
 
 
