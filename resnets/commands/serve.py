@@ -13,7 +13,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.deployment.engines import EngineName
-from resnets.errors import ContentError, UsageError, require
+from resnets.errors import UsageError, require
 from resnets.escaping import say, say_text
 from resnets.files.reading import regular
 from resnets.format import bytes_of
@@ -303,23 +303,46 @@ def _check_tls(certificate: Path, key: Path | None) -> None:
     """Refuse files of TLS that the server could not use, before it listens."""
     import ssl
 
-    where = f"--tls-certificate {certificate} --tls-key {key or certificate}"
+    keys = key or certificate
+    keys_flag = f"--tls-key {key}" if key else f"--tls-certificate {certificate}"
 
     def encrypted() -> str:
-        raise ContentError(
-            f"{where}: the key is encrypted; write it without a password (openssl pkey -in KEY "
+        raise UsageError(
+            f"{keys_flag}: the key is encrypted; write it without a password (openssl pkey -in KEY "
             "-out PLAIN)"
         )
 
+    _refuse_other_pem(certificate, f"--tls-certificate {certificate}", "CERTIFICATE")
+    if key is None and b"PRIVATE KEY-----" not in certificate.read_bytes():
+        raise UsageError(f"{keys_flag}: it holds no private key; give --tls-key FILE, too")
+    _refuse_other_pem(keys, keys_flag, "PRIVATE KEY")
     try:
         ssl.create_default_context().load_cert_chain(certificate, key, encrypted)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ContentError(f"{where}: the key is not that of the certificate") from None
-        raise ContentError(
-            f"{where}: they must hold the certificate and its key in PEM, which begin with "
-            f"-----BEGIN ({error.reason or error})"
-        ) from None
+            reason = f"{keys_flag}: the key is not that of the certificate {certificate}"
+        elif _is_certificate(certificate):
+            reason = f"{keys_flag}: the private key cannot be used ({error.reason or error})"
+        else:
+            reason = f"--tls-certificate {certificate}: the certificate is damaged"
+        raise UsageError(reason) from None
+
+
+def _is_certificate(path: Path) -> bool:
+    """Whether the certificates of a file can be read."""
+    import ssl
+
+    try:
+        ssl.create_default_context().load_verify_locations(path)
+    except ssl.SSLError:
+        return False
+    return True
+
+
+def _refuse_other_pem(path: Path, flag: str, kind: str) -> None:
+    """Refuse a file without an object of a kind in PEM, such as `PRIVATE KEY`."""
+    if f"{kind}-----".encode() not in path.read_bytes():
+        raise UsageError(f"{flag}: it holds no -----BEGIN {kind}----- as files in PEM do")
 
 
 def _flags_of(values: Mapping[str, Any]) -> list[str]:
@@ -338,6 +361,8 @@ def _flags_of(values: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(value, Path):
             value = value.absolute()  # what is printed runs in another folder
+        if isinstance(value, float):
+            value = str(value).removesuffix(".0")  # as people write it
         several = [*map(str, value)] if isinstance(value, tuple) else [str(value)]
         words += [f"--{name.replace('_', '-')}", *([] if value is True else several)]
     return words

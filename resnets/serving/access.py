@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from resnets.errors import ContentError, UsageError
+from resnets.errors import UsageError
 from resnets.files.reading import read_text
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -65,21 +65,20 @@ class Keys:
         """The keys in a text file, one a line; lines that begin with # are comments.
 
         Raises:
-            UsageError: there is no such file.
-            ContentError: there is no key in it, or one is shorter than 16 characters.
+            UsageError: there is no such file, no key in it, or one of less than 16 characters.
         """
         try:
             lines = [line.strip() for line in read_text(path).splitlines()]
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror or error}") from None
         except UnicodeDecodeError:
-            raise ContentError(f"{path}: no text file; {_HOW_TO_WRITE_KEYS}") from None
+            raise UsageError(f"{path}: no text file; {_HOW_TO_WRITE_KEYS}") from None
         keys = {n: line for n, line in enumerate(lines, 1) if line and not line.startswith("#")}
         if not keys:
-            raise ContentError(f"{path}: no key; {_HOW_TO_WRITE_KEYS}")
+            raise UsageError(f"{path}: no key; {_HOW_TO_WRITE_KEYS}")
         for number, key in keys.items():
             if len(key) < _LEAST_KEY or not key.isascii() or " " in key:
-                raise ContentError(
+                raise UsageError(
                     f"{path}: the key in line {number} must have at least {_LEAST_KEY} characters "
                     "of ASCII and no space"
                 )
@@ -93,10 +92,13 @@ class Keys:
         if not self.digests:
             return None
         kind, _, text = headers.get("authorization", "").partition(" ")
-        key = text.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
-        digest = hashlib.sha256(key.encode()).digest()
-        matches = [hmac.compare_digest(digest, each) for each in self.digests]
-        return digest.hex()[:8] if any(matches) else None
+        bearer = text.strip() if kind.lower() == "bearer" else ""
+        for key in (bearer, headers.get("x-api-key", "")):  # one right key is enough
+            digest = hashlib.sha256(key.encode()).digest()
+            matches = [hmac.compare_digest(digest, each) for each in self.digests]
+            if any(matches):
+                return digest.hex()[:8]
+        return None
 
 
 def parse_rate(text: str) -> float:
@@ -158,7 +160,7 @@ class Access:
         hosts: names in the header Host, beside IP addresses and those of this machine; "*" is any.
         origins: of other sites whose pages may ask (CORS), such as https://example.org.
         keys: of which a request needs one.
-        rate: of each caller; None: any.
+        rate: of each caller, and of wrong keys from each address; None: any.
     """
 
     hosts: tuple[str, ...] = ()
@@ -186,13 +188,10 @@ class Access:
         if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return caller or client
         if self.keys.digests and caller is None:
-            wrong = any(name in headers for name in _KEY_HEADERS)
-            problem = "the key is none of this server's" if wrong else "a key is needed"
-            raise Refused(
-                401,
-                f"{problem}: send the header Authorization: Bearer KEY",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            if self.rate is not None and any(name in headers for name in _KEY_HEADERS):
+                self.rate.take(client)  # else keys could be tried without an end
+            reason = f"{_problem_of_key(headers)}: {_HOW_TO_SEND_KEYS}"
+            raise Refused(401, reason, {"WWW-Authenticate": "Bearer"})
         if self.rate is not None:
             self.rate.take(caller or client)
         return caller or client
@@ -231,6 +230,18 @@ class Access:
         own = _place_of(origin) == headers.get("host", "").lower()
         if not own and origin not in self.origins and "*" not in self.origins:
             raise Refused(403, _CROSS_SITE)
+
+
+_HOW_TO_SEND_KEYS = "send the header Authorization: Bearer KEY, or X-API-Key: KEY"
+
+
+def _problem_of_key(headers: Headers) -> str:
+    """Why a request has no right key."""
+    kind, _, text = headers.get("authorization", "").partition(" ")
+    if "x-api-key" not in headers and kind and not (kind.lower() == "bearer" and text.strip()):
+        return "the header Authorization holds no key of the kind Bearer"
+    wrong = any(name in headers for name in _KEY_HEADERS)
+    return "the key is none of this server's" if wrong else "a key is needed"
 
 
 _CROSS_SITE = "a page of another site may not ask here; the server's --cors ORIGIN allows it"

@@ -74,7 +74,7 @@ class Client:
     ) -> None:
         library = require("httpx2", "serve")
         self._exchange = Exchange(url, key, timeout, notify or _warn)
-        self._http: httpx2.Client = library.Client(transport=transport, **self._exchange.options)
+        self._http: httpx2.Client = self._exchange.http(library.Client, transport)
 
     def __enter__(self) -> Self:
         return self
@@ -224,9 +224,7 @@ class AsyncClient:
     ) -> None:
         library = require("httpx2", "serve")
         self._exchange = Exchange(url, key, timeout, notify or _warn)
-        self._http: httpx2.AsyncClient = library.AsyncClient(
-            transport=transport, **self._exchange.options
-        )
+        self._http: httpx2.AsyncClient = self._exchange.http(library.AsyncClient, transport)
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,7 @@ _NO_KEY = 401
 _MISSING = 404
 _PATH = "/predict"
 _FAILED = 500  # and above: of a proxy, too, whose server is away
+_TRUSTED = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # what httpx2 reads
 _HOW_TO_SEND_A_KEY = "Client(..., key=KEY), or the variable RESNETS_API_KEY of `resnets predict`"
 
 
@@ -254,6 +256,24 @@ class Exchange:
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": self._limits(timeout),
         }
+
+    def http(self, make: Callable[..., _T], transport: object) -> _T:
+        """The client of httpx2 that sends, made by its class.
+
+        Raises:
+            UsageError: the certificates that the environment names cannot be read.
+        """
+        try:
+            return make(transport=transport, **self.options)
+        except OSError as error:  # of TLS, too
+            name = next((name for name in _TRUSTED if os.environ.get(name)), "")
+            if not name:
+                raise
+            reason = error.strerror or error
+            raise UsageError(
+                f"the variable {name} names {os.environ[name]}, which cannot be read as "
+                f"certificates to trust: {reason}; name a file in PEM, or unset it"
+            ) from None
 
     def models(self) -> "Steps[list[str]]":
         """The names of the models that the server has; the first one answers by default."""

@@ -92,8 +92,6 @@ async def _infer(request: Request) -> Response:
     server: Server = request.app.state.server
     deadline = deadline_of(request, server.settings)
     model = _model(request)
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise HTTPException(415, "Content-Encoding: send the body uncompressed")
     answering, places = server.answering, server.answering.places
     with server.arriving():
         body = await body_of(request, server.settings.max_body, deadline)

@@ -65,12 +65,14 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
 
     Raises:
         HTTPException: 413, it is larger; 408, it did not arrive in time, or came slowly while the
-            room for bodies was short; 400, Content-Length is not a number; what the connection
-            says, where it reads no further.
-        DeadlinePassed: one that the client has set.
+            room for bodies was short; 504, nor in the time that the client has set; 415, it is
+            compressed; 400, Content-Length is not a number; what the connection says, where it
+            reads no further.
         QueueFull: the bodies of all requests together are larger than allowed.
         ClientDisconnect: the client has gone.
     """
+    if request.headers.get("content-encoding", "identity").strip().lower() not in _PLAIN:
+        raise HTTPException(415, "Content-Encoding: send the body uncompressed")
     bodies = request.app.state.server.bodies
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
@@ -94,7 +96,7 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
                     patience.begin()
     except TimeoutError:
         if not patience.ended and _TIMEOUT_HEADER in request.headers:  # no fault of the network
-            raise DeadlinePassed from None
+            raise HTTPException(504, _TOO_LATE) from None
         raise HTTPException(408, _TOO_SLOW if patience.ended else _TOO_LATE) from None
     finally:
         patience.end()
@@ -113,6 +115,7 @@ def _too_large(limit: int) -> HTTPException:
     return HTTPException(413, f"the body is larger than the {byte_size(limit)} that are allowed")
 
 
+_PLAIN = ("", "identity")  # of Content-Encoding
 _TOO_LATE = "the body did not arrive in time"
 _TOO_SLOW = "the body came slowly while others needed the room; try again later"
 

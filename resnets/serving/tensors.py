@@ -166,6 +166,8 @@ def _images(tensor: Mapping[str, Any], tail: memoryview, most: int) -> list[byte
     size = parameters.get("binary_data_size")
     if size is None and "data" not in tensor:
         raise HTTPException(400, f"{name}: neither data nor binary_data_size is given")
+    if size is not None and "data" in tensor:
+        raise HTTPException(400, f"{name}: both data and binary_data_size are given; give one")
     if (size or 0) != len(tail):
         raise HTTPException(
             400,
@@ -187,7 +189,9 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
     if name == "images":
         if not (fits and len(sizes) == 4 and sizes[3] in (1, 3, 4)):
             raise HTTPException(
-                400, f"images: the shape is {_shown(value)}, not N x H x W x C with C of 1, 3 or 4"
+                400,
+                f"images: the shape is {_shown(value)}, not N x H x W x C with N, H and W of at "
+                "least 1 and C of 1, 3 or 4",
             )
     elif not (fits and (len(sizes) == 1 or (len(sizes) == 2 and sizes[1] == 1))):
         raise HTTPException(400, f"files: the shape is {_shown(value)}, neither (N) nor (N, 1)")

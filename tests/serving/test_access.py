@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 from resnets.commands.serve import _warn_of_others
-from resnets.errors import ContentError, UsageError
+from resnets.errors import UsageError
 from resnets.serving.access import Access, Keys, Rate, Refused, check_origins, parse_rate
 from tests.serving.conftest import image_bytes
 
@@ -111,6 +111,38 @@ def test_without_a_key_only_probes_and_plain_pages_are_answered(
         assert response.status_code == 200
 
 
+def test_one_right_key_is_enough_and_other_kinds_are_told_how_to_send_it(
+    serving: Serving, keys: Keys
+) -> None:
+    client = serving(access=Access(keys=keys))
+    for other in ("Bearer nonsense", f"Basic {KEY}", KEY, ""):
+        headers = {"Authorization": other, "X-API-Key": KEY}
+        assert client.get("/model", headers=headers).status_code == 200
+    for other in (f"Basic {KEY}", KEY, "Bearer"):
+        refused = client.get("/model", headers={"Authorization": other})
+        assert refused.status_code == 401
+        assert "none of" not in refused.json()["error"]
+        assert "Bearer" in refused.json()["error"]
+
+
+def test_wrong_keys_are_limited_by_address_and_keep_nobody_else_out(
+    serving: Serving, keys: Keys
+) -> None:
+    now = 0.0
+    client = serving(access=Access(keys=keys, rate=Rate(2.0, clock=lambda: now)))
+
+    def status(path: str = "/model", **headers: str) -> int:
+        return int(client.get(path, headers=headers).status_code)
+
+    wrong = [{"X-API-Key": "wrong"}, {"Authorization": "Bearer wrong"}, {"X-API-Key": "x"}]
+    assert [status(**headers) for headers in wrong] == [401, 401, 429]
+    assert status() == 401  # no key is tried: the page asks so before it knows that one is needed
+    assert [status(path) for path in ("/", "/static/app.js", "/v2/health/ready")] == [200] * 3
+    assert [status(**{"X-API-Key": key}) for key in (KEY, KEY, OTHER, KEY)] == [200, 200, 200, 429]
+    now = 1.0
+    assert status(**wrong[0]) == 401
+
+
 def test_who_is_refused_is_in_the_log_by_address(
     serving: Serving, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,13 +180,13 @@ def test_files_without_a_sound_key_are_refused(tmp_path: Path) -> None:
         Keys.of_file(file)
     for text in ("", "# only a comment\n", "short\n", "with spaces in the middle of it\n"):
         file.write_text(text, encoding="utf-8")
-        with pytest.raises(ContentError):
+        with pytest.raises(UsageError):
             Keys.of_file(file)
     file.write_bytes(b"\x91" * 32)
-    with pytest.raises(ContentError, match="keys"):
+    with pytest.raises(UsageError, match="keys"):
         Keys.of_file(file)
     file.write_text("# two\na-key-of-enough-length\n\nshort\n", encoding="utf-8")
-    with pytest.raises(ContentError, match="line 4"):
+    with pytest.raises(UsageError, match="line 4"):
         Keys.of_file(file)
 
 

@@ -179,6 +179,13 @@ def test_limits_hold_for_tensors(serving: Serving) -> None:
     assert late.status_code == 504
     packed = client.post(INFER, content=b"", headers={"Content-Encoding": "gzip"})
     assert packed.status_code == 415
+    packed = client.post("/predict", content=b"x", headers={"Content-Encoding": "gzip"})
+    assert packed.status_code == 415
+    assert "Content-Encoding" in packed.json()["error"]
+    both = one | {"parameters": {"binary_data_size": 0}}
+    assert client.post(INFER, json={"inputs": [both]}).status_code == 400
+    headers = {"Content-Encoding": "Identity"}
+    assert client.post(INFER, json={"inputs": [one]}, headers=headers).status_code == 413
     assert client.app.state.server.answering.places.taken == 0
 
 

@@ -46,8 +46,12 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("certificate", "key", "reason"),
     [
-        ("photo.jpg", "photo.jpg", "PEM"),
-        ("own.pem", None, "PEM"),
+        ("photo.jpg", "photo.jpg", "--tls-certificate"),
+        ("own.pem", "photo.jpg", "--tls-key"),
+        ("own.key", "own.pem", "--tls-certificate"),
+        ("damaged.pem", "own.key", "--tls-certificate"),
+        ("own.pem", "damaged.key", "--tls-key"),
+        ("own.pem", None, "give --tls-key"),
         ("own.pem", "other.key", "not that of"),
         ("own.pem", "encrypted.key", "encrypted"),
     ],
@@ -56,10 +60,14 @@ def test_files_that_cannot_be_used_are_named_before_the_server_listens(
     pem: Path, model_file: Path, certificate: str, key: str | None, reason: str
 ) -> None:
     (pem / "photo.jpg").write_bytes(image_bytes(form="JPEG"))
+    for kind in ("pem", "key"):
+        lines = (pem / f"own.{kind}").read_text(encoding="utf-8").splitlines()
+        (pem / f"damaged.{kind}").write_text("\n".join([*lines[:5], *lines[8:]]), encoding="utf-8")
     more = [] if key is None else ["--tls-key", pem / key]
     done = call("serve", model_file, "--port", "0", "--tls-certificate", pem / certificate, *more)
-    assert done.returncode == 1
-    assert certificate in done.stderr
+    assert done.returncode == 2
+    at_fault = key if reason in ("--tls-key", "encrypted") else certificate
+    assert str(at_fault) in done.stderr
     assert reason in done.stderr
     assert "serving on" not in done.stderr
 
@@ -82,6 +90,20 @@ def test_clients_hint_at_the_other_of_http_and_https(pem: Path) -> None:
             client.models()
         with Client(f"https://{http}") as client, pytest.raises(NotReachable, match="http://"):
             client.models()
+
+
+def test_certificates_of_the_environment_that_cannot_be_read_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("httpx2", reason="the extra serve is not installed")
+    (tmp_path / "a.png").write_bytes(image_bytes())
+    (tmp_path / "damaged.pem").write_text("no certificate", encoding="utf-8")
+    for path in (tmp_path / "none.pem", tmp_path / "damaged.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        done = call("predict", "--server", "https://127.0.0.1:9", tmp_path / "a.png")
+        assert done.returncode == 2
+        assert "SSL_CERT_FILE" in done.stderr
+        assert path.name in done.stderr
 
 
 @pytest.mark.slow

@@ -12,6 +12,9 @@ const KEPT =
   "Images are sent to this server only. It keeps those that somebody labels, and in memory the latest ones that are worth a label.";
 const INSTEAD = "Copy an image itself, not its address or a text, or choose its file.";
 const NO_MODEL = "No model is loaded.";
+const REFUSED = "The server does not accept this key.";
+const INVISIBLE = /[\p{C}\p{Z}]/gu; // what copying from a chat adds to a key, and no key has
+const SENDABLE = /^[!-~]+$/; // as a header; all keys of a server are
 const NAMED = 20; // classes on the empty page
 const REFRESH = 3000; // milliseconds
 
@@ -211,16 +214,21 @@ function askForKey(refused) {
   const line = byId("model-line").textContent;
   byId("model-line").textContent = "The server asks for a key.";
   byId("key").value = "";
-  byId("key-note").textContent = refused ? "The server does not accept this key." : "";
+  byId("key-note").textContent = refused ? REFUSED : "";
   dialog.onclose = () => dialog.showModal(); // without a key nothing here works
   dialog.showModal();
   return new Promise((resolve) => {
     byId("key-form").onsubmit = (event) => {
       event.preventDefault();
+      const key = byId("key").value.replaceAll(INVISIBLE, "");
+      if (!SENDABLE.test(key)) {
+        byId("key-note").textContent = REFUSED;
+        return;
+      }
       dialog.onclose = null;
       dialog.close();
       byId("model-line").textContent = line;
-      resolve(byId("key").value.trim());
+      resolve(key);
     };
   });
 }
