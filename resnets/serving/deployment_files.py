@@ -210,6 +210,7 @@ def _compose(deployment: Deployment) -> str:
     if mounts:
         files = ", ".join(str(path) for path, _ in mounts)
         head.append(f"# The user {_USER} of the container must be able to read {files}.")
+    head += [] if deployment.keys else _OPEN
     return _yaml(head, {"services": {"resnets": _with_dollars(service)}})
 
 
@@ -268,10 +269,16 @@ def _kubernetes(deployment: Deployment) -> str:
     return _yaml([*head, *_about_keys(deployment)], runs, service)
 
 
+_OPEN = [
+    "# Whoever reaches it may ask: no key is needed. With --api-key FILE the same command prints",
+    "# a file whose server asks for one.",
+]
+
+
 def _about_keys(deployment: Deployment) -> list[str]:
     """Comments on the secret that holds the keys, in a cluster."""
     if deployment.keys is None:
-        return []
+        return _OPEN
     path = shlex.quote(str(deployment.keys))
     return [
         f"# kubectl create secret generic resnets-keys --from-file keys={path}",

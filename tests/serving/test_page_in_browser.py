@@ -550,9 +550,13 @@ def test_the_frame_shows_and_takes_images_before_the_model_is_known(
     page.reload()
     page.wait_for_selector("#drop")
     page.set_input_files("#choose", images(1))
+    page.wait_for_selector("#drop-note:text('1 image waits')")
+    page.set_input_files("#choose", images(2))
+    page.wait_for_selector("#drop-note:text('3 images wait')")
     assert page.locator("#tab-model").is_hidden()
     held[0].continue_()
-    wait_for_answers(page, 1)
+    wait_for_answers(page, 3)
+    assert not page.inner_text("#drop-note")
     assert page.locator("#tab-model").is_visible()
     assert sum(page.evaluate("window.shifts")) < 0.01
 
@@ -731,6 +735,43 @@ def test_images_wait_while_the_server_is_gone(visit: Open, server: LiveServer) -
         server.start()
     wait_for_answers(page, 1)
     assert page.locator("#away").is_hidden()
+
+
+def test_the_model_tab_says_that_its_figures_are_old_while_the_server_is_gone(
+    visit: Open, server: LiveServer
+) -> None:
+    page = visit()
+    page.click("#tab-model")
+    page.wait_for_selector("#latency p")
+    assert page.locator("#as-of").is_hidden()
+    server.stop()
+    try:
+        page.wait_for_selector("#as-of:text-matches('As of [0-9]{2}:[0-9]{2}')")
+    finally:
+        server.start()
+    page.wait_for_selector("#as-of", state="hidden")
+
+
+def test_drawings_to_try_stay_and_chips_say_what_a_click_does(visit: Open) -> None:
+    page = visit()
+    page.route(
+        "**/examples/*", lambda route: route.fulfill(body=image_bytes(40), content_type="image/png")
+    )
+
+    def with_examples(route: Any) -> None:
+        facts = route.fetch().json()
+        route.fulfill(json=facts | {"examples": ["ship.png", "frog.png"]})
+
+    page.route("**/model", with_examples)
+    page.reload()
+    for count in (1, 2):
+        page.locator("#example-list button").nth(count - 1).press("Enter")
+        wait_for_answers(page, count)
+    assert page.evaluate("document.activeElement.closest('#example-list') !== null")
+    chip = page.locator("#status-filter label:visible").first
+    assert "hides" in (chip.get_attribute("title") or "")
+    chip.click()
+    assert "shows" in (chip.get_attribute("title") or "")
 
 
 def test_labels_wait_while_the_server_is_gone_and_images_that_it_lost_are_sent(

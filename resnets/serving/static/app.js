@@ -19,6 +19,8 @@ const NAMED = 20; // classes on the empty page
 const REFRESH = 3000; // milliseconds
 
 let facts = { models: [] };
+let factsAt = null; // when the server told them; null before it does
+let early = 0; // images that wait for the facts
 let chosen = null; // name of the model; of the first one without
 let refreshing = 0;
 let rested = Promise.resolve(); // settles a while after the facts were last asked for anew
@@ -29,6 +31,7 @@ const chosenModel = () => facts.models.find(({ name }) => name === chosen) ?? fa
 
 async function loadModels() {
   facts = await (await request("model")).json();
+  factsAt = new Date();
   setLimits(facts.takes);
   offerModels();
   show();
@@ -63,7 +66,7 @@ function show() {
   explainStatuses(model);
   tellClasses(model);
   if (!byId("labels").hidden) showLabelling(model);
-  if (!byId("model").hidden) showModel(model);
+  if (!byId("model").hidden) showModel(model, factsAt);
 }
 
 function offerModels() {
@@ -92,7 +95,7 @@ function choose(tab) {
     renew();
   }
   if (tab.id === "tab-model") {
-    showModel(chosenModel());
+    showModel(chosenModel(), factsAt);
     loadModels();
     refreshing = setInterval(loadModels, REFRESH);
   }
@@ -129,13 +132,22 @@ function refuse() {
   announce(NO_MODEL);
 }
 
+/** Say how many images wait until the models are known. */
+function tellWaiting(count) {
+  const images = count === 1 ? "1 image waits" : `${count.toLocaleString("en")} images wait`;
+  byId("drop-note").textContent = count ? `${images} for the server.` : "";
+  if (count) announce(byId("drop-note").textContent);
+}
+
 /** Take in what was chosen, or what was pasted or dropped: `means` is the word for how. */
 async function receive(files, means = "") {
   const note = !files.length && means ? `There is no image in what you ${means}. ${INSTEAD}` : "";
   byId("drop-note").textContent = note;
   if (note) announce(note);
   if (!files.length) return;
+  if (!factsAt) tellWaiting((early += files.length));
   await known;
+  if (early) tellWaiting((early = 0));
   if (!chosenModel()) {
     await renew(); // perhaps one was loaded since
     if (!chosenModel()) return refuse();
@@ -235,6 +247,7 @@ function askForKey(refused) {
 
 watchConnection((away) => {
   byId("away").hidden = !away;
+  if (!byId("model").hidden && chosenModel()) showModel(chosenModel(), factsAt);
   if (away) return;
   announce("The server answers again.");
   renew(); // perhaps with other models

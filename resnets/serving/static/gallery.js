@@ -6,6 +6,8 @@ import { saveCSV, saveJSON } from "./downloads.js";
 import { explain, predict } from "./server.js";
 
 const UNSEEN = "no preview";
+const HIDES = "Shown; a click hides the images of this status";
+const SHOWS = "Hidden; a click shows the images of this status";
 const TOP = 5; // classes that are listed of an image
 const STAY = 150; // milliseconds that an image is shown before its heat map is asked for
 const TURNS = 13; // as often a heat map waits for the answers of the others: some two seconds
@@ -268,7 +270,9 @@ function update() {
   byId("progress").max = Math.max(1, items.length);
   byId("progress").value = answered.length;
   for (const label of byId("status-filter").querySelectorAll("label")) {
-    const { value } = label.querySelector("input");
+    const box = label.querySelector("input");
+    const { value } = box;
+    label.title = box.title = box.checked ? HIDES : SHOWS;
     const number = answered.filter((item) => item.answer.status === value).length;
     label.querySelector(".count").textContent = number;
     label.hidden = !number && !possible(model).includes(value);

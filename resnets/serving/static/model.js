@@ -1,13 +1,14 @@
 // The model's tab: what it is, how good, on what it was trained, and how it does now.
 
 import { bar, byId, element, percent } from "./elements.js";
+import { isAway } from "./server.js";
 
 const NOT_CALIBRATED = "The model file has no calibration, so the status is “not calibrated”.";
 
 let drawn = ""; // digest of the model whose lasting facts are on the page
 
-/** Show a model; called again, only what changes is drawn anew. */
-export function showModel(model) {
+/** Show a model, with the time of its facts; called again, only what changes is drawn anew. */
+export function showModel(model, at) {
   if (drawn !== `${model.name} ${model.digest}`) {
     byId("model").replaceChildren(
       element("h1", { class: "vh" }, `The model ${model.name}`),
@@ -16,6 +17,9 @@ export function showModel(model) {
     drawn = `${model.name} ${model.digest}`;
   }
   showNow(model);
+  const time = at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  byId("as-of").hidden = !isAway();
+  byId("as-of").textContent = isAway() ? `As of ${time}: the server does not answer now.` : "";
 }
 
 const card = (title, ...content) =>
@@ -31,6 +35,7 @@ function lastingCards(model) {
     card("Accuracy", ...accuracy(model)),
     card(
       "Now",
+      element("p", { class: "hint", id: "as-of" }),
       element("p", { class: "hint", id: "process" }),
       element("h3", {}, "Latency in the last minute"),
       element("div", { class: "figures", id: "latency" }),
