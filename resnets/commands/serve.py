@@ -15,7 +15,7 @@ from resnets.commands import run
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError, require
 from resnets.escaping import say, say_text
-from resnets.files.reading import regular
+from resnets.files.reading import read_input, regular
 from resnets.format import bytes_of
 from resnets.interrupting import ended_by_sigterm
 from resnets.machine import cores
@@ -313,7 +313,7 @@ def _check_tls(certificate: Path, key: Path | None) -> None:
         )
 
     _refuse_other_pem(certificate, f"--tls-certificate {certificate}", "CERTIFICATE")
-    if key is None and b"PRIVATE KEY-----" not in certificate.read_bytes():
+    if key is None and b"PRIVATE KEY-----" not in read_input(certificate, _LARGEST_PEM):
         raise UsageError(f"{keys_flag}: it holds no private key; give --tls-key FILE, too")
     _refuse_other_pem(keys, keys_flag, "PRIVATE KEY")
     try:
@@ -341,7 +341,7 @@ def _is_certificate(path: Path) -> bool:
 
 def _refuse_other_pem(path: Path, flag: str, kind: str) -> None:
     """Refuse a file without an object of a kind in PEM, such as `PRIVATE KEY`."""
-    if f"{kind}-----".encode() not in path.read_bytes():
+    if f"{kind}-----".encode() not in read_input(path, _LARGEST_PEM):
         raise UsageError(f"{flag}: it holds no -----BEGIN {kind}----- as files in PEM do")
 
 
