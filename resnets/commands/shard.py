@@ -37,6 +37,7 @@ def shard(
     validation_folder: str | None = None,
     test_folder: str | None = None,
     cache: Cache = None,
+    overwrite: bool = False,
 ) -> None:
     """Write images as shards: a few large tar files and an index, quick to copy and to read.
 
@@ -58,6 +59,7 @@ def shard(
         validation_folder: folder of the validation images.
         test_folder: folder of the test images.
         cache: for DATA at an address, how much of it to keep on the local disk, such as 50GB.
+        overwrite: replace shards of other data that PLACE holds.
     """
     from resnets.data.places import folder_at
     from resnets.data.processes import worker_count
@@ -89,6 +91,7 @@ def shard(
             workers=worker_count(workers),
             skip_unreadable=skip_unreadable,
             progress=progress,
+            overwrite=overwrite,
         )
     print_notices((), written.skipped, machine=True)
     if written.left_out:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import multiprocessing
 import re
 import tarfile
@@ -15,6 +16,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from resnets.data.augmentation.draws import epoch_order
@@ -44,12 +46,14 @@ from resnets.data.storage import FileStorage, Pixels, Storage
 from resnets.errors import ContentError, UsageError
 from resnets.files.reading import open_input
 from resnets.files.writing import replacing
+from resnets.format import plural
 from resnets.images.encoding import Encoded, fitted
 from resnets.images.memory_budget import IN_USE
 from resnets.json_text import to_json
 from resnets.locks import LOCK, locked
 
 _SAMPLED = 32  # images whose encoded size tells how many fit in a shard
+_COMPARED = 512  # images of a split that are looked for in shards that are there
 _EXTRA = 2816  # bytes of a tar file for an image, in addition to the image
 _BLOCK, _RECORD = 512, 10240  # bytes: POSIX.1-1988, ustar
 _BEGUN = f"begun{UNFINISHED}"  # the index is still to come; names the files that are written
@@ -284,12 +288,13 @@ def write_shards(
     workers: int,
     skip_unreadable: bool = False,
     progress: Callable[[int], None] = lambda _: None,
+    overwrite: bool = False,
 ) -> Written:
     """Write the images of a source as shards and their index, which comes last.
 
     Images are in a random order that only their number determines, so that each shard has images of
     all classes. Shards that are there already, made from the same images with the same settings,
-    are kept; those of other images are deleted at the end.
+    are kept; those of images that changed or are gone are deleted at the end.
 
     Args:
         content: of the source.
@@ -298,16 +303,17 @@ def write_shards(
         workers: processes; 0: this one.
         skip_unreadable: leave images out that cannot be read.
         progress: called with the number of images done since the last call.
+        overwrite: replace shards of other data, too.
 
     Raises:
         FolderInUse: another process writes shards into the folder.
-        UsageError: the folder holds something else.
+        UsageError: the folder holds something else, or shards of other data.
         ContentError: an image cannot be read; or none can.
         OSError: a file cannot be written.
     """
     with _alone_in(folder):
         work = _Work(content.images, content.kind, folder, settings, skip_unreadable)
-        return _write(work, _plan(content, settings), workers, progress)
+        return _write(work, _plan(content, settings), workers, progress, overwrite)
 
 
 @contextlib.contextmanager
@@ -329,7 +335,11 @@ def _alone_in(folder: Folder) -> Iterator[None]:
 
 
 def _write(
-    work: _Work, plan: Sequence[_Task], workers: int, progress: Callable[[int], None]
+    work: _Work,
+    plan: Sequence[_Task],
+    workers: int,
+    progress: Callable[[int], None],
+    overwrite: bool,
 ) -> Written:
     """Write the shards that are missing, and the index."""
     folder, planned = work.folder, {task.file for task in plan}
@@ -337,6 +347,8 @@ def _write(
     listed = _listed(folder, names)
     ours = _ours(folder, names, listed, planned)
     present = _whole(folder, listed)
+    if not overwrite:
+        _refuse_other_data(work, [table for _, table in present.values()])
     tasks = [
         replace(task, present=present[task.file][0] if task.file in present else None)
         for task in plan
@@ -364,6 +376,45 @@ def _write(
         skipped=tuple(problem for task in tasks for problem in results[task.file].skipped),
         left_out=images - sum(shard.images for shard in shards),
     )
+
+
+def _refuse_other_data(work: _Work, tables: Sequence[pa.Table]) -> None:
+    """Refuse to replace shards that have no image in common with the source.
+
+    Images are compared by content: folders of different data have files of the same names, and
+    those of the same data may have been renamed. Of a large source a sample is compared.
+
+    Args:
+        work: what is to be written.
+        tables: the rows of the shards that are there.
+
+    Raises:
+        UsageError: they are of other data.
+    """
+    rows = sum(map(len, tables))
+    digests = _sampled_digests(work.images) if rows else iter(())
+    any_read = False
+    while some := list(itertools.islice(digests, 16)):  # mostly the first is there
+        any_read, wanted = True, pa.array(some, pa.binary(32))
+        if any(pc.any(pc.is_in(table["digest"], wanted)).as_py() for table in tables):
+            return
+    if any_read:  # else there is nothing to compare, and nothing will be written
+        raise UsageError(
+            f"{work.folder.address}: holds shards of other data ({plural(rows, 'image')}, none of "
+            "them in DATA); give another --output, or --overwrite to replace them"
+        )
+
+
+def _sampled_digests(images: Mapping[str, LabelledImages]) -> Iterator[bytes]:
+    """The digests of images of all splits, spread evenly; those that cannot be read are left out.
+
+    If one in a hundred is in the shards, a sample of this size has one of them almost surely.
+    """
+    for each in images.values():
+        places = np.linspace(0, len(each) - 1, min(_COMPARED, len(each))).astype(np.int64)
+        for row in each.indices[places].tolist():
+            with IN_USE, contextlib.suppress(ContentError, OSError):
+                yield each.storage.digests(int(row)).digest
 
 
 def _listed(folder: Folder, names: Sequence[str]) -> dict[str, tuple[Shard, pa.Table]]:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import multiprocessing
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,6 +313,41 @@ def test_only_what_changed_is_written_again(
     assert known(place) == known(animals)
     assert sorted(digests(place)) == ["all-000000.tar", "all-000001.tar", "index.parquet"]
     assert shard(animals, place, settings=TINY).kept == 0
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("has_index", [True, False], ids=["finished", "stopped"])
+def test_shards_of_other_data_are_replaced_only_by_overwrite(
+    animals: Path, tmp_path: Path, has_index: bool
+) -> None:
+    """Also where all files have the same names."""
+    place, others = tmp_path / "shards", tmp_path / "others"
+    shutil.copytree(animals, others)
+    for number, file in enumerate(sorted(others.rglob("*.*"))):
+        Image.new("RGB", (9, 9), (number, 200, 77)).save(file)
+    shard(animals, place)
+    if not has_index:
+        (place / "index.parquet").rename(place / f"all-000000.tar{UNFINISHED}")
+    before = digests(place)
+    with pytest.raises(UsageError, match=r"holds shards of other data .*--overwrite"):
+        shard(others, place)
+    assert digests(place) == before
+    shard(others, place, overwrite=True)
+    assert known(place) == known(others)
+
+
+@pytest.mark.usefixtures("few")
+def test_the_same_data_goes_on_after_any_change_but_of_all_images(
+    animals: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "shards"
+    shard(animals, place)
+    *changed, renamed = sorted(animals.rglob("*.*"))
+    for number, file in enumerate(changed):
+        Image.new("RGB", (9, 9), (number, 200, 77)).save(file)
+    renamed.rename(renamed.with_name(f"other{renamed.suffix}"))
+    shard(animals, place)
+    assert known(place) == known(animals)
 
 
 def test_unreadable_images_are_named_or_left_out(animals: Path, tmp_path: Path) -> None:

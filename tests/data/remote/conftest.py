@@ -67,12 +67,16 @@ def check_shards(bucket: RemoteFolder) -> None:
     bucket.remove("train-000000.tar")
     assert [write(90), write(90), write(80)] == [0, 1, 0]
     assert bucket.names() == ["index.parquet", "train-000000.tar"]
+    others = SourceContent("python", {"train": read_source("digits").images["all"].subset([5, 6])})
+    with pytest.raises(UsageError, match="other data"):
+        write_shards(others, bucket, Settings(8, 80, 1), workers=0)
+    assert write(80) == 1
     read = read_shards(bucket.address).images["train"]
     assert sorted(read.names) == sorted(few.names)
     assert np.array_equal(read.image(0), few.image([*few.names].index(read.names[0])))
     bucket.remove("index.parquet")  # so they are anybody's tar files
-    others = read_source(bucket.address).images["train"]
-    assert [others.encoded(index) for index in range(5)] == [read.encoded(row) for row in range(5)]
+    plain = read_source(bucket.address).images["train"]
+    assert [plain.encoded(index) for index in range(5)] == [read.encoded(row) for row in range(5)]
 
 
 def check_one_at_a_time(bucket: RemoteFolder) -> None:
