@@ -20,6 +20,7 @@ from resnets.escaping import say, say_text
 from resnets.format import duration_of_flag, plural
 from resnets.runs.job import Job
 from resnets.runs.launch import (
+    IMAGE,
     Launch,
     System,
     launch_file,
@@ -30,12 +31,19 @@ from resnets.runs.launch import (
 
 _PROGRAM = "resnets launch"
 _CONFIG = (tyro.conf.FlagCreatePairsOff,)
+_ELSEWHERE = {  # what --on does not take, and the command for it
+    "torchrun": "torchrun is started by hand: `torchrun --nproc-per-node GPUS -m resnets train "
+    "DATA ...`; --rehearse N starts it here, and the files for slurm and kubernetes start it",
+    "ray": "Ray predicts, and does not train: `resnets predict MODEL IMAGES --on ray`; a training "
+    "takes slurm, kubernetes or --rehearse N",
+}
 _MINUTE = 60  # seconds
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``resnets launch`` with ``argv``. Returns the exit code."""
     own, words = _own_and_others(argv)
+    _refuse_other_systems(own)
     if asks_for_help(argv):
         own, words = ["--help"], []
     code: int = parse(launch, _PROGRAM, own, config=_CONFIG)(words=words)
@@ -51,7 +59,7 @@ def launch(
     cpus: int = 8,
     time_limit: Annotated[str | None, tyro.conf.arg(metavar="TIME")] = None,
     max_restarts: int = 3,
-    image: str = "resnets",
+    image: str = IMAGE,
     print_: Annotated[bool, tyro.conf.arg(name="print")] = False,
     rehearse: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     words: tyro.conf.Suppress[tuple[str, ...]] = (),
@@ -100,6 +108,12 @@ def launch(
         command = job.rehearsal(rehearse)
         _tell_unused(job, time_limit)
         _refuse(asked, job, None, rehearse)
+        if not asked.recipe.steps:
+            say(
+                f"Trains the whole run here, as {plural(rehearse, 'process')}; --steps 2 makes a "
+                "short try of it",
+                file=sys.stderr,
+            )
         _become(command)
     if on is None or not print_:
         raise UsageError(
@@ -111,8 +125,30 @@ def launch(
     if nodes == 1:
         devices = f"with {plural(gpus, 'GPU')}" if gpus else "without a GPU"
         say(f"for 1 machine {devices}: --nodes and --gpus take other numbers", file=sys.stderr)
+    if on == "slurm" and image != IMAGE:
+        say("--image is for kubernetes: it will have no effect", file=sys.stderr)
+    if on == "kubernetes" and image == IMAGE:
+        say(
+            "--image is missing: no registry has `resnets`; give the name under which yours has "
+            "the image of the Dockerfile",
+            file=sys.stderr,
+        )
     say_text(text)
     return 0
+
+
+def _refuse_other_systems(words: Sequence[str]) -> None:
+    """Refuse what others take for a system, with the command that they look for.
+
+    Raises:
+        UsageError: --on names one of these.
+    """
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    values = [after for word, after in pairs if word == "--on"]
+    values += [word.partition("=")[2] for word in words if word.startswith("--on=")]
+    for value in values:
+        if value in _ELSEWHERE:
+            raise UsageError(f"--on {value}: {_ELSEWHERE[value]}")
 
 
 def _become(command: Sequence[str]) -> NoReturn:

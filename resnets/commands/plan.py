@@ -57,7 +57,7 @@ def plan(
 
     Args:
         network: its name (`resnets list` prints them all).
-        images: number of images in an epoch, such as 50000, 50k or 1.28m.
+        images: number of images in an epoch, such as 50000, 50k, 1.28m or 1e6.
         gpus: how many GPUs each node has, and of which kind: v100, a100, h100 or h200.
         nodes: machines.
         epochs: how often each image is seen.
@@ -78,26 +78,20 @@ def plan(
         print(to_json(result.to_dict(), indent=2))
     else:
         _show(result, machines, training)
-    if result.batch_size > training.images:
-        say(
-            f"{plural(training.images, 'image')}: fewer than a step of {result.batch_size:,} has; "
-            "a smaller --batch-size, or fewer GPUs, would do",
-            file=sys.stderr,
-        )
 
 
 def _number(text: str) -> int:
     """A number of images as people write it.
 
-    >>> _number("1.28m"), _number("50k"), _number("1,281,167")
-    (1280000, 50000, 1281167)
+    >>> _number("1.28m"), _number("50k"), _number("1,281,167"), _number("1e6")
+    (1280000, 50000, 1281167, 1000000)
 
     Raises:
         UsageError: it is none.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb]?)", text.replace(",", "").lower())
+    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,3})?)([kmb]?)", text.replace(",", "").lower())
     if match is None:
-        raise UsageError(f"--images {text}: expected a number such as 50000, 50k or 1.28m")
+        raise UsageError(f"--images {text}: expected a number such as 50000, 50k, 1.28m or 1e6")
     number = float(match[1]) * _TIMES[match[2]]
     return round(min(number, sys.float_info.max))  # which is refused later
 
@@ -106,7 +100,7 @@ def _show(result: Plan, machines: Machines, training: Training) -> None:
     """Print a plan as tables."""
     step = result.batch_size / result.images_per_second
     rows = [
-        ("GPUs", f"{machines.devices} ({plural(machines.nodes, 'node')})"),
+        ("GPUs", f"{machines.devices:,} ({plural(machines.nodes, 'node')})"),
         ("steps", f"{result.steps:,} of {result.batch_size:,} images"),
         ("speed", per_second(result.images_per_second)),
         ("time", duration(3600 * result.hours)),

@@ -22,6 +22,8 @@ from resnets.templates import filled_in
 
 System = Literal["slurm", "kubernetes"]
 
+IMAGE = "resnets"  # of a container, where none is named; no registry has it
+
 _HERE = Path(__file__).parent
 _PORT = 29500  # of the rendezvous in a pod, where no other job is
 _USER = 1000  # that of the Dockerfile
@@ -55,7 +57,7 @@ class Launch:
     cpus: int = 8
     max_restarts: int = 3
     minutes: int | None = None
-    image: str = "resnets"
+    image: str = IMAGE
 
     def __post_init__(self) -> None:
         """Refuse what no system can run.

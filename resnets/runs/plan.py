@@ -291,7 +291,7 @@ def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
     reads = batch_size / machines.nodes  # images of a step
     least = reads / training.reading if training.reading else 0.0
     step = max(sum(parts), least)
-    steps = max(1, int(training.epochs * (training.images // batch_size or 1)))
+    steps = max(1, int(training.epochs * (training.images // batch_size)))
     hours = steps * step / _HOUR
     return Plan(
         steps,
@@ -327,8 +327,18 @@ def _check(training: Training, batch_size: int, machines: Machines) -> None:
     )
     if batch_size < machines.devices:
         raise UsageError(
-            f"--batch-size {batch_size}: {machines.devices} devices need at least an image each"
+            f"--batch-size {batch_size}: {machines.devices:,} devices need at least an image each"
         )
+    if training.images < batch_size:
+        raise UsageError(_no_step(training, batch_size, machines.devices))
+
+
+def _no_step(training: Training, batch_size: int, devices: int) -> str:
+    """What to say of fewer images than a step has."""
+    few = f"--images {training.images}: fewer than the {batch_size:,} of a step"
+    if training.images < devices:
+        return f"{few}, and than the {devices:,} GPUs, which need one each; take fewer GPUs"
+    return f"{few}; give --batch-size {training.images // devices * devices} or less"
 
 
 def _check_numbers(values: Mapping[str, float | None]) -> None:

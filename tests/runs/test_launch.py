@@ -256,7 +256,8 @@ def test_a_pod_needs_a_folder_on_its_volume(output: str) -> None:
 
 def test_paths_of_this_machine_that_a_pod_does_not_have_are_named(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("batch_size = 64\n", encoding="utf-8")
-    words = ("photos", "--output", "/data/runs/a", "--other", "../others", *POD, "--nodes", "2")
+    pod = (*POD, "--nodes", "2", "--image", "own")
+    words = ("photos", "--output", "/data/runs/a", "--other", "../others", *pod)
     done = call("launch", *words, "--recipe", tmp_path / "mine.toml", f"--from={tmp_path}/a.pt")
     assert done.returncode == 0, done.stderr
     paths = [line.split(": not on the volume")[0] for line in done.stderr.splitlines()]
@@ -411,6 +412,31 @@ def test_a_rehearsal_says_which_flags_of_a_job_it_takes_no_heed_of(tmp_path: Pat
     (line,) = [line for line in done.stderr.splitlines() if "--nodes" in line]
     assert "--time-limit" in line
     assert "--gpus" not in line
+
+
+def test_an_image_of_a_container_is_told_where_it_has_no_effect_or_is_missing() -> None:
+    for flags, is_told in (
+        (("--on", "slurm"), False),
+        (("--on", "slurm", "--image", "own"), True),
+        (("--on", "kubernetes"), True),
+        (("--on", "kubernetes", "--image", "own"), False),
+    ):
+        done = call("launch", *TRAIN, *flags, "--print")
+        assert (done.returncode, "--image" in done.stderr) == (0, is_told)
+
+
+@pytest.mark.parametrize(
+    ("flags", "command"),
+    [
+        (("--on", "torchrun"), "torchrun --nproc-per-node"),
+        (("--on=ray",), "predict MODEL IMAGES --on ray"),
+    ],
+)
+def test_other_systems_are_answered_with_their_command(
+    flags: tuple[str, ...], command: str
+) -> None:
+    done = call("launch", *TRAIN, *flags, "--print")
+    assert (done.returncode, command in done.stderr) == (2, True)
 
 
 def test_a_run_that_is_resumed_by_hand_goes_on_without_the_words_that_began_it(

@@ -170,8 +170,13 @@ def test_the_batch_that_is_advised_for_large_images_fits() -> None:
     assert call(*words, "--batch-size", int(advised) + 1).returncode == 2
 
 
-def test_a_set_smaller_than_a_step_is_told() -> None:
-    for images, batch, is_smaller in ((100, 4096, True), (4096, 4096, False)):
-        words = ("--images", str(images), "--gpus", "8xh100", "--batch-size", str(batch))
-        done = call("plan", "--network", "resnet50", *words)
-        assert (done.returncode, "fewer than a step" in done.stderr) == (0, is_smaller)
+def test_fewer_images_than_a_step_has_are_refused_with_what_fits() -> None:
+    """The batch that is advised is accepted; fewer images than GPUs need fewer GPUs."""
+    for more in ((), ("--batch-size", "4096")):
+        words = ("plan", "--network", "resnet50", "--images", "1.2e2", "--gpus", "8xh100")
+        done = call(*words, *more)
+        assert (done.returncode, done.stdout) == (2, "")
+        (advised,) = re.findall(r"give --batch-size (\d+)", done.stderr)
+        assert call(*words, "--batch-size", advised).returncode == 0
+    done = call("plan", "--network", "resnet50", "--images", "5", "--gpus", "8xh100")
+    assert (done.returncode, "fewer GPUs" in done.stderr) == (2, True)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+import socket
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -224,7 +225,22 @@ def _of_connection(error: BaseException) -> Failure:
         return Failure(f"no secure connection ({kind})", again=False)
     if "Payload" in kind or "Disconnected" in kind or "IncompleteRead" in kind:
         return Failure("the connection was cut")
-    number = getattr(error, "errno", None)
-    if isinstance(error, OSError) and isinstance(number, int) and number in errno.errorcode:
-        return Failure(f"no connection ({os.strerror(number)})")
-    return Failure(f"no connection ({kind})")
+    system = _error_of_system(error)
+    if isinstance(system, socket.gaierror):
+        return Failure("no such host (check its name)", silent=True)
+    number = getattr(system, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode:
+        return Failure(os.strerror(number).lower())
+    return Failure("no connection")
+
+
+def _error_of_system(error: BaseException | None) -> OSError | None:
+    """What the system said of a connection: aiohttp and botocore wrap it, one in the other."""
+    while error is not None:
+        wrapped = getattr(error, "kwargs", None)
+        inner = wrapped.get("error") if isinstance(wrapped, dict) else None
+        inner = getattr(error, "os_error", inner)
+        if inner is None and isinstance(error, OSError):
+            return error
+        error = inner if isinstance(inner, BaseException) else error.__cause__
+    return None

@@ -23,7 +23,7 @@ def outage_of(address: str) -> Outage:
 
     def tell() -> None:
         if _is_first(server):
-            say(f"slow or no answer from {server}; trying again", file=sys.stderr)
+            say(f"no data from {server} yet; trying again", file=sys.stderr)
 
     return Outage(tell)
 

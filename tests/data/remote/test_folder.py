@@ -131,7 +131,9 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again(folder: Path) -> No
             remote(server.address).read(place(0, 10, "b.tar"))
         assert len(server.asked) == 1
     _disconnect()
-    with pytest.raises(RemoteError, match=r"no connection.*3 attempts"):
+    with pytest.raises(RemoteError, match=r"no such host \(check its name\)"):
+        remote("http://no.such.host.invalid/shards").read(place(0, 10))
+    with pytest.raises(RemoteError, match=r": connection refused \(after 3 attempts"):
         remote(server.address).read(place(0, 10))
 
 
