@@ -262,7 +262,7 @@ def test_paths_of_this_machine_that_a_pod_does_not_have_are_named(tmp_path: Path
     assert done.returncode == 0, done.stderr
     paths = [line.split(": not on the volume")[0] for line in done.stderr.splitlines()]
     assert paths == ["../others", f"{tmp_path}/mine.toml", f"{tmp_path}/a.pt"]
-    assert not call("launch", "/data/photos", "--output", "run", *POD, "--nodes", "2").stderr
+    assert not call("launch", "/data/photos", "--output", "run", *pod).stderr
 
 
 def test_a_job_for_one_machine_is_told_to_be_one() -> None:
