@@ -280,7 +280,7 @@ def test_a_job_is_refused_for_what_this_machine_can_tell(tmp_path: Path) -> None
     for words, reason in (
         (("junk", "--output", "run"), "junk"),
         (("digits", "--output", "mine"), "mine: holds files"),
-        (("digits", "--output", "run", "--max-error", "3"), "max_error"),
+        (("digits", "--output", "run", "--max-error", "3"), "--max-error"),
         (("digits", "--output", "run", "--checkpoint-every", "x"), "--checkpoint-every"),
     ):
         for way in (SLURM, ("--rehearse", "2")):
