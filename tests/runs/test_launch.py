@@ -485,6 +485,7 @@ def test_a_rehearsal_that_is_refused_ends_with_the_reason_alone(tmp_path: Path) 
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.strip("* ")]
     lines = [line for line in lines if "OMP_NUM_THREADS" not in line]  # of torchrun itself
+    assert "--steps" in lines.pop(0)  # how to make it shorter
     assert 1 <= len(lines) <= 2, done.stderr  # of each process; one may end before the other speaks
     assert all(line.startswith("resnets train:") and "missing" in line for line in lines)
 
