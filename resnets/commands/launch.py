@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -143,8 +144,7 @@ def _refuse_other_systems(words: Sequence[str]) -> None:
     Raises:
         UsageError: --on names one of these.
     """
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    values = [after for word, after in pairs if word == "--on"]
+    values = [after for word, after in pairwise(words) if word == "--on"]
     values += [word.partition("=")[2] for word in words if word.startswith("--on=")]
     for value in values:
         if value in _ELSEWHERE:

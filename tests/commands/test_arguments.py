@@ -89,7 +89,7 @@ MISTAKES = [
     ("evaluate M D --batch-size many", "--batch-size: 'many'"),
     ("evaluate M D --split sideways", "sideways.* auto, train, validation, test, all"),
     ("evaluate M D --batch-siz 3", "did you mean --batch-size"),
-    ("train digits --epochs -1", "epochs is -1"),
+    ("train digits --epochs -1", "--epochs -1: .* >= 0"),
     ("train digits --learning-rat 1", "did you mean --learning-rate"),
     ("train digits --imgsz large", "--image-size: 'large'"),
     ("find-lr digits --lr fast", "--learning-rate: 'fast'"),

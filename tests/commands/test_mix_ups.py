@@ -139,12 +139,12 @@ def test_a_classifier_is_called_kept_only_where_it_is(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--max-error", "2"), "max_error is 2"),
+        (("--max-error", "2"), "--max-error 2"),
         (("--max-error", "0"), "max_error 0"),
         (("--budget", "soon"), "--budget 'soon'"),
         (("--checkpoint-every", "now"), "--checkpoint-every 'now'"),
-        (("--keep", "0"), "keep is 0"),
-        (("--log-every", "-1"), "log_every is -1"),
+        (("--keep", "0"), "--keep 0"),
+        (("--log-every", "-1"), "--log-every -1"),
         (("--class-level", "2"), "class-level"),
         (("--train-folder", "x"), "folder"),
     ],
