@@ -75,7 +75,7 @@ class Recipe:
     11700
     >>> Recipe(momentum=1.5)
     Traceback (most recent call last):
-    resnets.errors.UsageError: momentum is 1.5; it must be a number from 0 to 1
+    resnets.errors.WrongSetting: momentum is 1.5; it must be a number from 0 to 1
     """
 
     network: str = "auto"
