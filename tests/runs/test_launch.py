@@ -503,6 +503,12 @@ def test_a_rehearsal_trains_in_two_processes_here(tmp_path: Path) -> None:
     assert "32 images of each process" in done.stdout  # of 64 in a step
 
 
+HEEDS_SIGNALS = (  # the tests may ignore them, as in the background and under nohup
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -512,9 +518,9 @@ def test_a_signal_to_a_rehearsal_saves_and_ends_its_processes(
     """All of them: the pipe ends only when the last one has. SIGHUP is ignored, as by nohup."""
     words = ("digits", "--network", "resnet14", "--epochs", "60", "--image-size", "8")
     command = [sys.executable, "-m", "resnets", "launch", *words, "--no-report", "--output", "run"]
-    keeps = ["sh", "-c", "trap '' HUP; exec \"$@\"", "-"] if number == signal.SIGTERM else []
+    keeps = ["/bin/sh", "-c", "trap '' HUP; exec \"$@\"", "-"] if number == signal.SIGTERM else []
     with subprocess.Popen(
-        [*keeps, *command, "--rehearse", "1"],
+        [sys.executable, "-c", HEEDS_SIGNALS, *keeps, *command, "--rehearse", "1"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
