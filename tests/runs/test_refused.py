@@ -38,21 +38,21 @@ def test_resuming_with_other_images_changes_nothing(
 ) -> None:
     before = content(begun)
     draw_noise(Path("photos/a/new.png"), 8, 8, 99)
-    with pytest.raises(ContentError, match="changed"):
+    with pytest.raises(ContentError, match="there are 21 images"):
         resume(begun)
     for seed in range(20):
         draw_noise(Path(f"others/{'ab'[seed % 2]}/{seed}.png"), 8, 8, seed + 100)
     with pytest.raises(ContentError, match="changed"):
         resume(begun, data="others", threads=1, log_every=3)
     assert content(begun) == before
-    Path("others/a/broken.png").write_bytes(b"nothing")  # which is found first
-    with pytest.raises(ContentError, match=r"broken\.png") as caught:
+    Path("others/a/broken.png").write_bytes(b"nothing")  # the number is told first
+    with pytest.raises(ContentError, match="there are 21 images") as caught:
         resume(begun, data="others")
     assert "began with photos" in str(caught.value)
     Path("photos/a/new.png").write_bytes(b"nothing")
-    with pytest.raises(ContentError, match=r"new\.png") as caught:
+    with pytest.raises(ContentError, match="there are 21 images") as caught:
         resume(begun)
-    assert "began with" not in str(caught.value)
+    assert "began with photos" not in str(caught.value)
     Path("photos/a/new.png").unlink()
     assert resume(begun).metrics
 
