@@ -71,6 +71,12 @@ def test_where_a_system_has_no_hang_up_the_others_are_noted() -> None:
     assert printed(WITHOUT) == [str(int(signal.SIGTERM))]
 
 
+HEEDS_SIGINT = (  # the tests may ignore it, as in the background
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals end a process of Windows at once")
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_a_signal_while_the_data_is_opened_says_how_to_begin(
         server.settimeout(300)
         data = f"http://127.0.0.1:{server.getsockname()[1]}/photos"
         process = subprocess.Popen(
-            [sys.executable, "-m", "resnets", "train", data],
+            [sys.executable, "-c", HEEDS_SIGINT, sys.executable, "-m", "resnets", "train", data],
             stdout=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
