@@ -29,6 +29,7 @@ from resnets.evaluation.report.pictures import SIDE
 from resnets.evaluation.sorting import refuse_sorted, sort_images, sortable
 from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
+from resnets.files.outputs import refuse_existing, writable
 from resnets.format import plural
 from resnets.images.arrays import is_tensor
 from resnets.keywords import naming_keywords
@@ -447,16 +448,16 @@ def calibrate(
         of each class.
 
     Raises:
-        UsageError: an argument is not allowed, `output` exists, or the network was trained on
-            these images.
+        UsageError: an argument is not allowed, `output` exists or cannot be written, or the
+            network was trained on these images.
         ContentError: the model file or an image cannot be read.
     """
     from resnets.evaluation.evaluate import outputs_and_features
     from resnets.evaluation.recalibration import choose_calibration_images
 
     refuse_swapped([model], [data])
-    if output is not None and Path(output).exists() and not overwrite:  # before any work
-        raise UsageError(f"{output} exists; give another --output, or --overwrite")
+    if output is not None:  # before any work
+        refuse_existing(writable(Path(output)), overwrite)
     loaded = open_network(
         _network_of(model), "calibrate changes its temperature, so that it is to be exported again"
     )

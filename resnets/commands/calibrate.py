@@ -12,7 +12,7 @@ from resnets.commands.notices import print_notices, tell_assumed
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say, shell_line
-from resnets.files.outputs import writable
+from resnets.files.outputs import refuse_existing, writable
 
 if TYPE_CHECKING:
     from resnets.evaluation.recalibration import CalibrationImages
@@ -123,8 +123,7 @@ def _place(file: Path, output: Path | None, overwrite: bool) -> Path:
     if target.suffix != _ENDING:
         raise UsageError(f"--output {target}: a model file ends in {_ENDING}")
     writable(target)
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; give another --output, or --overwrite")
+    refuse_existing(target, overwrite)
     return target
 
 

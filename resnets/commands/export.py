@@ -10,7 +10,7 @@ from resnets.commands.flags import Cache
 from resnets.commands.notices import tell_assumed
 from resnets.errors import UsageError
 from resnets.escaping import say_text
-from resnets.files.outputs import writable
+from resnets.files.outputs import refuse_existing, writable
 
 _Destination = Literal["onnx", "openvino", "torch", "triton"]
 
@@ -88,8 +88,7 @@ def export(
     else:
         for part in parts_of(target):
             writable(part, [file, *files_of(data or "")])
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; give another --output, or --overwrite")
+    refuse_existing(target, overwrite)
     if not 0 < tolerance <= 1:
         raise UsageError(f"--tolerance {tolerance}: above 0, at most 1")
     precision: Literal["int8", "float16", "float32"] = (

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from resnets import model_file, model_path
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files.outputs import writable, writable_folder
+from resnets.files.outputs import refuse_existing, writable, writable_folder
 from resnets.files.reading import existing, read_text
 from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS
@@ -29,12 +29,11 @@ Project = Literal["torchvision", "timm", "huggingface", "resnets"]
 Weightless = Literal["padding", "padding_after", "none"]  # shortcuts
 FilterName = Literal["binomial", "average"]
 
-_PROJECTS = ("torchvision", "timm", "huggingface", "resnets")
 _FILTERS: dict[str, Filter] = {"binomial": True, "average": "average"}
 _CHOICES: dict[str, tuple[Any, ...]] = {  # by flag, what no weights show
     "strided_conv": (1, 2),
-    "shortcut": ("padding", "padding_after", "none"),
-    "blur": tuple(_FILTERS),
+    "shortcut": get_args(Weightless),
+    "blur": get_args(FilterName),
 }
 _CLASS_NAMES = "class names"  # in `Description.assumed`
 _WEIGHT_FILES = (".safetensors", *TORCH_ENDINGS)
@@ -143,8 +142,8 @@ def prepare(source: Path | Model, conversion: Conversion, *, overwrite: bool = F
         UsageError: the target exists, or a choice is not allowed or would have no effect.
         ContentError: the source cannot be read, or holds weights that are not understood.
     """
-    if conversion.to not in _PROJECTS:
-        raise UsageError(f"--to {conversion.to!r} is not one of {', '.join(_PROJECTS)}")
+    if conversion.to not in get_args(Project):
+        raise UsageError(f"--to {conversion.to!r} is not one of {', '.join(get_args(Project))}")
     inputs = _inputs(source, conversion)
     flags = {n: v for n, v in conversion.preprocessing.items() if v is not None}
     if "resize" in flags and "crop_fraction" in flags:
@@ -240,8 +239,7 @@ def _check_target(conversion: Conversion, overwrite: bool, inputs: Sequence[Path
         parts = [target / name for name in FILES[conversion.to]] if target.is_dir() else []
     for part in parts:
         writable(part, inputs)
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; give another --output, or --overwrite")
+    refuse_existing(target, overwrite)
 
 
 def _of_model(model: Model, changes: Mapping[str, Any]) -> _Source:
@@ -336,10 +334,8 @@ def _names(conversion: Conversion, source: _Source) -> tuple[str, ...]:
     if chosen is None and conversion.verify is not None and not source.class_names:
         from resnets.data.sources.opening import open_data
 
-        names, where = (
-            tuple(open_data(conversion.data()).class_names),
-            f"--verify {conversion.verify}",
-        )
+        names = tuple(open_data(conversion.data()).class_names)
+        where = f"--verify {conversion.verify}"
         what = plural(len(names), "class")
     elif chosen is None:
         return source.class_names or _made_up(number)

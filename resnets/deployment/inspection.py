@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 _FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".pt2": "torch.export"}
 
 
+class _Facts:
+    """What a file holds, as fields of a dataclass."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by name, as `resnets inspect --json` prints them."""
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
 @dataclass(frozen=True, repr=False)
-class InspectedWeights:
+class InspectedWeights(_Facts):
     """What a file of weights holds.
 
     Attributes:
@@ -87,13 +96,9 @@ class InspectedWeights:
         head = plural(self.classes, "class") if self.classes else "no classifier"
         return f"<InspectedWeights: {self.network or 'no named network'}, {head}>"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values by name, as `resnets inspect --json` prints them."""
-        return _to_dict(self)
-
 
 @dataclass(frozen=True, repr=False)
-class InspectedExport:
+class InspectedExport(_Facts):
     """What an exported file holds.
 
     Attributes:
@@ -132,10 +137,6 @@ class InspectedExport:
     def __repr__(self) -> str:
         return f"<InspectedExport: {self.format}, {plural(self.classes, 'class')}>"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values by name, as `resnets inspect --json` prints them."""
-        return _to_dict(self)
-
 
 def inspect(file: Path) -> InspectedWeights | InspectedExport:
     """What a file holds: an exported one by its ending, else a file of weights.
@@ -144,11 +145,6 @@ def inspect(file: Path) -> InspectedWeights | InspectedExport:
         ContentError: it is neither, or is damaged.
     """
     return _inspect_export(file) if is_exported(file) else _inspect_weights(file)
-
-
-def _to_dict(facts: InspectedWeights | InspectedExport) -> dict[str, Any]:
-    """The fields by name, as JSON takes them."""
-    return {field.name: _plain(getattr(facts, field.name)) for field in fields(facts)}
 
 
 def _plain(value: Any) -> Any:
@@ -165,8 +161,8 @@ def _inspect_weights(file: Path) -> InspectedWeights:
     return InspectedWeights(
         **_facts_of(read_checkpoint(file)),
         digest=_digest_of(file),
-        trained_on=_trained_on(file),
-        origin=_origin(file),
+        trained_on=_history_of(about) if about else None,
+        origin=_origin_of(about) if about else {},
         preprocessing=about.preprocessing if about else None,
         engine=_engine_of(file) if about else None,
         converted_from=escaped(str(about.data.get(CONVERTED_FROM, ""))) or None if about else None,
@@ -204,7 +200,6 @@ def _facts_of(checkpoint: "Checkpoint") -> dict[str, Any]:
 
 def _inspect_export(file: Path) -> InspectedExport:
     """What an exported file holds; no runtime opens it."""
-    from resnets.data.membership import TrainedOn
     from resnets.deployment.exported.interface import read_interface
     from resnets.deployment.exported.reading import description_from, precision_of, report_of
     from resnets.networks.architecture import Architecture
@@ -225,7 +220,7 @@ def _inspect_export(file: Path) -> InspectedExport:
         agreement=report_of(interface.header).get("agreement"),
         digest="matches" if DIGEST in interface.header else "none in it",
         trained_on=_history_of(about),
-        origin=dict(TrainedOn.from_dict(about.trained_on).origin),
+        origin=_origin_of(about),
         assumed=about.assumed,
     )
 
@@ -261,14 +256,6 @@ def _digest_of(file: Path) -> str:
     return "matches"
 
 
-def _trained_on(file: Path) -> str | None:
-    """What a model file says about the images that its network was trained on; None if nothing."""
-    try:
-        return _history_of(model_file.read_description(file))
-    except ContentError:  # of another format, or damaged
-        return None
-
-
 def _history_of(about: "Description") -> str | None:
     """The images that a network was trained on, by its description; None if it does not say."""
     from resnets.data.membership import TrainedOn
@@ -283,11 +270,11 @@ def _history_of(about: "Description") -> str | None:
     return f"{history.in_words()} ({digests})"
 
 
-def _origin(file: Path) -> dict[str, str]:
-    """Where the weights that a model file began with were published; empty if nobody did."""
+def _origin_of(about: "Description") -> dict[str, str]:
+    """Where the weights that a network began with were published; empty if they were not."""
     from resnets.data.membership import TrainedOn
 
     try:
-        return dict(TrainedOn.from_dict(model_file.read_description(file).trained_on).origin)
-    except ContentError:  # of another format, or damaged
+        return dict(TrainedOn.from_dict(about.trained_on).origin)
+    except ContentError:
         return {}

@@ -84,8 +84,8 @@ class Evaluation:
         near: how many of the images look like training or validation images; None if that was not
             looked for.
         others: which status images of none of the classes get; None if there were none.
-        with_copies: accuracy over all images, exact copies included, as in published figures. Its
-            interval is not shown: copies would make it too narrow. None if there are no copies.
+        with_copies: accuracy over all images, exact copies included, as published figures count
+            them; None if there are no copies. It has no interval, as copies are not independent.
     """
 
     images: str

@@ -72,6 +72,16 @@ def writable_folder(path: Path) -> Path:
     return path
 
 
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuse to replace what is there unless told to.
+
+    Raises:
+        UsageError: there is something, and `overwrite` is not set.
+    """
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; give another --output, or --overwrite")
+
+
 def _refuse_input(path: Path, status: os.stat_result, inputs: Iterable[str | Path]) -> None:
     """Refuse to replace a file that the command reads, even under another name or by a link."""
     for source in inputs:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -123,15 +123,34 @@ class _RaisingSignals(StopSignals):
         raise _Signalled(signal.Signals(number))
 
 
-def _raising_signals(process: ProcessRank) -> contextlib.AbstractContextManager[object]:
-    """Signals end the first process as Ctrl-C does, as it has something to say; others at once."""
-    return contextlib.nullcontext() if process.rank else _RaisingSignals()
-
-
 @contextlib.contextmanager
+def _interrupted(
+    as_command: bool, process: ProcessRank, error: Callable[[signal.Signals], Interrupted]
+) -> Iterator[None]:
+    """Raise an error that says what stands where a signal stops a command.
+
+    Signals end the first process as Ctrl-C does, as it has something to say; others at once.
+
+    Args:
+        as_command: whether the process is there for this run alone; if not, nothing changes.
+        process: which one it is.
+        error: makes the error for a signal.
+    """
+    if not as_command:
+        yield
+        return
+    try:
+        with contextlib.nullcontext() if process.rank else _RaisingSignals():
+            yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as stop:
+        raise error(stop.signal if isinstance(stop, _Signalled) else signal.SIGINT) from None
+
+
 def interrupted_before_training(
     as_command: bool, process: ProcessRank, places: list[Path]
-) -> Iterator[None]:
+) -> contextlib.AbstractContextManager[None]:
     """Say what stands where a signal stops a command before its training takes note of signals.
 
     Args:
@@ -142,24 +161,17 @@ def interrupted_before_training(
     Raises:
         Interrupted: a signal stopped it.
     """
-    if not as_command:
-        yield
-        return
-    try:
-        with _raising_signals(process):
-            yield
-    except Interrupted:
-        raise
-    except KeyboardInterrupt as stop:
+
+    def error(number: signal.Signals) -> Interrupted:
         first = process.rank == 0
-        folder = places[-1] if places and first else None
-        raise Interrupted(_number_of(stop), 0, folder, early=first) from None
+        return Interrupted(number, 0, places[-1] if places and first else None, early=first)
+
+    return _interrupted(as_command, process, error)
 
 
-@contextlib.contextmanager
 def interrupted_after_training(
     as_command: bool, process: ProcessRank, step: int, folder: Path | None
-) -> Iterator[None]:
+) -> contextlib.AbstractContextManager[None]:
     """Say how a command goes on that a signal stops after training: its last checkpoint is there.
 
     Args:
@@ -171,18 +183,4 @@ def interrupted_after_training(
     Raises:
         Interrupted: a signal stopped it.
     """
-    if not as_command:
-        yield
-        return
-    try:
-        with _raising_signals(process):
-            yield
-    except Interrupted:
-        raise
-    except KeyboardInterrupt as stop:
-        raise Interrupted(_number_of(stop), step, folder) from None
-
-
-def _number_of(stop: KeyboardInterrupt) -> signal.Signals:
-    """The signal that stops a command."""
-    return stop.signal if isinstance(stop, _Signalled) else signal.SIGINT
+    return _interrupted(as_command, process, lambda number: Interrupted(number, step, folder))

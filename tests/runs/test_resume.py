@@ -168,7 +168,7 @@ def test_other_images_than_before_are_refused(photos: Path, unbroken: Path, tmp_
 
 
 def test_what_is_wrong_is_told_before_images_are_read(photos: Path, tmp_path: Path) -> None:
-    """That a run is finished, and that other images are no such ones, before broken images are."""
+    """First that the run is finished, or that the images are not its own; then broken images."""
     words = ["--network", "resnet14", "--image-size", "8", "--epochs", "1", "--no-report"]
     folder, data = tmp_path / "run", tmp_path / "data"
     assert call("train", photos, *words, "--output", folder).returncode == 0

@@ -1,6 +1,7 @@
 """The Open Inference Protocol, spoken by NVIDIA's client and checked against `resnets.predict`."""
 
 import base64
+import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -182,8 +183,11 @@ def test_limits_hold_for_tensors(serving: Serving) -> None:
     packed = client.post("/predict", content=b"x", headers={"Content-Encoding": "gzip"})
     assert packed.status_code == 415
     assert "Content-Encoding" in packed.json()["error"]
-    both = one | {"parameters": {"binary_data_size": 0}}
-    assert client.post(INFER, json={"inputs": [both]}).status_code == 400
+    packed_too = one | {"parameters": {"binary_data_size": PIXELS[0].nbytes}}
+    head = json.dumps({"inputs": [packed_too]}).encode()
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    both = client.post(INFER, content=head + PIXELS[0].tobytes(), headers=length)
+    assert both.status_code == 400  # and not 413, as either alone
     headers = {"Content-Encoding": "Identity"}
     assert client.post(INFER, json={"inputs": [one]}, headers=headers).status_code == 413
     assert client.app.state.server.answering.places.taken == 0

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.files.outputs import writable_folder
+from resnets.files.outputs import refuse_existing, writable_folder
 from resnets.files.writing import write_atomically
 from resnets.json_text import to_json
 
@@ -64,8 +64,7 @@ def write_repository(
     if max_batch < 1 or delay < 0:
         raise UsageError(f"max batch {max_batch}, delay {delay}: at least 1 and 0")
     target = folder / name
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; give another --output, or --overwrite")
+    refuse_existing(target, overwrite)
     if multiline := [label for label in class_names if len(label.splitlines()) > 1]:
         raise ContentError(
             f"class name {multiline[0]!r}: labels.txt has one per line; remove its line break"

@@ -558,11 +558,11 @@ def _split_in_words(data: dict[str, Any], name: str) -> str:
     """How a split was made, in words.
 
     >>> drawn = {"from": "all", "fraction": 0.1, "seed": 0}
-    >>> _split_in_words({"test": drawn}, "test")
-    'a fraction of 0.1 of each class, at least one of three, drawn from all images with seed 0'
+    >>> _split_in_words({"test": drawn}, "test").partition(" (")[0]
+    'a fraction of 0.1 of each class, drawn from all images with seed 0'
     >>> other = {"test": drawn, "validation": {"from": "source"}}
     >>> _split_in_words(other, "test").partition("drawn ")[2]
-    'from the other images with seed 0'
+    'from the other images with seed 0 (at least one image of a class that has three or more)'
     """
     split = data[name]
     if split.get("from") == "source":
@@ -574,8 +574,8 @@ def _split_in_words(data: dict[str, Any], name: str) -> str:
     if other.get("from") == "source":  # whose images are not among those drawn from
         source = "the other"
     return (
-        f"a fraction of {split.get('fraction')} of each class, at least one of three, drawn from "
-        f"{source} images with seed {split.get('seed')}"
+        f"a fraction of {split.get('fraction')} of each class, drawn from {source} images with "
+        f"seed {split.get('seed')} (at least one image of a class that has three or more)"
     )
 
 
