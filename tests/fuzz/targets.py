@@ -71,10 +71,10 @@ def fixtures(pattern: str) -> list[bytes]:
 
 def read_model(path: Path) -> None:
     from resnets import model_file, predict
-    from resnets.deployment.inspection import _trained_on
+    from resnets.deployment.inspection import inspect
 
     model_file.read_description(path)
-    _trained_on(path)
+    inspect(path)
     predict(path, np.zeros((20, 20, 3), np.uint8))
 
 
