@@ -173,6 +173,8 @@ def _show(what: str, measured: _Measured) -> None:
     say(what)
     if measured.near is not None and measured.near.count:
         say(measured.near.in_words())
+    if measured.near is not None and measured.near.dependent:
+        say(measured.near.dependent)
     comparison, (a, b) = measured.comparison, measured.costs
     say_text(f"{comparison.verdict('A', 'B')}\n")
     pairs = comparison.pairs

@@ -209,6 +209,8 @@ def _show_figures(evaluation: "Evaluation") -> None:
         say(f"  top-5 accuracy     {metrics.top5}")
     if evaluation.near is not None:
         say(f"  near-duplicates    {evaluation.near.in_words()}")
+        if dependent := evaluation.near.dependent:
+            say(f"                     {dependent}")
     say(f"  loss               {evaluation.loss_in_words}")
     say(f"  calibration error  {_calibration_error(evaluation)}")
     if evaluation.error_not_lowered:

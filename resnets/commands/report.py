@@ -131,6 +131,7 @@ def _subject(
     history: "History | None",
 ) -> "Subject":
     """What the report is about."""
+    from resnets.evaluation.exposure import seen_kind
     from resnets.evaluation.report.page import Subject
     from resnets.runs.command_line import (
         budget_of,
@@ -139,6 +140,8 @@ def _subject(
         training_command,
     )
 
+    # of the validation split the training images alone, unless those of another source joined them
+    alone = chosen.seen is None or (chosen.train and len(chosen.train) == len(chosen.seen))
     return Subject(
         model=model,
         images=chosen.images,
@@ -147,6 +150,7 @@ def _subject(
         familiar=outputs.familiar,
         exposure=chosen.exposure,
         seen_images=chosen.seen,
+        seen_kind=seen_kind(model.description, chosen.split if alone else "all"),
         history=history,
         repeat=_launched(training_command(model.description, folder), history),
         again=command_to_change(model.description, folder),

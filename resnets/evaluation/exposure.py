@@ -250,6 +250,13 @@ def seen_images_of(description: Description, same: bool, splits: Splits) -> Seen
     return SeenImages(TrainedOn((own_generation(splits), *history.generations[1:])))
 
 
+def seen_kind(description: Description, split: str) -> str:
+    """Which images a network may have seen besides those of a split: training ones, or both."""
+    history = TrainedOn.from_dict(description.trained_on)
+    validated = not history or any(one.validation for one in history.generations)
+    return "training or validation" if validated and split != "validation" else "training"
+
+
 def own_generation(splits: Splits, encoded: bool = False) -> Generation:
     """The record of a training on these splits."""
     members = {}

@@ -19,7 +19,13 @@ from resnets.data.membership import TrainedOn, first_of_copies
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.eager import Eager
-from resnets.evaluation.exposure import Exposure, SeenImages, copies_in_words, exposure_from
+from resnets.evaluation.exposure import (
+    Exposure,
+    SeenImages,
+    copies_in_words,
+    exposure_from,
+    seen_kind,
+)
 from resnets.evaluation.familiarity import UNPROTECTED, OtherImages
 from resnets.evaluation.fit_familiarity import (
     familiarise,
@@ -391,6 +397,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
         familiar=result.familiar,
         exposure=_exposure_of(result, name) if folds is None or not by_folds else folds.exposure,
         seen_images=None if by_folds else _seen_images(result, name),
+        seen_kind=seen_kind(result.description, name),
         history=History.read(folder.log),
         repeat=as_launched(training_command(result.description, folder.path)),
         again=command_to_change(result.description, folder.path),

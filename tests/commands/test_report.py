@@ -73,6 +73,20 @@ def test_the_command_writes_the_same_page_again(run: Path, tmp_path: Path) -> No
     assert before == after
 
 
+def test_images_are_compared_with_training_images_alone_where_no_others_were_seen(
+    tmp_path: Path,
+) -> None:
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    fewer = ["--validation", "0", "--output", run]
+    done = resnets("train", *QUICK, *fewer)
+    assert done.returncode == 0, done.stderr
+    assert resnets("report", run, "digits", "--output", page).returncode == 0
+    for written in (run / "report.html", page):
+        by_heading = sections(written)
+        assert "training images" in by_heading["Duplicates of training images"]
+        assert "validation" not in by_heading["Duplicates of training images"]
+
+
 def test_a_model_file_alone_has_no_curves_and_says_so(run: Path, tmp_path: Path) -> None:
     model, page = tmp_path / "digits.safetensors", tmp_path / "page.html"
     model.write_bytes((run / "model.safetensors").read_bytes())

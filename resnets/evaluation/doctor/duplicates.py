@@ -13,7 +13,7 @@ must also be alike in the rest.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -250,6 +250,7 @@ class Duplicates:
         total: number of all evaluated images.
         among: number of seen images that they were compared with.
         train_total: number of all seen images.
+        alike: pairs of evaluated images that show the same, each a later one with an earlier one.
     """
 
     pairs: tuple[Pair, ...]
@@ -257,6 +258,15 @@ class Duplicates:
     total: int
     among: int
     train_total: int
+    alike: tuple[Pair, ...] = ()
+
+    @property
+    def groups(self) -> int:
+        """How many groups of two or more images that show the same the evaluated images have."""
+        first: dict[int, int] = {}  # of each image that repeats one, the first of its group
+        for pair in sorted(self.alike, key=lambda pair: pair.second):
+            first[pair.second] = first.get(pair.first, pair.first)
+        return len(set(first.values()))
 
     @property
     def share(self) -> float:
@@ -280,6 +290,8 @@ class NearDuplicates:
         train_total: number of all seen images.
         right_without: accuracy on the other images; None if there are none, or it was not asked
             for.
+        groups: number of groups of evaluated images that look like one another.
+        repeated: number of images of these groups besides the first of each.
     """
 
     count: int
@@ -287,6 +299,19 @@ class NearDuplicates:
     among: int
     train_total: int
     right_without: Proportion | None
+    groups: int = 0
+    repeated: int = 0
+
+    @property
+    def dependent(self) -> str:
+        """That evaluated images look like one another, and what follows; empty if none do."""
+        if not self.groups:
+            return ""
+        images = f"{self.groups + self.repeated:,} of {plural(self.looked_at, 'image')}"
+        return (
+            f"{images} look like one another, in {plural(self.groups, 'group')}: they are right or "
+            "wrong together, so that intervals are too narrow (resnets doctor lists them)"
+        )
 
     def in_words(self) -> str:
         """One sentence for a user."""
@@ -308,6 +333,7 @@ class NearDuplicates:
             "compared_with": self.among,
             "training_images": self.train_total,
             "top1_without": None if without is None else without.to_dict(),
+            "alike": {"groups": self.groups, "images": self.groups + self.repeated},
         }
 
 
@@ -326,6 +352,8 @@ def near_duplicates(duplicates: Duplicates | None, right: Booleans | None) -> Ne
         duplicates.among,
         duplicates.train_total,
         None if right is None else accuracy_without(duplicates, right),
+        duplicates.groups,
+        len(duplicates.alike),
     )
 
 
@@ -378,7 +406,13 @@ def find_duplicates(images: Pictures, train: LabelledImages, most: int) -> Dupli
         for pair in duplicates_across(known, new, threshold)
     ]
     pairs.sort(key=lambda pair: (-pair.exact, -pair.similarity))
-    return Duplicates(tuple(pairs), len(indices), len(images), len(among), len(train))
+    alike = [
+        replace(pair, first=int(indices[pair.first]), second=int(indices[pair.second]))
+        for pair in duplicates_within(new, similarity_threshold(new.hashes))
+    ]
+    if alike and not _large_enough(images):
+        alike = []
+    return Duplicates(tuple(pairs), len(indices), len(images), len(among), len(train), tuple(alike))
 
 
 def look_alikes(images: LabelledImages) -> Booleans:
@@ -387,15 +421,20 @@ def look_alikes(images: LabelledImages) -> Booleans:
     None where there are too many, or they are small: different digits look alike.
     """
     alike = np.zeros(len(images), np.bool)
-    some = _evenly_spaced(len(images), _SIDES)
-    sides = [min(pixels.shape[:2]) for pixels in _decoded(images, some, [])]
-    if len(images) > _MOST_WITHIN or not sides or np.median(sides) < _LEAST_SIDE:
+    if len(images) > _MOST_WITHIN or not _large_enough(images):
         return alike
     prints, readable = _fingerprint_sample(images, _MOST_WITHIN)
     for pair in duplicates_within(prints, similarity_threshold(prints.hashes)):
         first, second = readable[pair.first], readable[pair.second]
         alike[second] = images.labels[first] == images.labels[second]
     return alike
+
+
+def _large_enough(images: Pictures) -> bool:
+    """Whether images are so large that different ones rarely look alike, as digits do."""
+    some = _evenly_spaced(len(images), _SIDES)
+    sides = [min(pixels.shape[:2]) for pixels in _decoded(images, some, [])]
+    return bool(sides) and float(np.median(sides)) >= _LEAST_SIDE
 
 
 def _fingerprint_sample(images: Pictures, most: int) -> tuple[Fingerprints, Integers]:

@@ -26,6 +26,7 @@ from resnets.evaluation.doctor.duplicates import (
     accuracy_without,
     find_duplicates,
     indices_of_new,
+    near_duplicates,
 )
 from resnets.evaluation.evaluate import evaluate_logits
 from resnets.evaluation.explain import Heat, grad_cam
@@ -72,6 +73,7 @@ class Subject:
         familiar: (N,), whether each of them is familiar; None where the network has no such score.
         seen_images: images that it was or may have been trained or validated on; None if there are
             none at hand.
+        seen_kind: which of these there may be: "training", or "training or validation".
         history: of its training; None if its log is not at hand.
         repeat: the command that trains it again; empty if too little is known of its training.
         again: the same in one line, to which other flags can be added.
@@ -88,6 +90,7 @@ class Subject:
     exposure: Exposure = field(default_factory=Exposure)
     familiar: Booleans | None = None
     seen_images: LabelledImages | None = None
+    seen_kind: str = "training or validation"
     history: History | None = None
     repeat: str = ""
     again: str = ""
@@ -195,6 +198,12 @@ class Report:
     searched: str
     duplicates: tuple[_ShownDuplicate, ...]
 
+    @property
+    def dependent(self) -> str:
+        """That images of the report look like one another; empty if none are known to."""
+        near = near_duplicates(self.evidence.duplicates, None)
+        return "" if near is None else near.dependent
+
 
 def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
     """Compute all figures, charts and pictures of a report.
@@ -267,6 +276,7 @@ def _gather_evidence(subject: Subject, compared: int) -> Evidence:
     label_errors = find_label_errors(subject.logits, labels, evaluation.temperature)
     return Evidence(
         evaluation=evaluation,
+        seen_kind=subject.seen_kind,
         calibration=Calibration.from_dict(calibration) if calibration else None,
         exposure=subject.exposure,
         labels=(
@@ -426,7 +436,6 @@ _TITLES = {
     "others": "images of other things",
     "mistakes": "worst mistakes",
     "labels": "labels that look wrong",
-    "duplicates": "duplicates of training and validation images",
     "recipe": "how to reproduce it",
 }
 
@@ -435,6 +444,11 @@ _TITLES = {
 _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
+
+
+def _all_seen(subject: Subject) -> str:
+    """The kinds of images that the measured ones were compared with, in the heading's words."""
+    return subject.seen_kind.replace(" or ", " and ")
 
 
 def _page(report: Report) -> str:
@@ -456,7 +470,9 @@ def _page(report: Report) -> str:
         evidence=report.evidence,
         metrics=metrics,
         name=_network_name(description),
-        titles=_TITLES,
+        titles=_TITLES | {"duplicates": f"duplicates of {_all_seen(report.subject)} images"},
+        seen_kind=report.subject.seen_kind,
+        all_seen=_all_seen(report.subject),
         css=read_text(folder / "page.css"),
         weakest=sorted(with_recall, key=lambda row: row.recall or 0),
         confused=metrics.most_confused(8),

@@ -48,6 +48,7 @@ class Evidence:
             compare with.
         without_duplicates: accuracy on the other images; None if there are no duplicates, or
             nothing else.
+        seen_kind: which images these were compared with, see `seen_kind` of the exposure.
     """
 
     evaluation: Evaluation
@@ -56,6 +57,7 @@ class Evidence:
     labels: LabelErrors
     duplicates: Duplicates | None
     without_duplicates: Proportion | None
+    seen_kind: str = "training or validation"
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def verdict(evidence: Evidence) -> Verdict:
         return Verdict("no", _NO_VERDICT, (_seen_before(evidence.exposure, metrics.top1.total),))
     if duplicates and duplicates.share > _MOSTLY:
         why = (
-            f"{percent(duplicates.share)} of these images repeat or resemble a training or "
-            "validation image, so they do not show how the network does on new ones."
+            f"{percent(duplicates.share)} of these images repeat or resemble a "
+            f"{evidence.seen_kind} image, so they do not show how the network does on new ones."
         )
         return Verdict("no", _NO_VERDICT, (why,))
     if not metrics.better_than_chance:
@@ -103,8 +105,9 @@ def verdict(evidence: Evidence) -> Verdict:
     by_target = _beside_guessing(_verdict_by_target(evidence), largest)
     if duplicates and duplicates.share > _FLATTERED and by_target.level == "yes":
         why = (
-            f"But {percent(duplicates.share)} of these images repeat or resemble a training or "
-            "validation image: review them first, as they make the accuracy look better than it is."
+            f"But {percent(duplicates.share)} of these images repeat or resemble a "
+            f"{evidence.seen_kind} image: review them first, as they make the accuracy look better "
+            "than it is."
         )
         return Verdict("care", _REVIEW, (*by_target.reasons, why))
     return by_target if by_target.level == "no" else _with_doubt(by_target, evidence.exposure)
@@ -220,7 +223,7 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
     """What to look at, the most serious first."""
     evaluation, metrics = evidence.evaluation, evidence.evaluation.metrics
     if evidence.duplicates and evidence.duplicates.pairs:
-        text = _on_duplicates(evidence.duplicates, metrics, evidence.without_duplicates)
+        text = _on_duplicates(evidence, evidence.duplicates)
         yield Remark(text, "duplicates")
     yield from _on_classes(metrics)
     pairs = metrics.most_confused(1)
@@ -262,12 +265,13 @@ def _whose(accuracy: float) -> str:
     return f"at an accuracy of {percent(accuracy)} most of them are the network's mistakes"
 
 
-def _on_duplicates(duplicates: Duplicates, metrics: Metrics, without: Proportion | None) -> str:
+def _on_duplicates(evidence: Evidence, duplicates: Duplicates) -> str:
     """How many duplicates of seen images there are, and the accuracy without them."""
+    metrics, without = evidence.evaluation.metrics, evidence.without_duplicates
     count = len(duplicates.pairs)
     verbs = "repeats or resembles" if count == 1 else "repeat or resemble"
     compared = plural(duplicates.looked_at, "image")
-    text = f"{count:,} of the {compared} compared {verbs} a training or validation image"
+    text = f"{count:,} of the {compared} compared {verbs} a {evidence.seen_kind} image"
     if without is None:
         return f"{text}."
     return f"{text}; the accuracy is {_short(metrics.top1)}, and without these {_short(without)}."

@@ -4,7 +4,7 @@ from PIL import Image
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage, PixelStorage, RowNames
-from resnets.evaluation.doctor.duplicates import find_duplicates
+from resnets.evaluation.doctor.duplicates import find_duplicates, near_duplicates
 
 
 def images(pixels: np.ndarray) -> LabelledImages:
@@ -54,3 +54,15 @@ def test_files_that_cannot_be_read_are_passed_over(scenes, tmp_path):
 
 def test_nothing_to_compare_with_is_no_finding(scenes):
     assert find_duplicates(images(scenes), images(scenes[:0]), 10) is None
+
+
+@pytest.mark.parametrize(("side", "groups", "repeated"), [(96, 2, 3), (32, 0, 0)])
+def test_look_alikes_among_the_images_are_counted_in_groups(scenes, side, groups, repeated):
+    large = np.stack([np.asarray(Image.fromarray(each).resize((side, side))) for each in scenes])
+    new = large[40:].copy()
+    for copy, original, paler in ((5, 0, 20), (9, 0, 30), (12, 10, 25)):
+        new[copy] = np.clip(new[original] * 0.8 + paler, 0, 255).astype(np.uint8)
+    near = near_duplicates(find_duplicates(images(new), images(large[:40]), 1000), None)
+    assert near is not None
+    assert (near.count, near.groups, near.repeated) == (0, groups, repeated)
+    assert bool(near.dependent) == bool(groups)
