@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from resnets.errors import CacheWarning, GuessWarning, RenamedWarning, UsageError, WrongSetting
+from resnets.errors import (
+    Advice,
+    CacheWarning,
+    GuessWarning,
+    RenamedWarning,
+    UsageError,
+    WrongSetting,
+)
 from resnets.escaping import escaped, say_text
 from resnets.files.writing import NO_ROOM
 from resnets.machine import limit_threads
@@ -178,7 +185,9 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
             if debug:
                 say_text(traceback.format_exc().rstrip("\n"), file=sys.stderr)
             else:
-                print(line, file=sys.stderr, flush=True)
+                notes = getattr(error, "__notes__", ())
+                advice = (escaped(note) for note in notes if isinstance(note, Advice))
+                print(line, *advice, sep="\n", file=sys.stderr, flush=True)
         return 2 if isinstance(error, UsageError) else 1
 
 

@@ -9,6 +9,12 @@ class UsageError(ValueError):
     """An argument is not allowed. A command ends with exit code 2."""
 
 
+class Advice(str):
+    """A note of an error that tells what to do: the command line prints it below the error."""
+
+    __slots__ = ()
+
+
 class WrongSetting(UsageError):  # noqa: N818  (the error is that the setting is wrong)
     """A setting has a value that is not allowed.
 

@@ -152,6 +152,11 @@ def prepare(source: Path | Model, conversion: Conversion, *, overwrite: bool = F
     changes = conversion.architecture_changes
     content = _of_model(source, changes) if isinstance(source, Model) else None
     content = content or _read(inputs[0], changes, conversion.ignore_left_over)
+    if "strided_conv" in changes and "bottleneck" not in content.network.architecture.block:
+        raise UsageError(
+            f"--strided-conv: {content.file} holds no bottlenecks, whose stride it places, so this "
+            "would have no effect; leave it out"
+        )
     _refuse_unused(flags | {"class_names": conversion.class_names}, conversion)
     names = _names(conversion, content)
     description = _described(content, flags, names)

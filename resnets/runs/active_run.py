@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from resnets.errors import ContentError
+from resnets.errors import Advice, ContentError
 from resnets.evaluation.history import History
 from resnets.machine import cores, machine
 from resnets.model_file import Model, current_versions
@@ -83,7 +83,7 @@ def train_to_end(
         new_logbook = _open_logbook(active, state, trainer)
     with new_logbook as logbook:
         checkpointer = _checkpointer(active, trainer, logbook)
-        with _failure_leaves_state(active, path):
+        with _failure_says_how_to_continue(active, path):
             stop = _train_supervised(checkpointer, active)
         if isinstance(trainer, FeatureTrainer) and trainer.kept:
             notify(trainer.kept)
@@ -93,7 +93,7 @@ def train_to_end(
         active = replace(active, setup=_with_trained_recipe(setup, trainer, folder))
         with (
             interrupted_after_training(active.how.as_command, setup.process, trainer.step, path),
-            _failure_leaves_state(active, path),
+            _failure_says_how_to_continue(active, path),
         ):
             result = _scored(active, checkpointer, stop, cross_validation)
         _write_end(logbook, trainer.step, result)
@@ -108,8 +108,10 @@ def train_to_end(
 
 
 @contextlib.contextmanager
-def _failure_leaves_state(active: ActiveRun, folder: Path | None) -> Iterator[None]:
-    """Say how to go on where a command's training fails, as by a data server, after it was saved.
+def _failure_says_how_to_continue(active: ActiveRun, folder: Path | None) -> Iterator[None]:
+    """Add how to go on where a command's training fails, as by a data server, after it was saved.
+
+    It is a note of the error, which the command line prints below the reason.
 
     Args:
         active: the run.
@@ -117,10 +119,11 @@ def _failure_leaves_state(active: ActiveRun, folder: Path | None) -> Iterator[No
     """
     try:
         yield
-    except (OSError, ContentError):
+    except (OSError, ContentError) as error:
         path = folder if active.how.as_command else None
         if path is not None and has_state(path) and speaks_for_machine():
-            active.callback_list.notify(how_to_continue(path))
+            whole = path.parent if active.setup.job.fold else path  # a fold alone is of no use
+            error.add_note(Advice(how_to_continue(whole)))
         raise
 
 

@@ -51,12 +51,14 @@ class Plan:
         recipe: how it trains, with all that was left open decided.
         model: makes a copy of the network as it is when this is called, for a callback that
             measures something of its own: the other functions of this package take it.
+        budget: seconds that the run may take, by which its length changes on the way; None if any.
     """
 
     step: int
     steps_per_epoch: int
     recipe: Recipe
     model: Callable[[], Model] = field(repr=False, compare=False)
+    budget: float | None = None
 
     @property
     def steps(self) -> int:

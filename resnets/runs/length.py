@@ -37,7 +37,10 @@ def within_budget(
     limit = parse_duration(setup.job.budget)
     if setup.job.folds:  # each fold has its share, and so has the network that is kept
         limit /= setup.job.folds + 1
-        notify(f"--budget {setup.job.budget}: {duration(limit)} for each of the networks")
+        notify(
+            f"--budget {setup.job.budget}: {duration(limit)} for each of the networks; config.toml "
+            "will have the length of the last one, by which a repetition trains all of them"
+        )
     if state is None:
         return _planned(setup, limit, notify, may_choose_size, began)
     # a run of 0.1.0 was planned once, before it began, and ends as it would have there

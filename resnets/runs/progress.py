@@ -29,6 +29,7 @@ from resnets.training.trainer import Score
 
 _PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
 _NOTEBOOK_EVERY = 0.25  # seconds between two changes of a notebook's bar
+_EPOCH_WIDTH = 3  # columns of the number of an epoch where the last one is not known
 _SHARE = 0.02  # of a step in the running mean of the speed
 
 
@@ -93,12 +94,25 @@ class _Pace:
     def epoch_in_words(self, epoch: int) -> str:
         """Which pass over the training images it is; of a fit, that it is one.
 
+        A budget changes the number of all epochs on the way, so there only the time left is shown.
+
         Args:
             epoch: its number, from 1.
         """
         if self.is_fit:
             return "classifier fitted:"
+        if self.has_budget:
+            return f"epoch {epoch:{_EPOCH_WIDTH}}"
         return f"epoch {epoch:{len(str(self.epochs))}}/{self.epochs}"
+
+    def step_in_words(self, step: int) -> str:
+        """Which step it is, and of how many where that does not change on the way."""
+        return f"step {step}" if self.has_budget else f"step {step}/{self.steps}"
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the length of the run changes on the way."""
+        return self.plan is not None and self.plan.budget is not None
 
     @property
     def left(self) -> str:
@@ -217,7 +231,7 @@ class _PlainLines(Display):
         elif time.monotonic() - self.last <= _PLAIN_EVERY:
             return
         elif isinstance(record, Interval) and record.step < self.pace.steps:
-            self.say(f"step {record.step}/{self.pace.steps}  {self.latest}  {self.pace}")
+            self.say(f"{self.pace.step_in_words(record.step)}  {self.latest}  {self.pace}")
             self.last = time.monotonic()
         elif isinstance(record, FeaturePass):
             self.say(f"features  {_pass_figures(record)}")

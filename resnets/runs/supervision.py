@@ -235,7 +235,7 @@ def _follow(
     alone, failure = trainer.batches.process.world_size == 1, None
     if checkpointer.budget is not None:
         checkpointer.budget.start()
-    callback_list.tell(_plan_of(trainer, model))
+    callback_list.tell(_plan_of(trainer, model, checkpointer.budget))
     for record in trainer.run():
         try:
             callback_list.tell(record)
@@ -259,7 +259,7 @@ def _follow(
         if isinstance(record, Epoch) and trainer.waits is not None:
             _tell_straggler(checkpointer, trainer.waits, callback_list)
         if late and checkpointer.replan():
-            callback_list.tell(_plan_of(trainer, model))
+            callback_list.tell(_plan_of(trainer, model, checkpointer.budget))
         if stop or due:
             checkpointer.save()
         if checkpointer.budget is not None and measured:
@@ -290,9 +290,10 @@ def _tell_straggler(
         )
 
 
-def _plan_of(trainer: Trainer, model: Callable[[], Model]) -> Plan:
+def _plan_of(trainer: Trainer, model: Callable[[], Model], limit: Budget | None) -> Plan:
     """How long the run is, as far as is known by now."""
-    return Plan(trainer.step, trainer.batches.steps_per_epoch, trainer.recipe, model)
+    seconds = None if limit is None else limit.limit
+    return Plan(trainer.step, trainer.batches.steps_per_epoch, trainer.recipe, model, seconds)
 
 
 def _stop_reason(

@@ -323,7 +323,7 @@ class Trainer:
         self.schedule = make_schedule(recipe, batches.steps_per_epoch)
         self.epoch = self.step = self.best_epoch = self.best_step = 0
         self.best_accuracy = -1.0
-        self.last_accuracy: float | None = None  # of the last validation in this process
+        self.last_accuracy: float | None = None  # of the last validation
         self.epoch_tally, self.interval_tally = _empty_tally(), _empty_tally()
         self.pending: list[tuple[int, Tensor]] = []  # steps and tallies that are on the device yet
         self.timed = TIMED
@@ -543,6 +543,7 @@ class Trainer:
             "done": [self.epoch, self.step],
             "replanned": list(self.recipe.replanned),
             "best": [self.best_accuracy, self.best_epoch, self.best_step],
+            "last": self.last_accuracy,
             "tallies": [total(tally.clone()) for tally in (self.epoch_tally, self.interval_tally)],
         }
 
@@ -558,6 +559,7 @@ class Trainer:
         replanned = state.get("replanned", self.recipe.replanned)  # checkpoints of 0.1.0 have none
         self.use_recipe(replace(self.recipe, replanned=tuple(replanned)))
         self.best_accuracy, self.best_epoch, self.best_step = state["best"]
+        self.last_accuracy = state.get("last")  # earlier checkpoints have none
         if self.batches.process.rank == 0:  # the tallies of all processes are added up again
             self.epoch_tally, self.interval_tally = (t.cpu() for t in state["tallies"])
 

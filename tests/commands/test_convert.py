@@ -188,6 +188,32 @@ def test_what_weights_alone_cannot_hold_is_refused(
     assert not target.exists()
 
 
+def test_a_place_for_the_stride_is_refused_where_nothing_has_one(
+    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = tmp_path / "wide.th"
+    torch.save(build("resnet50", width=4, num_classes=3).state_dict(), wide)
+    for source, code in ((bare, 2), (wide, 0)):
+        target = source.with_suffix(".safetensors")
+        words = ["convert", str(source), "--to", "resnets", "--output", str(target)]
+        assert main([*words, "--strided-conv", "1"]) == code
+        assert ("--strided-conv" in capsys.readouterr().err) == (code == 2)
+        assert target.exists() == (code == 0)
+
+
+def test_without_output_it_writes_beside_the_source_and_replaces_nothing(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["convert", str(bare), "--to", "resnets"]
+    target = bare.with_name("bare-resnets.safetensors")
+    assert main(words) == 0
+    assert str(target) in capsys.readouterr().out
+    before = target.read_bytes()
+    assert main(words) == 2
+    assert str(target) in capsys.readouterr().err
+    assert target.read_bytes() == before
+
+
 @pytest.mark.parametrize("flag", [("--max-loss", "1"), ("--force",)])
 def test_export_refuses_what_only_int8_has(
     untrained: Callable[..., Path], capsys: pytest.CaptureFixture[str], flag: tuple[str, ...]

@@ -99,7 +99,7 @@ def test_where_the_server_fails_in_the_middle_the_way_to_go_on_is_told(
     done = call("train", server.address, *how, "--output", run)
     watcher.join()
     assert (done.returncode, "access denied" in done.stderr) == (1, True), done.stderr
-    (hint,) = (line for line in done.stdout.splitlines() if line.startswith("To continue: "))
+    (hint,) = (line for line in done.stderr.splitlines() if line.startswith("To continue: "))
     server.faults.clear()
     again = call(*shlex.split(hint.removeprefix("To continue: resnets ")))
     assert again.returncode == 0, again.stderr

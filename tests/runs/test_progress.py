@@ -75,6 +75,18 @@ def test_a_bar_is_taken_away_when_the_run_fails(terminal: io.StringIO) -> None:
     assert terminal.getvalue().endswith(("\x1b[?25h", "\x1b[2K"))
 
 
+def test_a_budget_moves_no_column_and_shows_no_total(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress._PlainLines() as display:
+        for epochs, epoch in ((9, 2), (140, 11), (14, 12)):
+            recipe = Recipe(epochs=epochs, progressive_resizing_scale=1.0)
+            display(Plan(epoch - 1, 1, recipe, NotImplemented, 60.0))
+            display(Step(epoch, epoch, 16, 0.01, 0.0))
+            display(Epoch(epoch, epoch, HALF, HALF, False))
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.index("training") for line in lines}) == 1
+    assert [line.split()[1] for line in lines] == ["2", "11", "12"]
+
+
 def test_elsewhere_there_is_a_line_for_each_notice_and_epoch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

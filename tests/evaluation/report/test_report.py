@@ -235,3 +235,12 @@ def test_the_page_says_that_other_things_are_not_recognised_and_what_was_measure
     assert ("10 photos" in text) == measured
     assert ("--other FOLDER" in text) != measured
     assert "no familiarity score" in _page(make_report(plain))
+
+
+@pytest.mark.parametrize(("folds", "budget"), [(None, "2m"), (5, ""), (5, "2m")])
+def test_that_a_repetition_trains_the_folds_of_a_budget_otherwise_is_said(folds, budget):
+    plain = subject(repeat="resnets train data", budget=budget)
+    data = plain.model.description.data | ({"folds": folds} if folds else {})
+    known = replace(plain.model.description, data=data)
+    text = _page(make_report(replace(plain, model=replace(plain.model, description=known))))
+    assert ("accuracy by cross-validation may differ" in text) == bool(folds and budget)
