@@ -12,13 +12,13 @@ class Outage:
     """Whether a server fails, for all requests to it together; for any thread.
 
     Args:
-        tell: prints a line about it, or has one printed.
+        tell: prints a line about it, or has one printed; called with what `Outage.tell` was.
 
     Attributes:
         answers: number of requests that were answered.
     """
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell, self._lock = tell, Lock()
         self._since: float | None = None  # when the first request began that failed
         self._last = self._told = -math.inf  # when one failed, or a line was printed
@@ -49,10 +49,14 @@ class Outage:
             if self._since is not None and sent >= self._since:
                 self._since = None
 
-    def tell(self) -> None:
-        """Print a line, unless one was asked for not long ago."""
+    def tell(self, text: str = "") -> None:
+        """Print a line, unless one was asked for not long ago.
+
+        Args:
+            text: what went wrong, and what is done about it.
+        """
         now = time.monotonic()
         with self._lock:
             is_new, self._told = now - self._told > _APART, now
         if is_new:
-            self._tell()
+            self._tell(text)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-FAULTS = ("503", "cut", "slow", "short", "wrong", "refused")  # of an answer
+FAULTS = ("500", "502", "503", "429", "cut", "slow", "short", "wrong", "refused")  # of an answer
 
 
 class RangeServer(ThreadingHTTPServer):
@@ -119,8 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = content[start:stop]
         if fault == "slow":
             self.server.stopping.wait(20)
-        elif fault == "503":
-            self.start(503, 0, {"Retry-After": "0"})
+        elif fault.isdigit():
+            self.start(int(fault), 0, {"Retry-After": "0"})
             return
         elif fault == "refused":
             self.start(403, 0)

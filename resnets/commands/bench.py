@@ -14,7 +14,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.deployment.engines import EngineChoice
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.escaping import escaped, say, say_text
 from resnets.format import (
     NONE,
@@ -85,7 +85,10 @@ def bench(
     """
     end = time.monotonic() + duration_of_flag("--limit", limit)
     if training:
+        _refuse_with_training(engines, threads, against, plot)
         return _bench_training(models, batch_sizes, size, seconds, end, as_json)
+    if size is not None:
+        raise UsageError(f"--size {size}: give it with --training; other images have MODEL's size")
     from resnets.deployment.bench import candidates, figures
     from resnets.deployment.bench.figures import check_ending, draw
     from resnets.model_path import files_of
@@ -163,19 +166,29 @@ def _bench_training(
     if not models:
         raise UsageError("--training: name a network, such as resnet50")
     rows: list[TrainingSpeed] = []
+    full: dict[str, ContentError] = {}
     with _progress() as note:
         for name in map(str, models):
             note(f"training {name}")
             left = end - time.monotonic()
-            rows += measure_training(
+            speeds = measure_training(
                 name, size=size, batch_sizes=batch_sizes, seconds=seconds, limit=left
             )
+            try:
+                rows.extend(speeds)
+            except ContentError as error:  # rows has the speeds at smaller batch sizes
+                full[name] = error
+    if not rows:
+        raise next(iter(full.values()))
     for name in dict.fromkeys(map(str, models)):
+        if name in full:
+            say(full[name], file=sys.stderr)
+            continue
         measured = {row.batch_size for row in rows if row.network == name}
         _tell_left_out(sorted(set(batch_sizes) - measured), name)
     if as_json:
         print(to_json([asdict(row) for row in rows], indent=2))
-        return 0
+        return 1 if full else 0
     cells = [
         (
             *(row.network, row.device, row.size, row.precision, row.batch_size),
@@ -186,7 +199,21 @@ def _bench_training(
     print_table(("network", "device", "pixels", "precision", "batch", "images/s", "steps"), cells)
     if any(row.steps == 1 for row in rows):
         say("one step alone says little; --seconds measures more of them", file=sys.stderr)
-    return 0
+    return 1 if full else 0
+
+
+def _refuse_with_training(
+    engines: Sequence[str], threads: Sequence[int], against: str | None, plot: Path | None
+) -> None:
+    """Refuse flags that --training has no use for.
+
+    Raises:
+        UsageError: one of them is there.
+    """
+    flags = {"engines": engines, "threads": threads, "against": against, "plot": plot}
+    for flag, value in flags.items():
+        if value:
+            raise UsageError(f"--{flag}: leave it out with --training, which measures torch alone")
 
 
 def _tell_left_out(sizes: Sequence[int], network: str = "") -> None:

@@ -270,7 +270,9 @@ def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
     Raises:
         UsageError: a number is not allowed, or a batch does not fit.
     """
-    batch_size = training.batch_size or _usual_batch(machines.devices)
+    batch_size = training.batch_size
+    if batch_size is None:
+        batch_size = _usual_batch(machines.devices)
     _check(training, batch_size, machines)
     each, kind = ceil(batch_size / machines.devices), _GPUS[machines.kind]
     state = 3 * _NUMBER * costs.parameters + _RESERVED

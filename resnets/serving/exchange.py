@@ -250,7 +250,7 @@ class Exchange:
         self.url, self.timeout = url.rstrip("/"), timeout
         self._networks: dict[str, Network] = {}
         waiting = f"{self.url} does not answer; waiting up to {duration(timeout)} for it"
-        self._outage, self._notify = Outage(lambda: notify(waiting)), notify
+        self._outage, self._notify = Outage(lambda _: notify(waiting)), notify
         self.options = {
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {key}"} if key else {},

@@ -14,6 +14,12 @@ from resnets.format import plural
 from resnets.training.recipe import Recipe
 
 _NAME = re.compile(r"(cuda|xpu)(:\d+)?|mps|cpu|auto")
+_FULL = (  # parts of torch's messages; the last is Windows'
+    "out of memory",
+    "alloc_failed",
+    "can't allocate memory",
+    "not enough memory",
+)
 _LAUNCHERS = {  # variables with the number of processes that a launcher other than torchrun started
     "SLURM_STEP_NUM_TASKS": "srun",
     "OMPI_COMM_WORLD_SIZE": "mpirun",
@@ -126,8 +132,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch says that memory is full, which it does in several ways."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(sign in text for sign in ("out of memory", "alloc_failed", "can't allocate memory"))
+        isinstance(error, RuntimeError) and any(sign in text for sign in _FULL)
     )
 
 

@@ -162,8 +162,10 @@ def test_an_export_that_cannot_be_written_is_told_in_one_line(model: Path, tmp_p
         ([], 2, "nothing to measure"),
         (["MODEL", "--limit", "soon"], 2, "'soon': not a duration"),
         (["nowhere"], 2, "nowhere: no such file"),
-        (["MODEL", "--batch-sizes", "0"], 2, "batch sizes [0]"),
-        (["MODEL", "--threads", "0"], 2, "threads [0]"),
+        (["MODEL", "--batch-sizes", "4", "0"], 2, "--batch-sizes 4 0"),
+        (["MODEL", "--threads", "0"], 2, "--threads 0"),
+        (["MODEL", "--seconds", "inf"], 2, "--seconds inf"),
+        (["MODEL", "--size", "8"], 2, "--size 8"),
         (["MODEL", "--plot", "speed.txt"], 2, "speed.txt: the ending of a plot is"),
         (["MODEL", "--plot", "no/speed.svg"], 2, "no folder no"),
         ([__file__], 1, "not a safetensors file"),
@@ -258,7 +260,31 @@ def test_training_too_leaves_out_batches_for_which_there_is_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("resnet51",), ("resnet14", "--batch-sizes", "0"), ("resnet14", "--size", "0"), ()]
+    ("words", "message"),
+    [
+        (("resnet51",), "resnet51"),
+        (("resnet14", "--batch-sizes", "0"), "--batch-sizes 0"),
+        (("resnet14", "--batch-sizes", str(10**18)), "--batch-sizes 1000"),
+        (("resnet14", "--size", "0"), "--size 0"),
+        (("resnet14", "--seconds", "-1"), "--seconds -1"),
+        (("resnet14", "--seconds", "nan"), "--seconds nan"),
+        (("resnet14", "--engines", "eager"), "--engines"),
+        (("resnet14", "--threads", "1"), "--threads"),
+        (("resnet14", "--against", "timm"), "--against"),
+        ((), "--training"),
+    ],
 )
-def test_training_refuses_networks_and_numbers_that_are_none(words: tuple[str, ...]) -> None:
-    assert call("bench", *words, "--training").returncode == 2
+def test_training_refuses_what_it_cannot_measure(words: tuple[str, ...], message: str) -> None:
+    done = call("bench", *words, "--training")
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+def test_training_tells_of_full_memory_after_what_it_measured() -> None:
+    """A million images of 4,000 pixels are 192 TB."""
+    words = ("resnet14", "--training", "--size", "4000", "--seconds", "0.01")
+    done = call("bench", *words, "--batch-sizes", "1000000")
+    assert (done.returncode, "--batch-sizes" in done.stderr) == (1, True), done.stderr
+    words = ("resnet14", "--training", "--size", "400", "--seconds", "0.01", "--limit", "365d")
+    done = call("bench", *words, "--batch-sizes", "1", "1000000", "--json")
+    assert [row["batch_size"] for row in json.loads(done.stdout)] == [1]
+    assert (done.returncode, "1,000,000 images" in done.stderr) == (1, True), done.stderr

@@ -143,6 +143,7 @@ def test_the_largest_batch_fits_and_one_more_image_does_not() -> None:
         (("--images", "1m", "--gpus", "8xh100", "--size", "800"), "give --batch-size"),
         (("--images", "1m", "--gpus", "8xh100", "--epochs", "0"), "--epochs"),
         (("--images", "1m", "--gpus", "8xh100", "--batch-size", "4"), "--batch-size 4"),
+        (("--images", "1m", "--gpus", "8xh100", "--batch-size", "0"), "--batch-size 0"),
         (("--images", "0", "--gpus", "8xh100"), "--images"),
         (("--images", "1m", "--gpus", "8xh100", "--network", "resnet51"), "resnet50"),
     ],

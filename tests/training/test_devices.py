@@ -200,6 +200,7 @@ def test_a_clock_waits_for_the_device_that_is_measured(monkeypatch: pytest.Monke
         RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes"),
     ],
 )
 def test_full_memory_is_told_with_what_to_try(error: Exception) -> None:

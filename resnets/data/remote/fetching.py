@@ -134,7 +134,11 @@ async def persist(
         if failures == patience.attempts or not patience.allows(lasted - asked + pause, limit):
             break
         if failures > 1 or lasted > _LONG:
-            outage.tell()
+            most = patience.silent_attempts if failure.silent else patience.attempts
+            outage.tell(
+                f"{failure.reason}; trying again, at most {plural(most, 'attempt')} in "
+                f"about {duration(patience.total)}"
+            )
         asked += min(failure.pause or 0.0, pause)
         await asyncio.sleep(pause)
     kind = NoSuchFileError if failure.missing else RemoteError

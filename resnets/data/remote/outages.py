@@ -21,9 +21,9 @@ def outage_of(address: str) -> Outage:
     parts = urlsplit(address)
     server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
 
-    def tell() -> None:
+    def tell(text: str) -> None:
         if _is_first(server):
-            say(f"no data from {server} yet; trying again", file=sys.stderr)
+            say(f"{server}: {text}", file=sys.stderr)
 
     return Outage(tell)
 

@@ -24,6 +24,7 @@ from resnets.files.writing import replacing
 from resnets.format import plural
 from resnets.machine import INFO, check_threads, processor
 
+_MOST_IMAGES = 1_000_000  # of a call; more fill any memory
 _FOR_8_BITS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
 _CALLS_NEEDED = {50: 3, 95: 20, 99: 100}  # for a percentile to mean something
 
@@ -180,16 +181,32 @@ def check(threads: Sequence[int], batch_sizes: Sequence[int], rounds: int, secon
     Raises:
         UsageError: one of them is not allowed.
     """
-    if not batch_sizes or min(batch_sizes) < 1:
-        raise UsageError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
+    check_numbers(batch_sizes, seconds)
     if min(threads, default=1) < 1:
-        raise UsageError(f"threads {list(threads)}: each must be at least 1")
+        raise UsageError(f"--threads {_words(threads)}: each must be at least 1")
     for number in threads:
         check_threads(number)
     if rounds < 1:
-        raise UsageError(f"rounds: {rounds}; at least 1")
-    if not seconds > 0:
-        raise UsageError(f"seconds: {seconds}; more than 0")
+        raise UsageError(f"--rounds {rounds}: it must be at least 1")
+
+
+def check_numbers(batch_sizes: Sequence[int], seconds: float) -> None:
+    """Check what every benchmark takes.
+
+    Raises:
+        UsageError: a number is not allowed.
+    """
+    if not batch_sizes or not 1 <= min(batch_sizes) <= max(batch_sizes) <= _MOST_IMAGES:
+        raise UsageError(
+            f"--batch-sizes {_words(batch_sizes)}: each must be from 1 to {_MOST_IMAGES:,}"
+        )
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"--seconds {seconds:g}: it must be more than 0")
+
+
+def _words(numbers: Sequence[int]) -> str:
+    """Numbers as they are typed after a flag."""
+    return " ".join(map(str, numbers))
 
 
 def _peak_rate(record: Record) -> float:

@@ -7,7 +7,7 @@ Nothing is read or decoded, and no gradients are exchanged: it is the part of a 
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +15,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from resnets import shipped
-from resnets.errors import UsageError
+from resnets.deployment.bench.figures import check_numbers
+from resnets.errors import ContentError, UsageError
+from resnets.format import plural
 from resnets.networks import build
 from resnets.networks.catalog import CATALOG, nearest
-from resnets.training.devices import choose_device
+from resnets.training.devices import choose_device, is_out_of_memory
 
 _WARM_UP = 2  # steps
 
@@ -54,7 +56,7 @@ def measure_training(
     seconds: float,
     precision: Literal["bf16", "fp32"] = "bf16",
     limit: float = math.inf,
-) -> list[TrainingSpeed]:
+) -> Iterator[TrainingSpeed]:
     """Train a network on random pixels, on a GPU if there is one.
 
     Args:
@@ -65,28 +67,40 @@ def measure_training(
         precision: of the arithmetic where there is a GPU; a CPU computes in float32.
         limit: seconds; larger batches that would not be done by then are left out.
 
+    Yields:
+        The speed at each batch size, the smallest first.
+
     Raises:
         UsageError: there is no such network, or a number is not allowed.
+        ContentError: memory is full; the speeds of smaller batches came before.
     """
     catalogued = network.partition("_")[0] if network in shipped.names() else network
     if catalogued not in CATALOG:
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
     size = CATALOG[catalogued].size if size is None else size
-    if min(batch_sizes, default=0) < 1 or size < 1:
-        raise UsageError(f"batch sizes {list(batch_sizes)}, size {size}: each must be at least 1")
+    check_numbers(batch_sizes, seconds)
+    if size < 1:
+        raise UsageError(f"--size {size}: it must be at least 1")
     device = choose_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     actual = precision if device.type != "cpu" else "fp32"
-    speeds: list[TrainingSpeed] = []
+    rate = 0.0
     end = time.monotonic() + limit
     for batch_size in sorted(set(batch_sizes)):
-        step = batch_size / speeds[-1].images_per_second if speeds else 0.0
-        if speeds and time.monotonic() + max((_WARM_UP + 1) * step, seconds) > end:
+        step = batch_size / rate if rate else 0.0
+        if rate and time.monotonic() + max((_WARM_UP + 1) * step, seconds) > end:
             break
-        times = _steps(catalogued, size, batch_size, seconds, actual == "bf16", device)
+        try:
+            times = _steps(catalogued, size, batch_size, seconds, actual == "bf16", device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ContentError(
+                f"the memory of {name} is full, with {plural(batch_size, 'image')} a step of "
+                f"{network} at {size} pixels: give smaller --batch-sizes or a smaller --size"
+            ) from error
         rate = batch_size / statistics.median(times)
-        speeds.append(TrainingSpeed(network, name, size, batch_size, rate, len(times), actual))
-    return speeds
+        yield TrainingSpeed(network, name, size, batch_size, rate, len(times), actual)
 
 
 def _steps(

@@ -95,6 +95,29 @@ def test_an_outage_is_told_once_and_has_an_end_for_all_requests(
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("500", "status 500"), ("502", "status 502"), ("429", "status 429"), ("short", "499 bytes")],
+)
+def test_the_line_about_an_outage_says_why_and_when_it_is_given_up(
+    folder: Path, capsys: pytest.CaptureFixture[str], fault: str, reason: str
+) -> None:
+    patience = Patience(attempts=5, first_pause=0.001)
+    with serving(folder, faults=[fault] * 3) as server:
+        RemoteFolder(server.address, patience=patience).read(place(0, 500))
+    (line,) = capsys.readouterr().err.splitlines()
+    for part in (server.address, reason, "5 attempts", "2 min"):
+        assert part in line
+
+
+def test_access_that_is_denied_midway_ends_the_attempts(folder: Path) -> None:
+    patience = Patience(first_pause=0.001)
+    with serving(folder, faults=["500", "500", "refused"]) as server:
+        with pytest.raises(RemoteError, match=r"status 403.*3 attempts"):
+            RemoteFolder(server.address, patience=patience).read(place(0, 500))
+        assert len(server.asked) == 3
+
+
 def _read_from(away: RemoteFolder) -> None:
     for start in range(0, 90_000, 30_000):
         away.read(place(start, 500))
