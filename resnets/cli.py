@@ -167,9 +167,9 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
         code = _with_exits(run)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         with contextlib.suppress(OSError):
-            print(f"{name}: interrupted", file=sys.stderr, flush=True)
+            print(escaped(f"{name}: {str(stop) or 'interrupted'}"), file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
     except Exception as error:
         _drop_output()

@@ -10,7 +10,7 @@ import tyro
 
 from resnets.commands import refuse_closed_output, run
 from resnets.commands.flags import Cache, Split, check_compared
-from resnets.commands.notices import print_notices, tell_assumed
+from resnets.commands.notices import print_notices, tell_assumed, tell_of_reading
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
@@ -118,6 +118,8 @@ def evaluate(
         chosen = choose_images(
             with_cache(data, cache), description, split, file=file, skip_unreadable=skip_unreadable
         )
+        if not process.rank:
+            tell_of_reading(chosen, compared)
         chosen = without_near_duplicates(chosen, compared)
         enlarged = images_enlarged(chosen.images, description.preprocessing.size)
         if enlarged and not process.rank:

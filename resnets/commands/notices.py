@@ -8,6 +8,7 @@ from resnets.escaping import say
 from resnets.format import plural
 
 if TYPE_CHECKING:
+    from resnets.evaluation.outputs import EvaluationImages
     from resnets.evaluation.source import Source
     from resnets.model_file import Description
 
@@ -34,6 +35,25 @@ def tell_enlarged(sources: "Sequence[Source]", description: "Description") -> No
 
     if line := sources_enlarged(sources, description.preprocessing.size):
         say(line, file=sys.stderr)
+
+
+def tell_of_reading(chosen: "EvaluationImages", compared: int) -> None:
+    """Tell on standard error of images at an address that are read to find near-duplicates.
+
+    Args:
+        chosen: the images to evaluate, before those that look like seen ones are left out.
+        compared: number of training and validation images to compare with; 0: none.
+    """
+    from resnets.data.storage import reads_ahead
+
+    if not compared or chosen.seen is None or not reads_ahead(chosen.seen.storage):
+        return
+    if not chosen.exposure.seen:
+        images = plural(min(compared, len(chosen.seen)), "training or validation image")
+        say(
+            f"near-duplicates: reading {images} from the address (--compared 0 skips it)",
+            file=sys.stderr,
+        )
 
 
 def tell_assumed(description: "Description") -> None:

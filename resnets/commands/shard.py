@@ -52,7 +52,8 @@ def shard(
             are copied byte by byte.
         quality: quality of JPEG, 1 to 100.
         shard_mb: size of a tar file, about, in MB.
-        skip_unreadable: leave out images that cannot be read.
+        skip_unreadable: leave out images that cannot be read; skipped.csv beside the index lists
+            them and why.
         workers: processes that read, resize and write (default: one per core).
         class_level: which folders are the classes, as for `resnets train`.
         train_folder: folder of the training images, as for `resnets train`.
@@ -63,7 +64,7 @@ def shard(
     """
     from resnets.data.places import folder_at
     from resnets.data.processes import worker_count
-    from resnets.data.sharding import Settings, write_shards
+    from resnets.data.sharding import SKIPPED, Settings, write_shards
     from resnets.data.sources.checks import check_names
     from resnets.data.sources.layout import layout_of_flags
     from resnets.data.sources.opening import read_source, source_name, with_cache
@@ -98,7 +99,11 @@ def shard(
         known = written.left_out - len(written.skipped)
         some = f" ({known:,} of them before)" if known else ""
         before = " before" if known == written.left_out else some
-        say(f"{plural(written.left_out, 'unreadable image')} left out{before}", file=sys.stderr)
+        listed = f"; listed in {folder.address}/{SKIPPED}" if written.skipped else ""
+        say(
+            f"{plural(written.left_out, 'unreadable image')} left out{before}{listed}",
+            file=sys.stderr,
+        )
     shards = written.about.shards
     images, size_in_bytes = sum(each.images for each in shards), sum(each.bytes for each in shards)
     kept = f" ({written.kept:,} kept)" if written.kept else ""
@@ -110,15 +115,18 @@ def shard(
 
 @contextlib.contextmanager
 def _resumable(output: str) -> Iterator[None]:
-    """Say what Ctrl-C leaves."""
+    """Say what Ctrl-C, or an error, leaves."""
+    left = (
+        f"{output}: stopped; shards that are complete stay, and the same command goes on from there"
+    )
     try:
         yield
+    except UsageError:  # nothing was written
+        raise
     except KeyboardInterrupt:
-        say(
-            f"{output}: stopped; shards that are complete stay, and the same command goes on from "
-            "there",
-            file=sys.stderr,
-        )
+        raise KeyboardInterrupt(left) from None
+    except Exception:
+        say(left, file=sys.stderr)
         raise
 
 

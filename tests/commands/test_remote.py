@@ -106,6 +106,28 @@ def test_where_the_server_fails_in_the_middle_the_way_to_go_on_is_told(
     assert (run / "model.safetensors").is_file()
 
 
+def test_evaluation_tells_of_images_that_it_reads_only_to_find_near_duplicates(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    line = "train DATA --network resnet14 --from none --epochs 1 --image-size 16 --batch-size 8"
+    more = "--no-report --workers 0 --threads 1 --output OUT"
+    done = call(*words(f"{line} {more}", DATA=server.address, OUT=tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    for label in ("cat", "dog"):
+        (tmp_path / "new" / label).mkdir(parents=True)
+        pixels = np.random.default_rng(len(label)).integers(0, 255, (36, 40, 3), np.uint8)
+        Image.fromarray(np.roll(pixels, ord(label[0]))).save(tmp_path / "new" / label / "0.png")
+    requests = {}
+    for compared in (0, 5, 12):
+        server.asked.clear()
+        line = f"evaluate OUT NEW --engine torch --compared {compared}"
+        done = call(*words(line, NEW=tmp_path / "new", OUT=tmp_path / "run"))
+        assert done.returncode == 0, done.stderr
+        assert (f"reading {compared} training" in done.stderr) == (compared > 0), done.stderr
+        requests[compared] = len([path for path, *_ in server.asked if path.endswith(".tar")])
+    assert requests[0] < requests[5] < requests[12]
+
+
 @pytest.mark.slow
 def test_evaluation_and_doctor_find_the_same(
     shards: Path, server: RangeServer, tmp_path: Path

@@ -1,3 +1,5 @@
+import csv
+import io
 import signal
 import subprocess
 import sys
@@ -41,6 +43,51 @@ def test_what_was_written_kept_and_left_out_is_told(
     assert "1 unreadable image left out before" in printed.err
 
 
+def test_all_images_that_are_left_out_are_listed_beside_the_index(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        (images / f"bee/=bad {number}.png").write_bytes(b"no image")
+    place = tmp_path / "shards"
+    command = ["shard", str(images), "--output", str(place), "--workers", "0", "--skip-unreadable"]
+    listed = place / "skipped.csv"
+
+    def names() -> list[str]:
+        header, *rows = csv.reader(io.StringIO(listed.read_text()))
+        assert header == ["image", "reason"]
+        assert all("not an image" in reason for _, reason in rows)
+        return sorted(name for name, _ in rows)
+
+    assert cli.main(command) == 0
+    assert str(listed) in capsys.readouterr().err
+    expected = sorted(f"bee/=bad {number}.png" for number in range(12))
+    assert names() == expected
+    assert cli.main(command) == 0  # all shards are kept
+    assert names() == expected
+    for number in range(12):
+        (images / f"bee/=bad {number}.png").unlink()
+    assert cli.main(command) == 0
+    assert not listed.exists()
+
+
+def test_an_error_tells_what_stays(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "bee/1.png").write_bytes(b"no image")
+    assert cli.main(["shard", str(images), "--output", str(tmp_path / "s"), "--workers", "0"]) == 1
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_a_list_of_somebody_else_stays(images: Path, tmp_path: Path) -> None:
+    place = tmp_path / "shards"
+    command = ["shard", str(images), "--output", str(place), "--workers", "0", "--skip-unreadable"]
+    assert cli.main(command) == 0
+    (place / "skipped.csv").write_text("mine")
+    (images / "bee/bad.png").write_bytes(b"no image")
+    assert cli.main(command) == 0
+    assert (place / "skipped.csv").read_text() == "mine"
+
+
 def test_shards_inside_of_the_folder_that_is_read_are_refused(
     images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,7 +116,7 @@ def shard_at_work(images: Path, place: Path) -> "subprocess.Popen[str]":
         "raise SystemExit(cli.main())"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, words), "--shard-mb", "20"],
+        [sys.executable, "-c", program, *map(str, words), "--shard-mb", "70"],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -99,8 +146,13 @@ def test_ctrl_c_does_not_wait_for_the_shards_at_work(many: Path, tmp_path: Path)
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
         assert process.stderr is not None
-        assert "goes on from there" in process.stderr.read()
+        (line,) = process.stderr.read().splitlines()
+        assert "goes on from there" in line
     left = {path.name for path in place.iterdir()}
-    assert left == {"begun.shard-rows"}  # neither a shard, nor a half of one, nor the lock
+    planned = [name for name in (place / "begun.shard-rows").read_text().split("\n") if name]
+    whole = {name for name in left if name.endswith(".tar")}  # before the signal came
+    rows = {f"{name}.shard-rows" for name in whole}
+    assert left - rows - whole == {"begun.shard-rows"}  # no half of a shard, no lock, no index
+    assert len(whole) < len(planned)
     done = call("shard", many, "--output", place, "--workers", "0", "--size", "8")
     assert done.returncode == 0, done.stderr
