@@ -70,7 +70,7 @@ class _Callers:
 
     Attributes:
         rate: most requests of a key, or of an address, such as 10/s, 600/m or 1000/h (without a
-            letter, a second); 429 beyond.
+            letter, a second); 429 beyond. Requests with a wrong key count for their address.
         allow_host: further host names by which this server may be called, or '*'. IP addresses and
             localhost may always; with --api-key, any name.
         cors: origins of other sites whose pages may ask, such as https://example.org.

@@ -18,6 +18,7 @@ from resnets.serving.inference_protocol import VERSION
 from resnets.serving.logs import log
 from resnets.serving.requests import body_of, deadline_of, without_parameters
 from resnets.serving.responses import JSON
+from resnets.serving.threads import in_own_thread
 
 if TYPE_CHECKING:
     from resnets.serving.state import Server
@@ -55,7 +56,12 @@ async def _load(request: Request) -> Response:
         raise HTTPException(404, f"no model {name!r} that could be loaded")
     try:
         async with server.loading:
-            model = await asyncio.to_thread(reopen)
+            model = await in_own_thread(reopen)
+    except asyncio.CancelledError:
+        if not server.stopping:
+            raise
+        reason = "the server stopped before the model was loaded"  # at the end of --grace
+        raise HTTPException(503, reason, {"Connection": "close"}) from None
     except UsageError as error:  # advice for the command line, with names of other files
         log("model not loaded", model=name, reason=str(error))
         reason = f"{name}: its file is not there any more, or is none; the server's log says more"

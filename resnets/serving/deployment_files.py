@@ -25,6 +25,7 @@ Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
 _UNIT = Path(__file__).parent / "systemd.service.jinja"
 _PORT = 8000  # in containers
+_FIRST_PORT = 1024  # that any user may listen on
 _USER = 1000  # that of the Dockerfile
 _STOP_AFTER = 10  # seconds beyond the grace period
 _KEYS, _MODELS, _CACHE = "/keys/keys", "/models", "/tmp"
@@ -147,14 +148,26 @@ def _systemd(deployment: Deployment) -> str:
     if deployment.allowed_hosts:
         words += ["--allow-host", *deployment.allowed_hosts]
     words += flags
+    credentials = {
+        "--api-key": deployment.keys,
+        "--tls-certificate": settings.tls_certificate,
+        "--tls-key": settings.tls_key,
+    }
+    secret = {flag: path.resolve() for flag, path in credentials.items() if path is not None}
+    for flag in secret:
+        if flag in words:
+            del words[words.index(flag) : words.index(flag) + 2]
     command = " ".join(_systemd_word(word) for word in words)
-    if deployment.keys is not None:
-        command += " --api-key %d/keys"
+    for flag in secret:  # %d is the folder where systemd puts credentials
+        command += f" {flag} %d/{flag.removeprefix('--')}"
     return filled_in(
         _UNIT,
         deployment=deployment,
         command=command,
-        keys=deployment.keys and deployment.keys.resolve(),
+        credentials={
+            flag.removeprefix("--"): str(path).replace("%", "%%") for flag, path in secret.items()
+        },
+        is_privileged=0 < settings.port < _FIRST_PORT,
         collect=_systemd_word(collect) if collect else "",
     )
 
@@ -326,10 +339,15 @@ def _kserve(deployment: Deployment) -> str:
     service = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": deployment.name},
+        "metadata": {"name": deployment.name, "annotations": _RAW},
         "spec": {"predictor": {"minReplicas": 1} | pod},
     }
     return _yaml([*head, *_about_keys(deployment)], service)
+
+
+# Knative, which older versions of KServe take by default, refuses much of what a pod has here, such
+# as `fsGroup`. Versions that call this mode Standard know it by this name, too.
+_RAW = {"serving.kserve.io/deploymentMode": "RawDeployment"}
 
 
 def _pod(deployment: Deployment) -> dict[str, Any]:

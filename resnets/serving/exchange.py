@@ -376,7 +376,8 @@ class Exchange:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return NotReachable(
                 f"{self.url}: its certificate is not trusted here; the variable SSL_CERT_FILE may "
-                f"name a file of certificates to trust: {error}"
+                "name a file of certificates to trust, or SSL_CERT_DIR a folder of them that "
+                f"`openssl rehash` prepared: {error}"
             )
         if "WRONG_VERSION_NUMBER" in str(error):  # of TLS
             return NotReachable(f"{self.url}: what answers there is no https; try http://...")

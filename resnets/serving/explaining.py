@@ -23,6 +23,7 @@ from resnets.serving.answering import Answering, pixels_of
 from resnets.serving.answers import Answer, Floats, Upload
 from resnets.serving.batching import DeadlinePassed
 from resnets.serving.served_model import ServedModel, digests_of
+from resnets.serving.threads import in_own_thread
 
 if TYPE_CHECKING:
     from resnets.model_file import Model
@@ -77,7 +78,7 @@ class Explaining:
         """
         task = self._networks.get(model)
         if task is None:
-            task = asyncio.create_task(asyncio.to_thread(_network_of, model))
+            task = asyncio.create_task(in_own_thread(_network_of, model))
             self._networks[model] = task
         try:
             return await asyncio.shield(task)

@@ -3,7 +3,6 @@
 Sentences are those of the model card, so that no path of somebody's machine is in them.
 """
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,6 +24,7 @@ from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.serving.explaining import why_unexplained
 from resnets.serving.served_model import ServedModel
+from resnets.serving.threads import in_own_thread
 
 _CHANNELS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}
 _UNKNOWN = "The model file does not say."
@@ -53,7 +53,7 @@ async def facts(model: ServedModel) -> dict[str, Any]:
     What lasts takes seconds the first time, as SciPy is imported for it, and is kept.
     """
     if model not in _LASTING:
-        _LASTING[model] = await asyncio.to_thread(_lasting, model)
+        _LASTING[model] = await in_own_thread(_lasting, model)
     return _LASTING[model] | {"latency": model.recent.latency(), "drift": _drift(model)}
 
 

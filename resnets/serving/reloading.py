@@ -15,6 +15,7 @@ from weakref import ref
 from resnets.escaping import escaped
 from resnets.serving.logs import log
 from resnets.serving.served_model import ServedModel, digests_of, stamps_of
+from resnets.serving.threads import in_own_thread
 
 _SHOWN = 12  # characters of a digest
 _INTERVAL = 1.0  # seconds between two looks at the files
@@ -73,7 +74,7 @@ class Reloading:
         model = self._models.get(name)
         if model is None or model.reopen is None:
             return
-        stamps = await asyncio.to_thread(stamps_of, model.path)
+        stamps = await in_own_thread(stamps_of, model.path)
         if stamps == self._stamps.get(name):
             return
         self._stamps[name] = stamps
@@ -81,11 +82,11 @@ class Reloading:
             log("file removed", model=name, reason=_removed(model))
             return
         try:
-            if await asyncio.to_thread(digests_of, model.path) == model.digests:
+            if await in_own_thread(digests_of, model.path) == model.digests:
                 return
             log("changed file seen", model=name, reason=_SEEN)
             async with self._loading:
-                new = await asyncio.to_thread(model.reopen)
+                new = await in_own_thread(model.reopen)
         except Exception as error:  # whatever is wrong with the new file, the old model serves on
             log("changed file not served", model=name, reason=str(error))
             return

@@ -244,7 +244,13 @@ class ServedModel:
 
 
 def open_served(
-    path: Path, *, name: str = "", engine: EngineName = "auto", threads: int = 0, max_batch: int = 0
+    path: Path,
+    *,
+    name: str = "",
+    engine: EngineName = "auto",
+    threads: int = 0,
+    max_batch: int = 0,
+    before: str = "",
 ) -> ServedModel:
     """Open MODEL for serving.
 
@@ -254,6 +260,8 @@ def open_served(
         engine: the runtime, as `predict` chooses it.
         threads: that compute; 0 is the runtime's own choice.
         max_batch: images computed at once; 0 measures which size is worth it.
+        before: the engine of the file that this one replaces, which auto takes again, if it can:
+            a measurement would take many seconds on a machine that answers requests meanwhile.
 
     Raises:
         UsageError: the file, engine or device does not exist, or they do not go together.
@@ -263,7 +271,7 @@ def open_served(
     """
     file = find_model(path)
     opened_files = digests_of(file)
-    opened_engine = open_engine(file, engine, threads)
+    opened_engine = open_engine(file, engine, threads, measure=not before, usual=before)
     model = ServedModel(name or name_of(path), file, opened_engine, max_batch)
     try:
         model.check()
@@ -278,6 +286,7 @@ def open_served(
         engine=engine,
         threads=threads,
         max_batch=model.max_batch,
+        before=opened_engine.name,
     )
     return model
 

@@ -4,9 +4,11 @@
 than much of what is called here. Where a future is wanted, `submit` makes one.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 from weakref import finalize
@@ -74,6 +76,22 @@ class Threads(Executor):
                 return
             if call is not None and call[0] is _settle:
                 call[1][0].cancel()
+
+
+async def in_own_thread(
+    function: Callable[_P, _T], /, *arguments: _P.args, **keywords: _P.kwargs
+) -> _T:
+    """The result of a function that may take long, such as one that loads a model.
+
+    As `asyncio.to_thread`, but the end of the process does not wait for it, and it waits for no
+    others.
+    """
+    threads = Threads(1, "long")
+    try:
+        future = threads.submit(copy_context().run, function, *arguments, **keywords)
+        return await asyncio.wrap_future(future)
+    finally:
+        threads.shutdown(wait=False)
 
 
 def _end(calls: "SimpleQueue[_Call | None]", count: int, lock: threading.Lock) -> None:

@@ -108,6 +108,8 @@ def test_kserve_takes_the_predictor(printed: Printed) -> None:
     service = yaml.safe_load(printed("kserve"))
     assert service["apiVersion"] == "serving.kserve.io/v1beta1"
     assert service["kind"] == "InferenceService"
+    mode = service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
+    assert mode == "RawDeployment"  # Knative refuses fsGroup
     schema = jsonschema.Draft202012Validator(schema_of("kserve-0.20.json.gz"))
     schema.validate(service)
     with pytest.raises(jsonschema.ValidationError):
@@ -133,7 +135,9 @@ def test_systemd_takes_the_unit(printed: Printed, keys: Path, tmp_path: Path) ->
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     text = printed("systemd", "--api-key", str(keys), "--cors", "https://a.example")
-    assert f"LoadCredential=keys:{keys}" in text
+    path = str(keys).replace("%", "%%")
+    assert f"LoadCredential=api-key:{path}\n" in text
+    assert "%d/api-key" in text
     assert "ReadWritePaths=" in printed("systemd", "--collect", "labels of ours")
     unit = tmp_path / "resnets-test.service"
     unit.write_text(text, encoding="utf-8")
@@ -156,6 +160,32 @@ def test_a_unit_of_systemd_runs_the_command_that_printed_it(printed: Printed) ->
         [*words, "--print", "systemd"], capture_output=True, text=True, check=False
     )
     assert done.stdout == text
+
+
+def test_a_unit_of_systemd_reads_files_of_tls_as_root_and_may_listen_on_the_port_of_https(
+    printed: Printed, tmp_path: Path
+) -> None:
+    for name in ("chain.pem", "key.pem"):
+        (tmp_path / name).touch()
+    flags = ("--tls-certificate", str(tmp_path / "chain.pem"), "--tls-key")
+    text = printed("systemd", *flags, str(tmp_path / "key.pem"), "--port", "443")
+    command = next(line for line in text.splitlines() if line.startswith("ExecStart="))
+    for flag, name in (("tls-certificate", "chain.pem"), ("tls-key", "key.pem")):
+        assert f"LoadCredential={flag}:{tmp_path / name}" in text
+        assert f"--{flag} %d/{flag}" in command
+    assert str(tmp_path / "key.pem") not in command
+    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in text
+    assert "CAP_NET_BIND_SERVICE" not in printed("systemd")
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "kserve"])
+def test_a_comment_says_how_to_ask_for_keys_where_none_is_needed(
+    printed: Printed, keys: Path, target: str
+) -> None:
+    for flags, is_open in (((), True), (("--api-key", str(keys)), False)):
+        comments = [x for x in printed(target, *flags).splitlines() if x.startswith("#")]
+        assert any("--api-key" in line for line in comments) == is_open
+        assert any(keys.name in line for line in comments) != is_open
 
 
 def test_a_unit_of_systemd_names_files_by_their_whole_path(

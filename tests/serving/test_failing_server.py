@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,11 +53,13 @@ class Faults:
         self.bodies = [image_bytes(seed=number) for number in range(IMAGES)]
         self.faults = {self.bodies[number]: list(each) for number, each in faults.items()}
         self.requests: Counter[bytes] = Counter()
+        self.connections: list[socket.socket] = []
         self.left = ends_after
         self.lock = threading.Lock()
         self.ended = threading.Event()
         self.is_proxy = False  # which goes on listening
         self.is_back = False
+        self.is_missed = threading.Event()  # whether a client waits for it
         self.later: Server | None = None
         self.changes_after = 10**9  # requests
 
@@ -76,15 +78,23 @@ class Faults:
         """Whether the model is another one than at first."""
         return self.requests.total() > self.changes_after
 
-    def start_again(self, url: str, seconds: float) -> None:
-        """Answer again at the same address, some time after the end."""
-        self.ended.wait(20)
-        time.sleep(seconds)
-        self.is_back = True
+    def start_again(self, url: str) -> None:
+        """Answer again at the same address, once a client waits for it."""
+        self.is_missed.wait(60)
         if not self.is_proxy:
             place = ("127.0.0.1", int(url.rpartition(":")[2]))
             self.later = Server(place, type("Faulty", (Handler,), {"state": self}))
+        self.is_back = True  # once connections wait to be accepted, so that it is not away again
+        if self.later is not None:
             serve(self.later)
+
+    def end(self, server: ThreadingHTTPServer) -> None:
+        """Stop listening, and break off all connections, as a process that ends does."""
+        server.socket.close()
+        server.shutdown()
+        for connection in self.connections:
+            with suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End what was started again."""
@@ -99,6 +109,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: Faults
 
+    def setup(self) -> None:
+        super().setup()
+        if not self.state.is_back:
+            self.state.connections.append(self.connection)
+
     def do_GET(self) -> None:
         values = {"models": ["tiny"]} if self.path == "/v2" else METADATA
         self.answer(200, json.dumps(values))
@@ -112,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.state.is_proxy:
                 self.answer(502, "<html>bad gateway</html>")
                 return
-            self.server.socket.close()
+            self.state.end(self.server)  # type: ignore[arg-type]
         if fault in ("reset", "end"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
@@ -161,8 +176,7 @@ def failing(faults: dict[int, list[str]], ends_after: int | None = None) -> Iter
     with Server(("127.0.0.1", 0), type("Faulty", (Handler,), {"state": state})) as server:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         yield "http://{}:{}".format(*server.server_address[:2]), state
-        if state.is_proxy or not state.ended.is_set():
-            server.shutdown()
+        server.shutdown()
 
 
 def serve(server: ThreadingHTTPServer) -> None:
@@ -175,13 +189,19 @@ def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnets.serving.exchange._PAUSE", 0.1)
 
 
-def predict(url: str, images: list[Any], asynchronous: bool, timeout: float) -> list[Prediction]:
+def predict(
+    url: str,
+    images: list[Any],
+    asynchronous: bool,
+    timeout: float,
+    notify: Callable[[str], None] | None = None,
+) -> list[Prediction]:
     if not asynchronous:
-        with Client(url, timeout=timeout) as client:
+        with Client(url, timeout=timeout, notify=notify) as client:
             return client.predict(images)
 
     async def ask() -> list[Prediction]:
-        async with AsyncClient(url, timeout=timeout) as client:
+        async with AsyncClient(url, timeout=timeout, notify=notify) as client:
             return await client.predict(images)
 
     return asyncio.run(ask())
@@ -259,14 +279,20 @@ def test_a_server_that_is_gone_is_waited_for_once_and_not_beyond_the_timeout(
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("proxy", [False, True])
 def test_a_server_that_starts_again_loses_no_image(asynchronous: bool, proxy: bool) -> None:
+    notices: list[str] = []
     with failing({}, ends_after=20) as (url, state):
+
+        def notify(line: str) -> None:
+            notices.append(line)
+            state.is_missed.set()
+
         state.is_proxy = proxy
-        threading.Thread(target=state.start_again, args=(url, 2.5), daemon=True).start()
-        with pytest.warns(UserWarning, match="waiting up to") as notices:
-            predictions = predict(url, state.bodies * 3, asynchronous, timeout=30)
+        threading.Thread(target=state.start_again, args=(url,), daemon=True).start()
+        predictions = predict(url, state.bodies * 3, asynchronous, 60, notify)
         state.close()
     assert [each.status for each in predictions] == ["ok"] * 3 * IMAGES
-    assert len(notices) == 1
+    (line,) = notices
+    assert "waiting up to" in line
 
 
 def test_who_interrupts_the_wait_for_a_server_does_not_wait() -> None:

@@ -211,6 +211,42 @@ def test_numbers_of_thousands_of_digits_are_refused(client: Any) -> None:
     assert response.status_code == 400
 
 
+NO_OBJECTS = (b"5", b"null", b"true", b'"x"', b"[]", b"[{}]", b"NaN", b"-Infinity", b"1e999")
+NO_OBJECTS += (b"9" * 5000, b"[" * 50_000, b"[" * 500 + b"]" * 500, b"\xff", b'{"a":', b"{} {}")
+ODD_OBJECTS = tuple(
+    b'{"inputs": %b, "outputs": %b, "parameters": %b, "id": %b}' % (4 * (value,))
+    for value in (*NO_OBJECTS[:9], b"[[]]", b"[5]", b"[null]", b"{}", b"9" * 4000)
+)
+
+
+@pytest.mark.parametrize("path", ["/v2/models/tiny/infer", "/v2/repository/index"])
+def test_json_that_is_no_object_is_refused(client: Any, path: str) -> None:
+    headers = {"content-type": "application/json"}
+    for body in (*NO_OBJECTS, *ODD_OBJECTS):
+        status = client.post(path, content=body, headers=headers).status_code
+        assert status in (400, 422) or (status == 200 and body in ODD_OBJECTS), (body[:50], status)
+    for body in ODD_OBJECTS if path.endswith("infer") else ():
+        assert client.post(path, content=body, headers=headers).status_code in (400, 422), body
+    for body in (b"5", b"null"):  # these paths take images, and read no JSON
+        for other in ("/predict", "/collect?label=cat"):
+            status = client.post(other, content=body, headers=headers).status_code
+            assert 400 <= status < 500
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [([3], 3), ([1, 4, 4, 7], 112), ([1, 4, 4, 3], 5), ([0, 4, 4, 3], 0)]
+)
+def test_a_tensor_of_a_wrong_shape_is_refused_in_words(
+    client: Any, shape: list[int], count: int
+) -> None:
+    tensor = {"name": "images", "datatype": "UINT8", "shape": shape, "data": [0] * count}
+    response = client.post("/v2/models/tiny/infer", json={"inputs": [tensor]})
+    assert response.status_code == 400
+    reason = response.json()["error"]
+    assert reason.startswith("images: ")
+    assert str(shape) in reason
+
+
 @pytest.mark.slow
 def test_bad_images_are_no_fault(serving: Serving, shared: Callable[[str], Path]) -> None:
     client = serving()

@@ -128,6 +128,62 @@ def test_sigterm_before_the_server_is_ready_ends_it_quietly_with_0(
     assert all(json.loads(line)["event"] == "worker started" for line in printed.splitlines())
 
 
+# A server whose second load of a file, and whatever `explain` needs, lasts longer than the test.
+SLOW = """
+import sys, time
+import resnets.serving.explaining as explaining, resnets.serving.served_model as served_model
+opened = served_model.open_served
+def slowly(*arguments, **keywords):
+    if "before" in keywords or explaining._network_of is arguments[-1]:
+        print("loads", flush=True)
+        time.sleep(300)
+    return opened(*arguments, **keywords)
+served_model.open_served = slowly
+explaining._network_of = lambda _: slowly(explaining._network_of)
+import resnets.serving.serving as serving
+serving.open_served = slowly
+from resnets.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loads", ["/v2/repository/models/tiny/load", "/predict?explain=1", "file"])
+def test_sigterm_while_a_model_is_loaded_ends_the_server_within_grace(
+    model_file: Path, tmp_path: Path, loads: str
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+
+    def ask(address: str) -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it gets no answer
+            status_of(address, image_bytes())
+
+    file = Path(shutil.copy(model_file, tmp_path / "tiny.safetensors"))
+    words = ["serve", str(file), "--port", "0", "--grace", "1", "--control", "--engine", "torch"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            lines = iter(process.stderr.readline, "")
+            address = next(match[0] for x in lines if (match := re.search(r"http://\S+", x)))
+            if loads == "file":
+                (tmp_path / "new").write_bytes(b"another file")
+                (tmp_path / "new").replace(file)
+            else:
+                threading.Thread(target=ask, args=[address + loads], daemon=True).start()
+            assert process.stdout.readline() == "loads\n"
+            process.terminate()
+            assert process.wait(60) == 0
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_why_torch_computes_is_told_once_and_not_where_it_was_asked_for(
@@ -265,15 +321,30 @@ def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
 def test_who_has_connected_before_the_port_is_closed_gets_an_answer(
     model_file: Path, workers: str
 ) -> None:
-    ends: list[OSError] = []
+    # A client that has connected has 0.2 seconds to send its request. On a busy machine some need
+    # longer, but not every time.
+    assert any(refused_at_the_end(model_file, workers) >= 7 for _ in range(3))
 
-    def ask(port: int) -> None:
+
+def refused_at_the_end(model_file: Path, workers: str) -> int:
+    """How many of 8 clients that ask until a server ends are refused then; others lose a request.
+
+    One may come between the last look at the port and its end.
+    """
+    ends: list[OSError] = []
+    counts = [0] * 8
+    all_answered = threading.Event()
+
+    def ask(number: int, port: int) -> None:
         """Ask again and again, on a new connection where the last one was closed."""
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             while True:
                 client.request("POST", "/predict", image_bytes())
                 client.getresponse().read()
+                counts[number] += 1
+                if min(counts) > 1:
+                    all_answered.set()
         except OSError as error:
             ends.append(error)
         finally:
@@ -281,17 +352,16 @@ def test_who_has_connected_before_the_port_is_closed_gets_an_answer(
 
     with server(model_file, "--workers", workers, "--no-access-log") as (process, address):
         port = int(address.rpartition(":")[2])
-        clients = [threading.Thread(target=ask, args=(port,), daemon=True) for _ in range(8)]
+        clients = [threading.Thread(target=ask, args=(n, port), daemon=True) for n in range(8)]
         for client in clients:
             client.start()
-        time.sleep(1)
+        assert all_answered.wait(60)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         for client in clients:
             client.join(60)
-    refused = [isinstance(error, ConnectionRefusedError) for error in ends]
-    assert len(refused) == 8
-    assert sum(refused) >= 7  # one may come between the last look at the port and its end
+    assert len(ends) == 8
+    return sum(isinstance(error, ConnectionRefusedError) for error in ends)
 
 
 @pytest.mark.slow

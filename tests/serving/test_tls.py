@@ -1,5 +1,6 @@
 """https: the server's own files of TLS, and what is wrong with others."""
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -104,6 +105,53 @@ def test_certificates_of_the_environment_that_cannot_be_read_are_named(
         assert done.returncode == 2
         assert "SSL_CERT_FILE" in done.stderr
         assert path.name in done.stderr
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_clients_trust_the_file_and_the_folder_of_the_environment(
+    pem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    pytest.importorskip("httpx2", reason="the extra serve is not installed")
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    from resnets.serving import AsyncClient, Client, NotReachable
+
+    async def models(_: Request) -> JSONResponse:
+        return JSONResponse({"models": ["tiny"]})
+
+    def ask(url: str) -> list[str]:
+        if not asynchronous:
+            with Client(url) as client:
+                return client.models()
+
+        async def asked() -> list[str]:
+            async with AsyncClient(url) as client:
+                return await client.models()
+
+        return asyncio.run(asked())
+
+    words = ["openssl", "x509", "-noout", "-hash", "-in", pem / "own.pem"]
+    digest = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    shutil.copy(pem / "own.pem", tmp_path / f"{digest}.0")  # as `openssl rehash` calls it
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    options = {"ssl_certfile": pem / "own.pem", "ssl_keyfile": pem / "own.key"}
+    with running(Starlette(routes=[Route("/v2", models)]), **options) as address:
+        for variable, right, wrong in (
+            ("SSL_CERT_FILE", pem / "own.pem", pem / "other.pem"),
+            ("SSL_CERT_DIR", tmp_path, pem),
+        ):
+            with monkeypatch.context() as environment:
+                environment.setenv(variable, str(right))
+                assert ask(f"https://{address}") == ["tiny"]
+                environment.setenv(variable, str(wrong))
+                with pytest.raises(NotReachable, match=f"not trusted.*{variable}"):
+                    ask(f"https://{address}")
+        with pytest.raises(NotReachable, match=r"not trusted.*SSL_CERT_FILE"):
+            ask(f"https://{address}")
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ def open_engine(
     *,
     device: str | None = None,
     measure: bool = True,
+    usual: str = "",
 ) -> Engine:
     """Open a network for predictions and features.
 
@@ -74,6 +75,7 @@ def open_engine(
             xpu; of an exported file, the runtime for such a device. None leaves the runtime to
             `engine`; with another engine than auto it has no effect.
         measure: whether auto may take some seconds to measure a file for the first time.
+        usual: what auto takes where it may not, if that can run the file.
 
     Raises:
         UsageError: the file, engine or device does not exist, or they do not go together.
@@ -93,7 +95,7 @@ def open_engine(
                 f"{', '.join(FOR_DEVICE)}"
             )
         engine = cast("EngineName", FOR_DEVICE[device])
-    return _open_file(path, engine, threads, measure)
+    return _open_file(path, engine, threads, measure, usual)
 
 
 def open_network(
@@ -132,7 +134,7 @@ def _of_loaded(model: "Model | Engine") -> Engine:
     return Eager(model)
 
 
-def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> Engine:
+def _open_file(path: Path, engine: EngineName, threads: int, measure: bool, usual: str) -> Engine:
     """The engine for an existing file."""
     if path.suffix.lower() == ".pt2":
         raise UsageError(
@@ -148,7 +150,7 @@ def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> E
         raise UsageError(f"{path}: {' or '.join(supported)} can run it, {engine} cannot{hint}")
     name: str = engine
     if engine == "auto":
-        name = fastest(path, _engines_for_auto(path, supported), threads, measure)
+        name = fastest(path, _engines_for_auto(path, supported), threads, measure, usual)
     if runtime_of(name) == "onnxruntime":
         from resnets.deployment.engines.onnx import OnnxRuntime
 

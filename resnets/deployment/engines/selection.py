@@ -28,7 +28,9 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(runtime_of(name)) is not None
 
 
-def fastest(path: Path, runtimes: Sequence[str], threads: int = 0, measure: bool = True) -> str:
+def fastest(
+    path: Path, runtimes: Sequence[str], threads: int = 0, measure: bool = True, usual: str = ""
+) -> str:
     """The fastest of the installed runtimes that can run a file.
 
     Each is measured in a process of its own, since their waiting threads slow each other down. The
@@ -39,7 +41,8 @@ def fastest(path: Path, runtimes: Sequence[str], threads: int = 0, measure: bool
         path: the file.
         runtimes: those that can run it, the preferred one first.
         threads: number of threads that will compute.
-        measure: whether to measure where no result is stored; otherwise the first one is taken.
+        measure: whether to measure where no result is stored.
+        usual: the runtime to take where nothing is measured; else the first one.
     """
     candidates = [name for name in runtimes if installed(name)]
     if len(candidates) < 2:
@@ -49,7 +52,7 @@ def fastest(path: Path, runtimes: Sequence[str], threads: int = 0, measure: bool
     if results.get(key) in candidates:
         return results[key]
     if not measure or not _store_results(results):
-        return candidates[0]
+        return usual if usual in candidates else candidates[0]
     rates = {name: _rate_of(name, path, threads) for name in candidates}
     best = max(candidates, key=lambda name: rates[name])
     _store_results({**results, key: best})

@@ -40,6 +40,8 @@ def test_the_faster_runtime_is_measured_once_and_remembered_for_this_file(
 
     monkeypatch.setattr(selection, "_rate_of", rate)
     assert fastest(exported, BOTH, measure=False) == "onnxruntime"
+    assert fastest(exported, BOTH, measure=False, usual="openvino") == "openvino"
+    assert fastest(exported, BOTH, measure=False, usual="torch") == "onnxruntime"
     assert asked == []
     assert [fastest(exported, BOTH) for _ in range(3)] == ["openvino"] * 3
     assert asked == [*BOTH]
