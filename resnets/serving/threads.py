@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 from weakref import finalize
@@ -88,8 +89,8 @@ async def in_own_thread(
     """
     threads = Threads(1, "long")
     try:
-        future = threads.submit(copy_context().run, function, *arguments, **keywords)
-        return await asyncio.wrap_future(future)
+        call = partial(function, *arguments, **keywords)
+        return await asyncio.wrap_future(threads.submit(copy_context().run, call))
     finally:
         threads.shutdown(wait=False)
 
