@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -268,6 +268,20 @@ class TrainingBatches:
         if self.carrying is not None:
             return self.carrying.of(epoch)
         return epoch_order(len(self.images), self.seed, epoch)
+
+    def carried(self, epoch: int) -> dict[str, Any] | None:
+        """What `go_on` needs to draw the order of an epoch without those that precede it."""
+        if self.carrying is None:
+            return None
+        samples = torch.from_numpy(self.carrying.carried(epoch))
+        return {"epoch": epoch, "samples": samples, "of": [len(self.images), self.batch_size]}
+
+    def go_on(self, carried: dict[str, Any] | None) -> None:
+        """Continue from what `carried` said; from nothing where that was of other batches."""
+        if carried is None or self.carrying is None:
+            return
+        if carried["of"] == [len(self.images), self.batch_size]:
+            self.carrying.go_on(carried["epoch"], carried["samples"].cpu().numpy())
 
     def order_digest(self, epoch: int) -> str:
         """16 hexadecimal digits of SHA-256 of the samples that an epoch uses, in their order.

@@ -119,6 +119,9 @@ _SMALL = {  # networks for 32 x 32 images
     "wide_resnet16_8": _small_entry(_wide(14, width=128), _ZAGORUYKO, 11.0),
     "wide_resnet28_10": _small_entry(_wide(26, width=160), _ZAGORUYKO, 36.5),
     "wide_resnet40_10": _small_entry(_wide(38, width=160), _ZAGORUYKO, 55.8),
+    "resnet18_cifar": _small_entry(
+        _imagenet(18, stem="cifar", num_classes=10), "ResNet-18 as often trained on CIFAR-10"
+    ),
 }
 
 _LARGE = {  # networks for ImageNet

@@ -541,6 +541,7 @@ class Trainer:
             "average": self.average and self.average.state_dict(),
             "scaler": self.scaler.state_dict(),
             "done": [self.epoch, self.step],
+            "carried": self.batches.carried(self.epoch),
             "replanned": list(self.recipe.replanned),
             "best": [self.best_accuracy, self.best_epoch, self.best_step],
             "last": self.last_accuracy,
@@ -556,6 +557,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step = state["done"]
+        self.batches.go_on(state.get("carried"))  # of older checkpoints: all epochs are drawn again
         replanned = state.get("replanned", self.recipe.replanned)  # checkpoints of 0.1.0 have none
         self.use_recipe(replace(self.recipe, replanned=tuple(replanned)))
         self.best_accuracy, self.best_epoch, self.best_step = state["best"]

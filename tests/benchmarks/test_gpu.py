@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from resnets.cli import main
+from resnets.networks import build
 from tests.in_process import call_script
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
@@ -45,12 +47,47 @@ def test_correctness_and_speed_are_measured_and_not_again(tmp_path: Path) -> Non
     parts = ("logits", "waits", "training-speed", "inference-speed")
     results = measured(tmp_path, *parts)
     assert set(results) == {*parts, "summary"}
-    assert results["logits"]["resnet14, tf32 False"]["largest_difference"] == 0
-    assert results["training-speed"]["float32 eager"] > 0
+    compared = results["logits"]
+    assert compared["resnet14, float32"]["largest_difference_of_largest_logit"] == 0
+    assert compared["resnet14, bfloat16"]["largest_difference_of_largest_logit"] > 0
+    assert all(compared[f"resnet14, {name}"]["within"] for name in ("tf32", "bfloat16", "float16"))
+    assert all(results["training-speed"][f"{name} eager"] > 0 for name in ("float32", "float16"))
     assert results["inference-speed"]["timm"]
     assert "CUDA" in results["waits"]["skipped"]
     assert "cores" in results["logits"]["machine"]
     assert measured(tmp_path, *parts) == results
+
+
+def test_a_part_that_fails_is_written_down_and_the_others_go_on(tmp_path: Path) -> None:
+    flags = ["--device", "cpu", "--tiny", "--seeds", "0", "--output", tmp_path, "--data", "missing"]
+    flags += ["--parts", "losses", "waits"]
+    first = call_script(SCRIPT, *flags)
+    assert first.returncode == 1
+    assert "missing" in first.stderr
+    assert {file.stem for file in tmp_path.glob("*.json")} == {"summary"}
+    second = call_script(SCRIPT, *flags)  # what has not failed yet comes first
+    assert second.returncode == 1
+    assert len(json.loads((tmp_path / "failed" / "losses.json").read_text())) == 2
+    assert (tmp_path / "waits.json").exists()
+
+
+@pytest.mark.soak
+def test_a_part_that_takes_longer_than_a_call_is_written_down(tmp_path: Path) -> None:
+    words = ["--device", "cpu", "--tiny", "--output", tmp_path, "--parts", "processes"]
+    late = call_script(SCRIPT, *words, "--minutes", "0.1")  # six seconds
+    assert late.returncode == 1, late.stdout
+    assert "takes longer" in json.loads((tmp_path / "failed" / "processes.json").read_text())[0]
+
+
+def test_the_network_of_the_published_times_sees_all_pixels() -> None:
+    """The anchors' ResNet-18 has a 3x3 stem; ImageNet's would see 8x8 of CIFAR-10's 32x32."""
+    network = build("resnet18_cifar")
+    sides = []
+    for stage in (network.layer1, network.layer4):
+        stage.register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
+    network(torch.zeros(2, 3, 32, 32))
+    assert sides == [32, 4]
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_173_962
 
 
 @pytest.mark.soak

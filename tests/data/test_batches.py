@@ -192,6 +192,24 @@ def test_images_that_fill_no_batch_come_first_in_the_next_epoch(
     assert orders[0].tolist() == epoch_order(count, seed, 0).tolist()
 
 
+@given(count=st.integers(2, 60), size=st.integers(1, 40), epoch=st.integers(0, 4))
+def test_an_order_goes_on_from_what_a_checkpoint_keeps(count: int, size: int, epoch: int) -> None:
+    def batches(batch_size: int = size) -> TrainingBatches:
+        return training(labelled(count), Augmentation(), batch_size=batch_size, carry_over=True)
+
+    unbroken, resumed, others = batches(), batches(), batches(size + 1)
+    orders = [unbroken.order(number).tolist() for number in range(7)]
+    kept = batches().carried(epoch)
+    resumed.go_on(kept)
+    assert [resumed.order(epoch + after).tolist() for after in range(3)] == orders[epoch:][:3]
+    others.go_on(kept)  # a batch of another size: its orders are its own
+    assert others.order(epoch).tolist() == batches(size + 1).order(epoch).tolist()
+    if kept is not None and epoch:
+        kept["samples"] = kept["samples"].flip(0)
+        resumed.go_on(kept)
+        assert resumed.order(epoch)[: len(kept["samples"])].tolist() == kept["samples"].tolist()
+
+
 def test_without_augmentation_batches_are_the_normalised_images_with_their_labels() -> None:
     images = labelled(30)
     for batch in training(images, Augmentation()).epoch(0):

@@ -491,7 +491,7 @@ def test_a_rehearsal_that_is_refused_ends_with_the_reason_alone(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.soak  # the tutorial on machines rehearses with four in each run of the tests
+@pytest.mark.soak  # the signals below begin one in each run of the tests
 def test_a_rehearsal_trains_in_two_processes_here(tmp_path: Path) -> None:
     words = ("digits", "--network", "resnet14", "--epochs", "1", "--image-size", "8", "--no-report")
     command = [sys.executable, "-m", "resnets", "launch", *words, "--output", "run"]

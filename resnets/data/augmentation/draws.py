@@ -84,7 +84,8 @@ class CarryingOrder:
     """Orders of epochs that each use only their first samples, so that none is left out for long.
 
     An epoch begins with those that the one before did not use; the others follow in their random
-    order. So an order follows from all that precede it; the last one is kept.
+    order. So an order follows from all that precede it. The last one is kept, and what `carried`
+    says of it is enough to go on from there.
 
     >>> orders = CarryingOrder(5, seed=0, used=4)
     >>> [bool(orders.of(epoch)[4] == orders.of(epoch + 1)[0]) for epoch in range(3)]
@@ -93,20 +94,44 @@ class CarryingOrder:
 
     def __init__(self, count: int, seed: int, used: int) -> None:
         self.count, self.seed, self.used = count, seed, used
-        self._newest = 0, epoch_order(count, seed, 0)
+        self._begin(0, np.empty(0, np.int64))
 
     def of(self, epoch: int) -> Samples:
         """The samples 0 ... count - 1, each once, in the order of an epoch."""
-        begun, order = self._newest
-        if epoch < begun:
-            begun, order = 0, epoch_order(self.count, self.seed, 0)
-        for number in range(begun + 1, epoch + 1):
-            is_left = np.ones(self.count, bool)
-            is_left[order[: self.used]] = False
-            fresh = epoch_order(self.count, self.seed, number)
-            order = np.concatenate([order[self.used :], fresh[~is_left[fresh]]])
-        self._newest = epoch, order
-        return order
+        if epoch < self._epoch:
+            self._begin(0, np.empty(0, np.int64))
+        while self._epoch < epoch:
+            self._begin(self._epoch + 1, self._left())
+        return self._order
+
+    def carried(self, epoch: int) -> Samples:
+        """The samples that an epoch begins with, as the one before did not use them."""
+        if epoch in (0, self._epoch):
+            return self._carried if epoch else self._order[:0]
+        self.of(epoch - 1)
+        return self._left()
+
+    def go_on(self, epoch: int, carried: Samples) -> None:
+        """Continue with an epoch from what `carried` said of it, without those that precede it.
+
+        Raises:
+            ValueError: so many samples are never carried into that epoch.
+        """
+        if len(carried) != (self.count - self.used if epoch else 0):
+            raise ValueError(f"{len(carried)} samples carried into epoch {epoch}")
+        self._begin(epoch, carried)
+
+    def _left(self) -> Samples:
+        """The samples that the epoch does not use; a copy, as a view would keep them all."""
+        return self._order[self.used :].copy()
+
+    def _begin(self, epoch: int, carried: Samples) -> None:
+        """Keep the order of an epoch that begins with some samples."""
+        fresh = epoch_order(self.count, self.seed, epoch)
+        is_carried = np.zeros(self.count, bool)
+        is_carried[carried] = True
+        self._epoch, self._carried = epoch, carried
+        self._order = np.concatenate([carried, fresh[~is_carried[fresh]]])
 
 
 def balanced_order(labels: NDArray[np.int64], seed: int, epoch: int) -> Samples:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from resnets.data.remote.outages import outage_of
-from resnets.errors import MissingExtra, require
+from resnets.errors import require
 from resnets.files.folders import has_netrc
 from resnets.outages import Outage
 
@@ -89,10 +89,7 @@ def _open(scheme: str, loop: asyncio.AbstractEventLoop, public: bool) -> Any:
         system.retries = 1
         return system
     if scheme == "gs":
-        try:
-            gcsfs = require("gcsfs.core", "remote")  # that of gcsfs itself asks the bucket's kind
-        except MissingExtra:
-            raise MissingExtra("gcsfs is not installed: pip install gcsfs") from None
+        gcsfs = require("gcsfs.core", "remote")  # that of gcsfs itself asks the bucket's kind
         log = logging.getLogger("gcsfs")
         if log.level == logging.NOTSET:  # it logs tracebacks of errors that are told
             log.setLevel(logging.CRITICAL)

@@ -1,6 +1,6 @@
 """A server that speaks Google's JSON API: ranges, whole files, shards, and what errors mean.
 
-It needs `pip install gcsfs gcp-storage-emulator`, which no extra installs; else the tests skip.
+By gcp-storage-emulator; where it or gcsfs is not installed, the tests skip.
 """
 
 from collections.abc import Iterator

@@ -23,7 +23,7 @@ from resnets.data.remote import RemoteFolder, lock
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import RemoteError
 from resnets.data.remote.lock import locked_remotely
-from resnets.errors import FolderInUse, MissingExtra
+from resnets.errors import FolderInUse
 from resnets.locks import LOCK
 from tests.data.remote.conftest import (
     CONTENT,
@@ -86,15 +86,6 @@ def test_a_public_bucket_needs_no_credentials(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     assert bucket.read(place(5, 10)) == CONTENT[5:15]
-
-
-def test_google_storage_says_what_to_install() -> None:
-    pytest.importorskip("fsspec")
-    try:
-        import gcsfs  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingExtra, match="pip install gcsfs"):
-            RemoteFolder("gs://bucket").size("a")
 
 
 @pytest.mark.usefixtures("quick_locks")
