@@ -11,7 +11,9 @@ several percent within a minute; on one core, while what asks runs on another on
 - server, one client: likewise (latency of one image), by a plain socket, as an event loop would add
   its own part of a millisecond to each answer; it takes turns with bare every second or so, and
   what the server adds is the median of the differences photo by photo, since photos and the
-  processor's speed differ by more than that;
+  processor's speed differ by more than that. What it adds to its own decoding and computing is
+  counted, too, by the seconds that its /metrics tells of both: they are of the same requests, so
+  that a processor whose speed changes between turns changes nothing;
 - server, half load: photos are sent at fixed times, at half of the images a second of the first;
   latency counts from the time at which a photo was due, so that a server that stalls cannot hide
   how long those that were due meanwhile would have waited (coordinated omission).
@@ -252,6 +254,14 @@ def max_batch(address: str) -> int:
     return int(match[1])
 
 
+def decoding_and_computing(address: tuple[str, int]) -> float:
+    """Seconds that a server has decoded and computed since its start."""
+    with urllib.request.urlopen("http://{}:{}/metrics".format(*address)) as response:
+        text = response.read().decode()
+    phases = re.findall(r'resnets_phase_seconds_sum{.*phase="(decode|compute)"} (\S+)', text)
+    return sum(float(seconds) for _, seconds in phases)
+
+
 def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, float]:
     """The figures of one round for a network, and their ratios."""
     with server(model, 0) as (address, batch):
@@ -274,6 +284,7 @@ def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, f
         "bare p99 ms": 1e3 * percentile(slices.one, 99),
         "one client ms": 1e3 * alone,
         "one client minus bare ms": 1e3 * statistics.median(slices.added),
+        "one client minus its decode and compute ms": 1e3 * statistics.mean(slices.around),
         "half load p50 ms": 1e3 * percentile(slices.half, 50),
         "half load p99 ms": 1e3 * percentile(slices.half, 99),
         "p99 at half load of one image": percentile(slices.half, 99) / image,
@@ -300,6 +311,7 @@ class Slices:
         rates: of the server, in images a second.
         alone: latencies of one client.
         added: these, less the times of decoding and the engine for the same photos.
+        around: likewise, less the server's own times of decoding and the engine: means of turns.
         half: latencies at half load.
         half_of_same: likewise, always the same photo.
     """
@@ -317,6 +329,7 @@ class Slices:
         self.rates: list[float] = []
         self.alone: list[float] = []
         self.added: list[float] = []
+        self.around: list[float] = []
         self.half: list[float] = []
         self.half_of_same: list[float] = []
 
@@ -352,10 +365,13 @@ class Slices:
         with on_core(0):
             bare = self._bare.times(photos, 1, seconds)
         with on_core(1):
+            inside = -decoding_and_computing(self._address)
             asked = one_client(self._address, requests, seconds)
+            inside += decoding_and_computing(self._address)
         self.one += bare
         self.alone += asked
         self.added += [ours - its for ours, its in zip(asked, bare, strict=False)]
+        self.around.append((sum(asked) - inside) / len(asked))
 
 
 @contextmanager
@@ -390,7 +406,7 @@ def main() -> None:
         mine = [row for row in rows if row["model"] == name]
         print(f"\n{name}: medians of {trial.rounds} rounds")
         for key in [key for key in mine[0] if key not in ("model", "round", "load")]:
-            print(f"  {key:32} {statistics.median(row[key] for row in mine):.4g}")
+            print(f"  {key:42} {statistics.median(row[key] for row in mine):.4g}")
 
 
 if __name__ == "__main__":
