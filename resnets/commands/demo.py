@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import webbrowser
 from collections.abc import Mapping
 from contextlib import closing
@@ -47,7 +48,9 @@ def demo(port: int = 0, no_browser: bool = False) -> int:
     def started(address: str) -> None:
         say(f"the demo is at {address}/ (Ctrl-C ends it)", file=sys.stderr)
         if not no_browser and _has_browser(os.environ, sys.platform):
-            webbrowser.open(f"{address}/")
+            # some browsers keep whoever opens them waiting until they are closed
+            page = (f"{address}/",)
+            threading.Thread(target=webbrowser.open, args=page, daemon=True).start()
 
     settings = Settings(port=port, examples=True)
     with closing(listening(settings)) as listener:

@@ -4,9 +4,13 @@ Sentences are those of the model card, so that no path of somebody's machine is 
 """
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from resnets import shipped
 from resnets.data.membership import TrainedOn
 from resnets.errors import ContentError
 from resnets.evaluation.familiarity import UNPROTECTED
@@ -41,6 +45,7 @@ _CALIBRATION_ERROR = (
 _TEMPERATURE = (
     " The temperature is what the network's scores are divided by before they become probabilities."
 )
+_OF_PACKAGE = "It comes with the package resnets, whose licence is {}."
 _FEW = 100  # images, too few to tell of drift unless nearly all of them are unfamiliar
 
 
@@ -88,7 +93,7 @@ def _lasting(model: ServedModel) -> dict[str, Any]:
         "unprotected": UNPROTECTED,
         "unexplained": why_unexplained(model),
         "trained_on": _trained_on(description),
-        "licences": _licences(description),
+        "licences": _licences(model),
     }
 
 
@@ -119,8 +124,34 @@ def _trained_on(description: Description) -> list[str]:
     return [generation_in_words(each) for each in generations] or [_UNKNOWN]
 
 
-def _licences(description: Description) -> list[str]:
-    """Where the weights that the network began with were published, and their licences."""
+def _licences(model: ServedModel) -> list[str]:
+    """What is known of licences: the package's, and those of the weights that it began with."""
+    own = [_OF_PACKAGE.format(_licence_of_package())] if _comes_with_package(model.path) else []
+    return [*own, *_licences_of_origins(model.description, known=bool(own))]
+
+
+def _comes_with_package(path: Path) -> bool:
+    """Whether a model file is one of the package, which its licence covers."""
+    return path.resolve().parent == shipped.FOLDER.resolve() and path.stem in shipped.names()
+
+
+@cache
+def _licence_of_package() -> str:
+    """The licence of this package, as it is installed."""
+    try:
+        named = metadata("resnets").get("License-Expression")
+    except PackageNotFoundError:  # a folder of sources on the path
+        named = None
+    return named or "in its file LICENSE"
+
+
+def _licences_of_origins(description: Description, *, known: bool) -> list[str]:
+    """Where the weights that the network began with were published, and their licences.
+
+    Args:
+        description: of the network.
+        known: whether the network's own licence is known.
+    """
     generations = _history(description).generations
     lines = [
         f"{origin.get('id', origin.get('folder', 'published weights'))}: "
@@ -135,7 +166,8 @@ def _licences(description: Description) -> list[str]:
         return [
             f"It started from a network trained on {images}, of which the file names no licence."
         ]
-    return ["The file names no weights that it started from."]
+    own = "" if known else "The file names no licence. "
+    return [f"{own}It names no weights that it started from."]
 
 
 def _history(description: Description) -> TrainedOn:

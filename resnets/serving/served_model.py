@@ -144,7 +144,7 @@ class ServedModel:
         return await loop.run_in_executor(self.threads, function, *arguments)
 
     def check(self) -> None:
-        """Compute the golden image, alone and in a batch.
+        """Compute the golden image, alone and in the largest batch, which warms the engine up.
 
         Raises:
             ContentError: the probabilities are not those in the file; or, where it has none, those
@@ -154,7 +154,7 @@ class ServedModel:
         item = _Item(golden_image(preprocessing, seed_of(golden)), self.familiarity is not None)
         blank = _Item(np.zeros_like(item.frame))
         alone = self._sound_outputs([item])[0].probabilities
-        batch = [blank, item][-self.max_batch :]
+        batch = [blank] * (self.max_batch - 1) + [item]
         in_batch = self._sound_outputs(batch)[-1].probabilities
         allowed = TOLERANCE.get(computation_of(self.engine, self.path).precision, _STRICTEST)
         for how, probabilities in (("alone", alone), ("in a batch", in_batch)):

@@ -82,7 +82,7 @@ class Settings:
 
     def limits(self) -> dict[str, float]:
         """The limits by name, as metrics tell them."""
-        return {
+        limits: dict[str, float] = {
             "queue": self.queue,
             "timeout_seconds": self.timeout,
             "body_bytes": self.max_body,
@@ -90,12 +90,19 @@ class Settings:
             "image_pixels": self.max_pixels,
             "decoding_threads": self.decoding_threads,
             "grace_seconds": self.grace,
+            "workers": self.workers,
         }
+        return limits if self.collect is None else limits | {"collect_bytes": self.collect_bytes}
 
     @property
     def all_bodies(self) -> int:
         """Bytes of the bodies of all requests together; further ones are answered 503."""
         return _BODIES * self.max_body
+
+    @property
+    def collect_bytes(self) -> int:
+        """Bytes that the folder of `collect` may hold."""
+        return self.collect_mb << 20
 
     @property
     def decoding_threads(self) -> int:

@@ -56,7 +56,7 @@ class Server:
         self._arriving = 0  # requests
         self.explaining = Explaining(self.answering)
         self.collection = (
-            Collection(settings.collect, settings.collect_mb << 20) if settings.collect else None
+            Collection(settings.collect, settings.collect_bytes) if settings.collect else None
         )
         self.loading = asyncio.Lock()  # one model at a time: each takes memory and all cores
         self.reloading = Reloading(self.models, self.replace, self.loading)
@@ -64,6 +64,8 @@ class Server:
         self.stopping = False
         for name, limit in settings.limits().items():
             self.metrics.set("limit", limit, name)
+        if self.access.rate is not None:
+            self.metrics.set("limit", self.access.rate.rate, "requests_per_second")
         self.responses: Events[Responded] = Events(self.metrics.request, self._note_latency)
         for model in self.models.values():
             model.events.observers.append(self.metrics.observe)

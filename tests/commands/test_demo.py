@@ -5,7 +5,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +34,39 @@ def test_the_demo_answers_its_drawings_says_its_address_and_ends_in_order() -> N
             assert process.stderr.read() == ""  # no line for each request
         finally:
             process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="BROWSER is not heeded there")
+def test_a_browser_that_stays_in_the_foreground_gets_the_page(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    page, browser = tmp_path / "page.html", tmp_path / "browser"
+    browser.write_text(
+        f"#!{sys.executable}\n"
+        "import sys, time, urllib.request\n"
+        "with urllib.request.urlopen(sys.argv[1], timeout=60) as response:\n"
+        f"    content = response.read()\n"
+        f"open({str(page)!r}, 'wb').write(content)\n"
+        "time.sleep(600)\n"  # as one whose window stays
+    )
+    browser.chmod(0o700)
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith("SSH_")}
+    environment |= {"DISPLAY": ":0", "BROWSER": f"{browser} %s"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resnets", "demo"],
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # with its browser, which is ended below
+    )
+    try:
+        end = time.monotonic() + 90
+        while not page.is_file() or not page.stat().st_size:
+            assert process.poll() is None
+            assert time.monotonic() < end, "the browser got no page"
+            time.sleep(0.1)
+        assert "<title>" in page.read_text("utf-8")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0  # while the browser is still open
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

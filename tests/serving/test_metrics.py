@@ -6,6 +6,8 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ pytest.importorskip("prometheus_client", reason="the extra serve is not installe
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from resnets.commands.serve import _Limits
 from resnets.evaluation.familiarity import Familiarity, class_directions, fit_familiarity
+from resnets.serving.access import Access, Rate
 from resnets.serving.drift import Drift
 from resnets.serving.events import Events
 from resnets.serving.logs import log, logging_to_stderr
@@ -75,6 +79,31 @@ def test_requests_images_batches_and_limits_are_counted(serving: Serving) -> Non
     assert any(name == "resnets_model" for name, *_ in values)
     if sys.platform == "linux":
         assert values["resnets_resident_memory_bytes",] > 10 << 20
+
+
+def test_every_limit_that_a_user_can_set_is_a_gauge(serving: Serving, tmp_path: Path) -> None:
+    limits = {
+        "queue": ("queue", 7),
+        "timeout": ("timeout_seconds", 5.5),
+        "max_body": ("body_bytes", 1 << 20),
+        "max_pixels": ("image_pixels", 10**6),
+        "grace": ("grace_seconds", 2.5),
+    }
+    changed = {flag: value for flag, (_, value) in limits.items()}
+    client = serving(Access(rate=Rate(50)), **changed, collect=tmp_path, collect_mb=3)
+    values = samples(client)
+    limits |= {
+        "max_batch": ("max_batch of tiny", 4),
+        "collect_mb": ("collect_bytes", 3 << 20),
+        "rate": ("requests_per_second", 50),
+        "workers": ("workers", 1),
+    }
+    for name, value in limits.values():
+        assert values["resnets_limit", name] == value
+    assert {field.name for field in fields(_Limits)} <= {*limits}  # --help's
+    without = samples(serving())
+    assert ("resnets_limit", "collect_bytes") not in without
+    assert ("resnets_limit", "requests_per_second") not in without
 
 
 def test_gauges_are_measured_before_anybody_asks(serving: Serving) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -145,8 +146,18 @@ def test_what_a_network_started_from_is_told_as_far_as_it_is_known(
     assert "CIFAR-10" in origins["from a trained one"]
     assert "no licence" in origins["from a trained one"]
     assert origins["from published weights"] == "timm/resnet18: apache-2.0"
-    assert "licence" not in origins["from no other"]
+    assert "names no licence" in origins["from no other"]
     assert len({*origins.values()}) == 4
+
+
+def test_the_licence_of_the_package_is_that_of_its_networks_and_of_no_others(
+    tmp_path: Path,
+) -> None:
+    packaged = Path(resnets.__file__).with_name("shipped") / "resnet20_cifar10.safetensors"
+    copied = tmp_path / packaged.name
+    shutil.copy(packaged, copied)
+    assert "Apache-2.0" in " ".join(facts_of(packaged)["licences"])
+    assert "Apache-2.0" not in " ".join(facts_of(copied)["licences"])
 
 
 @pytest.mark.parametrize(

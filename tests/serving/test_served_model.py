@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,14 @@ class Unsteady:
 
     def probabilities(self, images: Pixels) -> Floats:
         sharp = 0.4 + 0.1 * len(images)
+        return np.full((len(images), 3), [sharp, 1 - sharp, 0], np.float32)
+
+
+class WrongInFours(Unsteady):
+    """An engine whose probabilities are right but in batches of four."""
+
+    def probabilities(self, images: Pixels) -> Floats:
+        sharp = 0.9 if len(images) == 4 else 0.5
         return np.full((len(images), 3), [sharp, 1 - sharp, 0], np.float32)
 
 
@@ -119,6 +128,18 @@ def test_an_engine_that_is_wrong_in_batches_only_is_found(model_file: Path) -> N
     engine.description.golden.update(golden_from(np.array([0.5, 0.5, 0.0])))
     model = ServedModel("x", model_file, engine, max_batch=2)  # type: ignore[arg-type]
     with pytest.raises(ContentError, match="batch"):
+        model.check()
+    model.close()
+
+
+@pytest.mark.parametrize(("max_batch", "is_wrong"), [(1, False), (3, False), (4, True)])
+def test_the_golden_image_is_computed_in_the_batch_that_requests_will_have(
+    model_file: Path, max_batch: int, is_wrong: bool
+) -> None:
+    engine = WrongInFours(model_file)
+    engine.description.golden.update(golden_from(np.array([0.5, 0.5, 0.0])))
+    model = ServedModel("x", model_file, engine, max_batch)  # type: ignore[arg-type]
+    with pytest.raises(ContentError, match="batch") if is_wrong else nullcontext():
         model.check()
     model.close()
 
