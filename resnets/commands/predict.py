@@ -122,9 +122,8 @@ def predict(
     flags = EngineFlags(max_error, batch_size, engine, threads, tta)
     if server is None:
         return _predict_here(words, form, parts, flags, verbose, cache)
-    if parts or features:
-        flag = "--features" if features else "--part" if part else "--on ray"
-        raise UsageError(f"{flag}: leave it out with --server")
+    if parts:
+        raise UsageError(f"{'--part' if part else '--on ray'}: leave it out with --server")
     flags.refuse_for_server()
     return predict_on_server(server, words, form, verbose, cache)
 

@@ -16,6 +16,7 @@ from resnets.format import plural
 
 if TYPE_CHECKING:
     from resnets.evaluation.predict import Prediction
+    from resnets.serving.client import Client
 
 _KEY = "RESNETS_API_KEY"  # name of the variable that holds a server's key
 
@@ -35,12 +36,15 @@ def predict_on_server(
         sources = form.sources(images, verbose, cache)
         if form.parquet is not None:
             writable(form.parquet, paths_of(sources))
-        pending = client.predict_sources(sources, top=form.top, model=model)
+        features = form.features
+        pending = client.predict_sources(sources, top=form.top, model=model, features=features)
         answers = _Answers(pending)
         predictions, failure = collect(answers, len(sources), form), answers.failure
+        columns = _number_of_features(client, model, predictions) if features else 0
     if form.sort is not None:
         predictions = sort_copies(predictions, sources[: len(predictions)], form.sort, names)
-    code = write_output(predictions, form, "", f"computed by {model or served[0]} on {url}")
+    computed = f"computed by {model or served[0]} on {url}"
+    code = write_output(predictions, form, "", computed, features=columns)
     unanswered = sum(prediction.status == "unanswered" for prediction in predictions)
     if failure is not None:
         before = f"{len(predictions) - unanswered:,} of {plural(len(sources), 'image')}"
@@ -54,6 +58,14 @@ def predict_on_server(
             file=sys.stderr,
         )
     return code
+
+
+def _number_of_features(
+    client: "Client", model: str, predictions: "Sequence[Prediction]"
+) -> int:
+    """F of a model; the server is asked where no image could be read."""
+    known = (len(each.features) for each in predictions if each.features is not None)
+    return next(known, 0) or client.number_of_features(model)
 
 
 class _Answers:

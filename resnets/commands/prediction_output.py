@@ -167,9 +167,21 @@ def collect(pending: "Iterable[Prediction]", total: int, form: Form) -> "list[Pr
 
 
 def write_output(
-    predictions: "Sequence[Prediction]", form: Form, caption: str, computed: object
+    predictions: "Sequence[Prediction]",
+    form: Form,
+    caption: str,
+    computed: object,
+    *,
+    features: int = 0,
 ) -> int:
     """Write predictions that `collect` has not written, and at a terminal what computed them.
+
+    Args:
+        predictions: all of them.
+        form: where they go.
+        caption: of the table.
+        computed: what computed them.
+        features: how many the column of features has; 0: there is no such column.
 
     Returns:
         The exit code.
@@ -177,7 +189,7 @@ def write_output(
     if form.parquet is not None:
         from resnets.evaluation.prediction_table import schema_of, write_predictions
 
-        schema = schema_of(form.top, sorts=True)
+        schema = schema_of(form.top, sorts=form.sort is not None, features=features)
         rows, _ = write_predictions(predictions, form.parquet, schema)
         tell_written((rows, _unreadable(predictions)), form.parquet)
     elif not form.as_computed:

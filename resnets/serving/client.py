@@ -19,6 +19,8 @@ from itertools import islice
 from threading import Event
 from typing import TYPE_CHECKING, Self, TypeVar
 
+import numpy as np
+
 from resnets.errors import ContentError, require
 from resnets.evaluation.inputs import Images, sources_of
 from resnets.evaluation.predict import Prediction, Predictions
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _TOGETHER = 64  # images that are prepared and awaited together
 _TIMEOUT = 60.0  # seconds
+_BLACK = np.zeros((32, 32), np.uint8)
 
 _T = TypeVar("_T")
 
@@ -132,10 +135,27 @@ class Client:
         return Predictions(self._each(query, sources_of(images, network.channels, network.white)))
 
     def predict_sources(
-        self, sources: Iterable[Source], *, top: int = 1, model: str = ""
+        self,
+        sources: Iterable[Source],
+        *,
+        top: int = 1,
+        model: str = "",
+        features: bool = False,
     ) -> Iterator[Prediction]:
         """Predict named images, each as soon as those before it are; see `predict`."""
-        return self._each(Query(self._carry_out(self._exchange.network(model)), top), sources)
+        network = self._carry_out(self._exchange.network(model))
+        return self._each(Query(network, top, features=features), sources)
+
+    def number_of_features(self, model: str = "") -> int:
+        """How many features a model has, by a black image.
+
+        Raises:
+            ServerFailed: the server did not tell.
+        """
+        (black,) = self.predict(_BLACK, model=model, features=True)
+        if black.features is None:
+            raise ServerFailed(f"{self._exchange.url}: no features: {black.error or 'none came'}")
+        return len(black.features)
 
     def _each(self, query: Query, sources: Iterable[Source]) -> Iterator[Prediction]:
         """The predictions of images, several at once, in their order."""

@@ -313,6 +313,43 @@ def test_the_command_prints_the_same_with_a_server_as_without(
     assert len(list(copies.rglob("*.png"))) == 2
 
 
+@pytest.mark.parametrize("features", [[], ["--features"]])
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_parquet_file_is_the_same_with_a_server_as_without(
+    url: str, model_file: Path, tmp_path: Path, features: list[str], readable: bool
+) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    for seed in range(3):
+        whole = readable and seed != 1
+        (tmp_path / f"{seed}.png").write_bytes(image_bytes(seed=seed)[: None if whole else 90])
+    words = [str(tmp_path), "--top", "2", *features, "--parquet"]
+    remote, local = tmp_path / "remote.parquet", tmp_path / "local.parquet"
+    assert main(["predict", "tiny", *words, str(remote), "--server", url]) == 1
+    assert main(["predict", str(model_file), *words, str(local), "--engine", "torch"]) == 1
+    ours, theirs = pq.read_table(remote), pq.read_table(local)
+    assert ours.schema == theirs.schema
+    assert ("features" in ours.column_names) == bool(features)
+    for name in ours.column_names:
+        numbers, others = ours[name].to_pylist(), theirs[name].to_pylist()
+        if name == "features":
+            flat = [x for row in numbers for x in row], [x for row in others for x in row]
+            assert len(flat[0]) >= 3 * 8
+            assert flat[0] == pytest.approx(flat[1], abs=1e-4)
+        elif name.startswith("probability"):
+            assert numbers == pytest.approx(others, abs=1e-6)
+        else:
+            assert numbers == others
+
+
+@pytest.mark.parametrize("flag", ["--part=1/2", "--on=ray"])
+def test_parts_are_refused_with_a_server(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--server", "http://127.0.0.1:9", "x.png", flag, f"--output={tmp_path}"]
+    assert main(words) == 2
+    assert flag.partition("=")[0] in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--tta", "--threads=1", "--engine=torch", "--batch-size=1"])
 def test_what_the_server_decides_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--server", "http://127.0.0.1:9", "x.png", flag]) == 2
