@@ -60,9 +60,7 @@ def predict_on_server(
     return code
 
 
-def _number_of_features(
-    client: "Client", model: str, predictions: "Sequence[Prediction]"
-) -> int:
+def _number_of_features(client: "Client", model: str, predictions: "Sequence[Prediction]") -> int:
     """F of a model; the server is asked where no image could be read."""
     known = (len(each.features) for each in predictions if each.features is not None)
     return next(known, 0) or client.number_of_features(model)

@@ -1,8 +1,10 @@
 """Whatever is sent, the server has no fault, and answers the next one."""
 
+import base64
 import contextlib
 import json
 import socket
+import struct
 import threading
 import time
 import urllib.error
@@ -10,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -560,3 +563,48 @@ def test_clients_that_vanish_leave_nothing_behind(app: Any, address: str) -> Non
         pause.wait(0.05)
     assert server.in_flight == 0
     assert all(model.batcher.waiting == 0 for model in server.models.values())
+
+
+def test_no_address_or_path_of_a_client_is_opened(
+    serving: Serving, model_file: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(image_bytes())
+    client = serving(control=True, collect=tmp_path / "labels")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = "http://{}:{}/image.png".format(*listener.getsockname())
+        for word in (url, str(image), image.as_uri(), f"@{image}"):
+            text = word.encode()
+            inputs = [{"b64": base64.b64encode(text).decode()}, base64.b64encode(text).decode()]
+            tensor = {"name": "files", "datatype": "BYTES", "shape": [1]}
+            binary = struct.pack("<I", len(text)) + text
+            head = json.dumps(
+                {"inputs": [tensor | {"parameters": {"binary_data_size": len(binary)}}]}
+            ).encode()
+            length = {"Inference-Header-Content-Length": str(len(head))}
+            infer = "/v2/models/tiny/infer"
+            responses = [
+                client.post("/predict", content=text),
+                client.post("/predict", json={"url": word, "image": word}),
+                client.post("/predict", data={"file": word, "url": word}),
+                client.post("/predict", files={"file": (word, text)}),
+                client.post(infer, content=head + binary, headers=length),
+                *(client.post(infer, json={"inputs": [tensor | {"data": [x]}]}) for x in inputs),
+                client.post(infer, json={"inputs": [tensor | {"data": [word]}]}),
+                client.post("/predict", params={"image": word}),
+                client.post("/collect", params={"label": "cat", "image": word}),
+                client.post("/collect", params={"label": "cat"}, content=text),
+                client.post(f"/v2/repository/models/{quote(word, safe='')}/load"),
+            ]
+            assert [x.status_code for x in responses if not 400 <= x.status_code < 500] == []
+            # what comes under such a name is what was sent
+            sent = client.post("/predict", files={"file": (word, image_bytes(seed=1))})
+            alone = client.post("/predict", content=image_bytes(seed=1))
+            (named,), (plain,) = (x.json()["predictions"] for x in (sent, alone))
+            assert named["probability"] == pytest.approx(plain["probability"], abs=1e-6)
+        for name in (str(model_file), url):
+            asked = client.post("/predict", params={"model": name}, content=image_bytes())
+            assert asked.status_code == 404
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()

@@ -5,13 +5,18 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resnets.deployment.engines.selection import sha256_of
 from resnets.errors import ContentError
+from resnets.evaluation.engine import NotFiniteError
 from resnets.files.writing import write_atomically
 from resnets.golden import golden_from
 from resnets.images import Pixels
@@ -64,6 +69,21 @@ class WrongInFours(Unsteady):
     def probabilities(self, images: Pixels) -> Floats:
         sharp = 0.9 if len(images) == 4 else 0.5
         return np.full((len(images), 3), [sharp, 1 - sharp, 0], np.float32)
+
+
+class OverflowsForWhite:
+    """An engine whose numbers overflow for white images, and for no others in their batch."""
+
+    name, threads = "torch", 0
+
+    def __init__(self, model_file: Path) -> None:
+        self.description = load(model_file).description
+
+    def probabilities(self, images: Pixels) -> Floats:
+        if places := [n for n, image in enumerate(images) if image.min() == 255]:
+            raise NotFiniteError(places, len(images))
+        confidence = 0.5 + images.mean((1, 2, 3)) / 1000  # each image has its own
+        return np.stack([confidence, 1 - confidence, 0 * confidence], 1).astype(np.float32)
 
 
 class Timed:
@@ -132,6 +152,39 @@ def test_an_engine_that_is_wrong_in_batches_only_is_found(model_file: Path) -> N
     model.close()
 
 
+@pytest.mark.parametrize("white", [{1}, {0, 2}, {0, 1, 2}, set()])
+def test_an_image_whose_numbers_overflow_fails_alone(model_file: Path, white: set[int]) -> None:
+    testclient = pytest.importorskip("starlette.testclient")
+    from resnets.serving.app import create_app
+    from resnets.serving.settings import Settings
+
+    model = ServedModel("x", model_file, OverflowsForWhite(model_file), 4)  # type: ignore[arg-type]
+    files = []
+    for number in range(3):
+        file = BytesIO()
+        grey = 255 if number in white else 40 * number
+        Image.new("L", (20, 20), grey).save(file, "PNG")
+        files.append(("file", (f"{number}.png", file.getvalue())))
+    with testclient.TestClient(create_app({"x": model}, Settings()), "http://127.0.0.1") as client:
+        compute = Event()
+        model.threads.submit(compute.wait, 60)  # so that all three wait for one batch
+        waiting = Thread(target=lambda: answers.append(client.post("/predict", files=files)))
+        answers: list[Any] = []
+        waiting.start()
+        while model.batcher.waiting < 3 and waiting.is_alive():
+            time.sleep(0.01)
+        compute.set()
+        waiting.join()
+        (response,) = answers
+        alone = client.post("/predict", content=files[1][1][1])
+    rows = response.json()["predictions"]
+    assert [row["error"] is not None for row in rows] == [n in white for n in range(3)]
+    assert all("overflow" in rows[n]["error"] for n in white)
+    for n in {0, 1, 2} - white:  # each its own
+        assert rows[n]["probability"] == pytest.approx(0.5 + 40 * n / 1000, abs=1e-6)
+    assert alone.status_code == (422 if 1 in white else 200)
+
+
 @pytest.mark.parametrize(("max_batch", "is_wrong"), [(1, False), (3, False), (4, True)])
 def test_the_golden_image_is_computed_in_the_batch_that_requests_will_have(
     model_file: Path, max_batch: int, is_wrong: bool
@@ -148,12 +201,21 @@ def test_an_exported_file_of_an_earlier_version_is_served_without_torch() -> Non
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     pytest.importorskip("starlette", reason="the extra serve is not installed")
     code = (
-        "import sys; from pathlib import Path\n"
+        "import io, sys; from pathlib import Path\n"
+        "from PIL import Image; from starlette.testclient import TestClient\n"
         "from resnets.serving.app import create_app\n"
         "from resnets.serving.served_model import open_served\n"
         "from resnets.serving.settings import Settings\n"
         "model = open_served(Path(sys.argv[1]), engine='onnxruntime', max_batch=2)\n"
-        "create_app({'digits': model}, Settings())\n"
+        "app, file = create_app({'digits': model}, Settings()), io.BytesIO()\n"
+        "Image.new('L', (28, 28)).save(file, 'PNG')\n"
+        "with TestClient(app, 'http://127.0.0.1') as client:\n"
+        "    for path in ('/predict', '/predict?features=1'):\n"
+        "        assert client.post(path, content=file.getvalue()).status_code == 200\n"
+        "    for path in ('/', '/model', '/metrics', '/openapi.json', '/v2/models/digits'):\n"
+        "        assert client.get(path).status_code == 200, path\n"
+        "    refusal = client.post('/predict?explain=1', content=file.getvalue())\n"
+        "    assert refusal.status_code == 501, refusal.text\n"
         "sys.exit('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(EARLIER / "digits.onnx")]
