@@ -139,9 +139,10 @@ def _comes_with_package(path: Path) -> bool:
 def _licence_of_package() -> str:
     """The licence of this package, as it is installed."""
     try:
-        named = metadata("resnets").get("License-Expression")
+        about = metadata("resnets")
+        named = about["License-Expression"] if "License-Expression" in about else ""
     except PackageNotFoundError:  # a folder of sources on the path
-        named = None
+        named = ""
     return named or "in its file LICENSE"
 
 
