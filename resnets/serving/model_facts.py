@@ -139,11 +139,10 @@ def _comes_with_package(path: Path) -> bool:
 def _licence_of_package() -> str:
     """The licence of this package, as it is installed."""
     try:
-        about = metadata("resnets")
-        named = about["License-Expression"] if "License-Expression" in about else ""
+        named = metadata("resnets").get_all("License-Expression")
     except PackageNotFoundError:  # a folder of sources on the path
-        named = ""
-    return named or "in its file LICENSE"
+        named = None
+    return " ".join(named or ["in its file LICENSE"])
 
 
 def _licences_of_origins(description: Description, *, known: bool) -> list[str]:
