@@ -12,6 +12,7 @@ import pytest
 from resnets import cli
 from resnets.data.sources.folders import read_folder
 from resnets.evaluation.predict import Prediction, Status
+from resnets.model_file import read_description
 from resnets.serving.answers import Outputs
 from resnets.serving.worth_labelling import Candidate, Queue, digest_of
 from tests.serving.conftest import image_bytes
@@ -46,6 +47,25 @@ def test_labelled_images_are_a_data_set(
     assert [path for path, _ in content.passed_over] == ["labels.jsonl"]
     (tmp_path / "new/labels/labels.jsonl").write_text('{"file": "a.png", "label": "cat"}\n')
     assert "labels.jsonl" in " ".join(read_folder(tmp_path / "new/labels").warnings)  # a user's
+
+
+@pytest.mark.slow
+def test_what_users_labelled_is_trained_on(serving: Serving, tmp_path: Path) -> None:
+    client, folder, run = (
+        serving(collect=tmp_path / "labels"),
+        tmp_path / "labels",
+        tmp_path / "run",
+    )
+    for seed in range(12):
+        label = ("cat", "fox")[seed % 2]
+        response = client.post(f"/collect?label={label}", content=image_bytes(seed=seed))
+        assert response.status_code == 201
+    words = ["train", str(folder), "--output", str(run), "--network", "resnet14"]
+    assert cli.main([*words, "--epochs", "1", "--image-size", "16", "--no-report"]) == 0
+    description = read_description(run / "model.safetensors")
+    assert description.class_names == ("cat", "fox")
+    counts = description.data["counts"]
+    assert sum(sum(each.values()) for each in counts.values()) == 12
 
 
 def test_a_label_has_no_spaces_around_it_and_is_no_file_of_the_folder(

@@ -241,6 +241,48 @@ def test_pasted_and_dropped_images_are_answered(visit: Open) -> None:
         wait_for_answers(page, count)
 
 
+def test_an_image_of_the_clipboard_is_pasted_by_the_keyboard(visit: Open) -> None:
+    page = visit()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    copy = """async (bytes) => navigator.clipboard.write([
+      new ClipboardItem({ "image/png": new Blob([new Uint8Array(bytes)], { type: "image/png" }) }),
+    ])"""
+    page.evaluate(copy, list(image_bytes(40)))
+    page.keyboard.press("Control+V")
+    wait_for_answers(page, 1)
+    assert page.locator("#gallery .unanswered").count() == 0
+
+
+def test_a_hundred_images_are_answered_and_nothing_moves(visit: Open) -> None:
+    page = visit()
+    page.set_input_files("#choose", images(100))
+    wait_for_answers(page, 100)
+    assert page.locator("#gallery .unanswered").count() == 0
+    assert sum(page.evaluate("window.shifts")) < 0.01
+
+
+def test_a_slow_network_only_takes_longer_and_one_that_is_gone_is_waited_for(visit: Open) -> None:
+    page = visit()
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+
+    def set_network(offline: bool, latency: int, rate: int) -> None:
+        rates = {"downloadThroughput": rate, "uploadThroughput": rate}
+        words = {"offline": offline, "latency": latency, **rates}
+        network.send("Network.emulateNetworkConditions", words)
+
+    set_network(False, 300, 50_000)  # milliseconds, bytes a second
+    page.set_input_files("#choose", images(3))
+    wait_for_answers(page, 3)
+    assert page.locator("#gallery .unanswered").count() == 0
+    set_network(True, 0, -1)
+    page.set_input_files("#choose", images(1))
+    page.wait_for_selector("#away", state="visible")
+    set_network(False, 0, -1)
+    wait_for_answers(page, 4)
+    assert page.locator("#away").is_hidden()
+
+
 def test_images_that_are_pasted_under_one_name_can_be_told_apart(visit: Open) -> None:
     page = visit()
     paste = """(bytes) => {

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resnets.serving.metrics import resident_bytes
 from tests.serving.conftest import NAMES, image_bytes
 from tests.serving.test_served_model import with_golden
 
@@ -155,17 +154,3 @@ def test_a_file_whose_golden_image_is_computed_wrong_is_not_served(
     until(lambda: "not served" in caplog.text or digest(client) != before)
     assert digest(client) == before
     assert "golden" in caplog.text
-
-
-@pytest.mark.soak
-def test_twenty_reloads_leave_memory_as_it_was(client: Any, versions: tuple[Path, Path]) -> None:
-    contents = [version.read_bytes() for version in versions]
-    for number in range(23):
-        before = digest(client)
-        replace(client, contents[(number + 1) % 2])
-        until(lambda before=before: digest(client) != before)  # type: ignore[misc]
-        client.app.state.server.reloading.ask()
-        until(lambda: client.app.state.server.reloading.old == 0)
-        if number == 2:
-            warm = resident_bytes()
-    assert resident_bytes() < 1.05 * warm

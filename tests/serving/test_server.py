@@ -79,6 +79,16 @@ def test_the_words_of_the_readme_answer_a_photo(
     assert prediction["prediction"] == "bird"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_event_loop_is_that_of_uvloop_where_it_is_installed(model_file: Path) -> None:
+    pytest.importorskip("uvloop")
+    with server(model_file) as (process, address):
+        assert status_of(f"{address}/predict", image_bytes()) == 200
+        maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+    assert re.search(r"/uvloop/loop\.\S+\.so", maps)
+
+
 @contextmanager
 def in_flight(address: str) -> Iterator[tuple[socket.socket, bytes]]:
     """A request whose last bytes, which come with it, were not sent yet."""

@@ -5,20 +5,24 @@ RESNETS_SOAK_REQUESTS makes it shorter or longer.
 
 import contextlib
 import http.client
+import json
 import os
 import random
 import re
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from resnets import shipped
 from tests.serving.conftest import image_bytes
 
 REQUESTS = int(os.environ.get("RESNETS_SOAK_REQUESTS", "10000"))
@@ -27,6 +31,7 @@ GROWTH = 1.05  # of resident memory after the first tenth
 PARTS = 18  # of the other requests, with a measurement after each
 FEW = 5  # measurements of which the median counts: single ones differ by more than the limit
 VANISHING = 1000
+RELOADS = 20
 
 pytestmark = [
     pytest.mark.slow,
@@ -85,11 +90,11 @@ class Served:
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    """`resnets serve` with the packaged network; its log is read, as it would block otherwise."""
+@contextlib.contextmanager
+def serving(model: Path | str, *options: str) -> Iterator[Served]:
+    """`resnets serve` of a model; its log is read, as it would block otherwise."""
     pytest.importorskip("uvicorn", reason="the extra serve is not installed")
-    command = [sys.executable, "-m", "resnets", "serve", "resnet20_cifar10", "--port", "0"]
+    command = [sys.executable, "-m", "resnets", "serve", str(model), "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
@@ -100,6 +105,13 @@ def served() -> Iterator[Served]:
             yield Served(address, process.pid)
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """A server of the packaged network."""
+    with serving("resnet20_cifar10") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +163,40 @@ def test_clients_that_vanish_leave_no_request_behind(served: Served, images: lis
             break
         pause.wait(0.1)
     assert served.in_flight() == 0
+
+
+def _digest(address: str) -> str:
+    """The digest of the file that answered."""
+    request = urllib.request.Request(f"http://{address}/predict", image_bytes())
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return str(json.load(response)["model"]["digest"])
+
+
+@pytest.mark.parametrize(
+    ("ending", "engine"), [(".onnx", "onnxruntime"), (".safetensors", "torch")]
+)
+def test_twenty_reloads_leave_memory_as_it_was(ending: str, engine: str, tmp_path: Path) -> None:
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    contents = [
+        (shipped.FOLDER / f"{name}_cifar10{ending}").read_bytes()
+        for name in ("resnet14", "resnet20")
+    ]
+    file, new = tmp_path / f"net{ending}", tmp_path / "new"
+    file.write_bytes(contents[0])
+    resident: list[int] = []
+    with serving(file, "--engine", engine, "--max-batch", "4") as server:
+        address = f"{server.host}:{server.port}"
+        for number in range(3 + RELOADS + FEW):
+            before = _digest(address)
+            new.write_bytes(contents[(number + 1) % 2])
+            new.replace(file)
+            os.kill(server.pid, signal.SIGHUP)  # look now
+            end = time.monotonic() + 60
+            while _digest(address) == before:
+                assert time.monotonic() < end, "the changed file is not served"
+                time.sleep(0.02)
+            server.ask([image_bytes()], 20)  # meanwhile the old model is let go
+            resident.append(server.resident())
+    first, last = resident[3 : 3 + FEW], resident[-FEW:]
+    assert statistics.median(last) < GROWTH * statistics.median(first), resident
