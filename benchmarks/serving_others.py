@@ -16,9 +16,9 @@ In each round the servers take turns, on one core, while what asks runs on anoth
 - 32 clients: each sends the next photo when it has its answer (images a second);
 - half load: photos are sent at fixed times, at half of that; latency counts from the time at which
   a photo was due (coordinated omission);
-- twice that load: likewise, for which clients wait 10 s; how many requests were answered, refused
-  (another status than 200) and lost (no answer in that time, or the connection was closed), and how
-  long those took that were answered;
+- twice that load: likewise, for long enough that a queue of 256 overflows; clients wait 10 s; how
+  many requests were answered, refused (another status than 200) and lost (no answer in that time,
+  or the connection was closed), and how long those took that were answered;
 - memory after all that, of all processes; what they share counts once.
 
 "alone" is decoding and computing in one loop without a server, by each one's means.
@@ -57,6 +57,7 @@ HERE = Path(__file__).parent / "others"
 PACKAGES = ("litserve", "bentoml", "onnxruntime", "pillow", "numpy", "uvicorn")
 SMALL = "packaged"  # the network beside whose computation a request costs much
 PATIENCE = 10.0  # seconds that a client waits for its answer
+QUEUE = 256  # images in a server, of which ours and BentoML refuse more
 STARTING = 60.0  # seconds until a server must answer
 SETTINGS_OF = {
     "resnets": "defaults: a queue of 256 images",
@@ -294,7 +295,9 @@ def figures_of(port: int, way: Way, photos: Sequence[bytes], seconds: float) -> 
         "half load requests": half.statuses.total(),
         "half load not answered": half.statuses.total() - half.statuses[200],
     }
-    return figures | overload_of(offered(port, requests, 2 * rate, seconds))
+    # in which three times as many images as a queue takes come beyond what is answered
+    long = max(seconds, 3 * QUEUE / rate)
+    return figures | overload_of(offered(port, requests, 2 * rate, long))
 
 
 def overload_of(outcomes: Outcomes) -> dict[str, Any]:

@@ -4,7 +4,7 @@ For a benchmark whose file is missing, the page shows the command instead of a t
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -435,12 +435,33 @@ def serving_others(results: dict[str, Any]) -> str:
         asked = list(dict.fromkeys((row["server"], row["way"]) for row in mine))
         cells = [_server_cells([row for row in mine if _asked(row) == each]) for each in asked]
         parts.append(f"{head}; {both}; {ends}.\n\n{rows(_SERVER_COLUMNS, cells)}")
+        parts.append(f"{_RATIOS}\n\n{rows(_RATIO_COLUMNS, [*_ratio_cells(mine)])}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 _SPREADS = ("images/s", "half load p99 ms", "memory MiB", "overload p50 ms", "overload p99 ms")
 _COUNTS = ("overload answered", "overload refused", "overload lost")
 _SERVER_COLUMNS = ("server", "asked by", *_SPREADS[:3], *_COUNTS, *_SPREADS[3:])
+
+
+_RATIOS = "Images/s of resnets divided by those of the other, in the same round:"
+_RATIO_COLUMNS = ("beside", "asked by", "median (range)", "n")
+
+
+def _ratio_cells(mine: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
+    """The rows of a network's ratios; base64 stands beside base64, a form beside raw bytes."""
+    rates = {(row["round"], *_asked(row)): row["images/s"] for row in mine}
+    for server, way in dict.fromkeys(map(_asked, mine)):
+        if server == "resnets" or way == "alone":
+            continue
+        own = "base64" if way == "base64" else "raw"
+        ratios = [
+            rates[number, "resnets", own] / rate
+            for (number, *asked), rate in rates.items()
+            if asked == [server, way] and (number, "resnets", own) in rates
+        ]
+        shown = map(significant, (median(ratios), min(ratios), max(ratios)))
+        yield [server, way, "{} ({} to {})".format(*shown), str(len(ratios))]
 
 
 def _asked(row: dict[str, Any]) -> tuple[str, str]:
