@@ -1,6 +1,7 @@
 """``resnets serve``: networks behind HTTP."""
 
 import inspect
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -270,6 +271,7 @@ def _warn_of_rates(workers: int, rate: str) -> None:
 def _run(serving: "Serving", workers: int, settings: "Settings") -> None:
     """Serve until the process is told to stop."""
     from resnets.deployment.engines.opening import why_torch
+    from resnets.serving.readiness import tell_ready
     from resnets.serving.server import address_of, is_every_address, listening
     from resnets.serving.workers import serve_by_workers
 
@@ -282,6 +284,7 @@ def _run(serving: "Serving", workers: int, settings: "Settings") -> None:
                 say(f"{path}: computed by {why}", file=sys.stderr)
         more = f" and on port {urlsplit(address).port} of all other addresses of this machine"
         say(f"serving on {address}{more if every else ''}", file=sys.stderr)
+        tell_ready(os.environ)
 
     if workers == 1:
         serving.in_this_process(started)

@@ -139,10 +139,10 @@ def _comes_with_package(path: Path) -> bool:
 def _licence_of_package() -> str:
     """The licence of this package, as it is installed."""
     try:
-        named = metadata("resnets").get_all("License-Expression")
+        licences = metadata("resnets").get_all("License-Expression")
     except PackageNotFoundError:  # a folder of sources on the path
-        named = None
-    return " ".join(named or ["in its file LICENSE"])
+        licences = None
+    return " ".join(licences or ["in its file LICENSE"])
 
 
 def _licences_of_origins(description: Description, *, known: bool) -> list[str]:

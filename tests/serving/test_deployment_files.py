@@ -131,6 +131,48 @@ def test_compose_takes_the_service(printed: Printed, keys: Path, tmp_path: Path)
     assert service["read_only"]
 
 
+READY, LIVE = "/v2/health/ready", "/v2/health/live"
+
+
+@pytest.mark.parametrize("target", ["kubernetes", "kserve"])
+def test_a_pod_has_probes_limits_and_few_rights(printed: Printed, target: str) -> None:
+    document = next(yaml.safe_load_all(printed(target)))
+    spec = document["spec"]
+    pod = spec["predictor"] if target == "kserve" else spec["template"]["spec"]
+    (container,) = containers(document)
+    probes = {"startupProbe": READY, "readinessProbe": READY, "livenessProbe": LIVE}
+    for probe, path in probes.items():
+        assert container[probe]["httpGet"]["path"] == path
+        assert container[probe]["httpGet"]["port"] == container["ports"][0]["containerPort"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] > 0
+    rights = container["securityContext"]
+    assert rights["readOnlyRootFilesystem"]
+    assert not rights["allowPrivilegeEscalation"]
+    assert rights["capabilities"] == {"drop": ["ALL"]}
+    assert container["resources"]["limits"]["memory"]
+
+
+def test_a_container_of_compose_has_a_probe_limits_and_few_rights(printed: Printed) -> None:
+    (service,) = yaml.safe_load(printed("compose"))["services"].values()
+    assert READY in " ".join(service["healthcheck"]["test"])
+    assert int(str(service["user"]).partition(":")[0]) > 0
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["mem_limit"]
+
+
+def test_a_unit_of_systemd_tells_when_it_is_ready_and_has_limits_and_few_rights(
+    printed: Printed,
+) -> None:
+    lines = printed("systemd").splitlines()
+    assert {
+        *("Type=notify", "DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes"),
+        *("CapabilityBoundingSet=", "Restart=on-failure"),
+    } <= {*lines}
+    assert any(line.startswith("MemoryMax=") for line in lines)
+
+
 def test_systemd_takes_the_unit(printed: Printed, keys: Path, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")

@@ -600,8 +600,8 @@ def test_no_address_or_path_of_a_client_is_opened(
             # what comes under such a name is what was sent
             sent = client.post("/predict", files={"file": (word, image_bytes(seed=1))})
             alone = client.post("/predict", content=image_bytes(seed=1))
-            (named,), (plain,) = (x.json()["predictions"] for x in (sent, alone))
-            assert named["probability"] == pytest.approx(plain["probability"], abs=1e-6)
+            (under_name,), (plain,) = (x.json()["predictions"] for x in (sent, alone))
+            assert under_name["probability"] == pytest.approx(plain["probability"], abs=1e-6)
         for name in (str(model_file), url):
             asked = client.post("/predict", params={"model": name}, content=image_bytes())
             assert asked.status_code == 404

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from resnets.serving.readiness import tell_ready
 from tests.in_process import call
 from tests.serving.conftest import image_bytes
 
@@ -87,6 +89,39 @@ def test_the_event_loop_is_that_of_uvloop_where_it_is_installed(model_file: Path
         assert status_of(f"{address}/predict", image_bytes()) == 200
         maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
     assert re.search(r"/uvloop/loop\.\S+\.so", maps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_systemd_is_told_once_that_the_server_is_ready(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,  # the paths of sockets must be short
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+    ):
+        address = f"{folder}/notify"
+        if options and sys.platform == "linux":
+            address = f"@resnets-{os.getpid()}"
+        manager.bind(address.replace("@", "\0"))
+        manager.settimeout(120)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        with server(model_file, *options) as (process, url):
+            assert manager.recv(100) == b"READY=1"
+            assert status_of(f"{url}/v2/health/ready") == 200
+            process.terminate()
+            assert process.wait(60) == 0
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+
+
+@pytest.mark.parametrize("address", ["", "notify", "/nowhere/notify", "@resnets-nobody"])
+def test_a_manager_that_cannot_be_told_keeps_no_server_from_serving(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_ready({"NOTIFY_SOCKET": address})
+    assert bool(capsys.readouterr().err) == (address[:1] in ("/", "@") and bool(address))
 
 
 @contextmanager
