@@ -421,7 +421,7 @@ def _skipped_before(folder: Folder) -> dict[str, str] | None:
     try:
         text = folder.read_file(SKIPPED, LARGEST_INDEX).decode()
         header, *rows = csv.reader(io.StringIO(text, newline=""))
-        return dict(rows) if tuple(header) == _SKIPPED_COLUMNS else None  # type: ignore[arg-type]
+        return dict(rows) if tuple(header) == _SKIPPED_COLUMNS else None
     except (ContentError, ValueError, csv.Error):
         return None
 

@@ -18,13 +18,12 @@ def tell_ready(environment: Mapping[str, str]) -> None:
             Linux' abstract ones.
     """
     address = environment.get(_VARIABLE, "")
-    if sys.platform == "win32" or address[:1] not in ("/", "@"):
-        return
-    place = "\0" + address[1:] if address.startswith("@") else address
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.connect(place)
-            manager.sendall(_READY)
-    except OSError as error:
-        reason = error.strerror or error
-        say(f"warning: {_VARIABLE} {address} was not told: {reason}", file=sys.stderr)
+    if sys.platform != "win32" and address[:1] in ("/", "@"):
+        place = "\0" + address[1:] if address.startswith("@") else address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.connect(place)
+                manager.sendall(_READY)
+        except OSError as error:
+            reason = error.strerror or error
+            say(f"warning: {_VARIABLE} {address} was not told: {reason}", file=sys.stderr)
