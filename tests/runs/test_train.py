@@ -141,7 +141,7 @@ def test_the_end_says_which_epoch_is_kept_and_which_was_best(
 
 def test_a_finished_run_tells_again_which_epoch_was_better(shades: Arrays, tmp_path: Path) -> None:
     data = (shades[0], np.random.default_rng(6).integers(0, 2, 60))
-    told: list[list[str]] = [[], []]
+    lines: list[list[str]] = [[], []]
 
     def listener(lines: list[str]) -> Callable[[Any], None]:
         def look(record: Any) -> None:
@@ -151,10 +151,10 @@ def test_a_finished_run_tells_again_which_epoch_was_better(shades: Arrays, tmp_p
         return look
 
     settings = QUICK | {"epochs": 6, "output": tmp_path / "run", "progress": False}
-    resnets.train(data, **settings, callbacks=[listener(told[0])])
-    resnets.resume(tmp_path / "run", data=data, progress=False, callbacks=[listener(told[1])])
-    assert "best after epoch" in told[0][0]
-    assert told[1] == told[0]
+    resnets.train(data, **settings, callbacks=[listener(lines[0])])
+    resnets.resume(tmp_path / "run", data=data, progress=False, callbacks=[listener(lines[1])])
+    assert "best after epoch" in lines[0][0]
+    assert lines[1] == lines[0]
 
 
 @pytest.mark.parametrize(
