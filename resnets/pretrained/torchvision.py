@@ -16,8 +16,32 @@ from resnets.pretrained.files import Files, is_offline, sha256
 from resnets.pretrained.reference import Reference
 from resnets.pretrained.table import Published
 
-_CHUNK = 1 << 20  # bytes
-_PATIENCE = 20  # seconds without a byte
+_CHUNK = 1 << 16  # bytes
+_CONNECTING = 3  # seconds until the server takes the connection
+_PATIENCE = 20  # seconds without a byte from then on
+_REFUSED = (401, 403, 407)
+
+
+class _Patient(http.client.HTTPConnection):
+    """A connection that waits longer for bytes than for the server."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(_PATIENCE)
+
+
+class _PatientTLS(_Patient, http.client.HTTPSConnection):
+    """The same, encrypted."""
+
+
+class _HTTP(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Patient, req)
+
+
+class _HTTPS(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_PatientTLS, req)
 
 
 def torchvision_files(reference: Reference, again: bool = False) -> Files:
@@ -65,6 +89,13 @@ def _fetched(reference: Reference, row: Published, target: Path) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         _download(url, partial)
     except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in _REFUSED:
+            raise ContentError(
+                f"{reference}: {url} may not be downloaded from here ({error.code}): ask who runs "
+                f"that server, or name a mirror in RESNETS_TORCHVISION_URL, or put {row.url} into "
+                f"{target.parent} yourself"
+            ) from None
         raise ContentError(f"{reference}: {url} answers with an error: {error.code}") from None
     except http.client.IncompleteRead:
         raise ContentError(
@@ -93,6 +124,7 @@ def _download(url: str, target: Path) -> None:
 
     Raises:
         OSError, HTTPException: as urllib does; what has come so far stays in `target`.
+        IncompleteRead: the content broke off or came to a halt.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -100,11 +132,11 @@ def _download(url: str, target: Path) -> None:
     start = target.stat().st_size if target.exists() else 0
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
-        response = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=_PATIENCE
-        )
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.build_opener(_HTTP, _HTTPS).open(request, timeout=_CONNECTING)
     except urllib.error.HTTPError as error:
         if start and error.code == 416:  # nothing is left to send, or the file has changed
+            error.close()
             return
         raise
     console = Console(stderr=True)
@@ -114,9 +146,17 @@ def _download(url: str, target: Path) -> None:
         done = start if goes_on else 0
         task = progress.add_task(target.stem, total=(missing + done) or None, completed=done)
         with target.open("ab" if goes_on else "wb") as file:
-            while part := response.read(_CHUNK):
+            while part := _next_part(response, missing):
                 file.write(part)
                 progress.advance(task, len(part))
                 missing -= len(part)
         if missing > 0 and response.headers.get("Content-Length"):
             raise http.client.IncompleteRead(b"", missing)
+
+
+def _next_part(response: http.client.HTTPResponse, missing: int) -> bytes:
+    """The next bytes of an answer of which so many are missing. Raises IncompleteRead."""
+    try:
+        return response.read1(_CHUNK)  # what has come, so that it is kept
+    except (TimeoutError, ConnectionError):
+        raise http.client.IncompleteRead(b"", missing) from None

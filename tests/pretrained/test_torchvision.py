@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import socket
+import threading
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +115,76 @@ def test_without_a_network_a_line_names_the_file_and_the_folder(
         torchvision.torchvision_files(read_reference(ID))
     for word in (f"https://download.pytorch.org/models/{FILE}", str(tmp_path / "torch"), "--to"):
         assert word in str(caught.value)
+
+
+def test_a_server_that_takes_no_connection_is_not_waited_for(
+    published: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queue of one is full: the kernel answers no more requests to connect."""
+    monkeypatch.setattr(torchvision, "_CONNECTING", 0.2)
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        address = f"http://127.0.0.1:{full.getsockname()[1]}"
+        monkeypatch.setenv("RESNETS_TORCHVISION_URL", address)
+        end = threading.Timer(8, full.close)  # or it would be waited for
+        end.start()
+        with pytest.raises(ContentError, match="is not reached"):
+            torchvision.torchvision_files(read_reference(ID))
+        end.cancel()
+        assert full.fileno() >= 0, "it was closed, not given up"
+
+
+@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nresn"])
+def test_a_server_that_falls_silent_is_given_up(
+    published: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, beginning: bytes
+) -> None:
+    """It has longer than for the connection; what it sent is kept, and it is asked once."""
+    monkeypatch.setattr(torchvision, "_CONNECTING", 100)
+    monkeypatch.setattr(torchvision, "_PATIENCE", 0.5)
+    taken: list[socket.socket] = []
+
+    def end_it() -> None:
+        for connection in taken:
+            connection.close()
+
+    def answer(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                taken.append(server.accept()[0])
+                taken[-1].sendall(beginning)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        thread = threading.Thread(target=answer, args=(silent,), daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("RESNETS_TORCHVISION_URL", address)
+        end = threading.Timer(8, end_it)
+        end.start()
+        message = "goes on from there" if beginning else "is not reached"
+        with pytest.raises(ContentError, match=message):
+            torchvision.torchvision_files(read_reference(ID))
+        end.cancel()
+        assert [each.fileno() >= 0 for each in taken] == [True]
+        silent.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    taken[0].close()
+    parts = [path.read_bytes() for path in (tmp_path / "torch").rglob("*.part")]
+    assert parts == ([b"resn"] if beginning else [])
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_server_that_refuses_is_told_with_what_to_do(published: HubServer, code: int) -> None:
+    published.faults["/files/*"] = Fault(code)
+    with pytest.raises(ContentError) as caught:
+        torchvision.torchvision_files(read_reference(ID))
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in (ID, str(code), "RESNETS_TORCHVISION_URL", f"pytorch.org/models/{FILE}"):
+        assert word in text
 
 
 def test_a_file_that_the_server_lacks_is_told(published: HubServer) -> None:
