@@ -13,7 +13,7 @@ from resnets.commands import run
 from resnets.commands.flags import Cache
 from resnets.commands.notices import print_notices
 from resnets.commands.progress import progress_bar
-from resnets.errors import UsageError
+from resnets.errors import Advice, UsageError
 from resnets.escaping import say
 from resnets.format import byte_size, plural
 
@@ -115,7 +115,7 @@ def shard(
 
 @contextlib.contextmanager
 def _resumable(output: str) -> Iterator[None]:
-    """Say what Ctrl-C, or an error, leaves."""
+    """Say what Ctrl-C, or below its reason an error, leaves."""
     left = (
         f"{output}: stopped; shards that are complete stay, and the same command goes on from there"
     )
@@ -125,8 +125,8 @@ def _resumable(output: str) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(left) from None
-    except Exception:
-        say(left, file=sys.stderr)
+    except Exception as error:
+        error.add_note(Advice(left))
         raise
 
 
