@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         doctor,
         evaluate,
         explain,
+        export,
         fetch,
         inspect,
         load,
@@ -71,6 +72,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "export",
     "fetch",
     "from_printed",
     "inspect",
@@ -83,7 +85,8 @@ __all__ = [
 
 _NAMES = {  # by module
     "api": (
-        "calibrate compare convert doctor evaluate explain fetch inspect load predict resume train"
+        "calibrate compare convert doctor evaluate explain export fetch inspect load predict "
+        "resume train"
     ),
     "networks.blocks": "BottleneckBlock ResidualBlock",
     "networks.checkpoints.foreign": "load_checkpoint",

@@ -747,6 +747,72 @@ def convert(
 
 
 @naming_keywords()
+def export(
+    model: "str | os.PathLike[str] | Run",
+    output: "str | os.PathLike[str] | None" = None,
+    *,
+    to: 'Literal["onnx", "openvino", "torch", "triton"]',
+    int8: bool = False,
+    fp16: bool = False,
+    max_loss: float | None = None,
+    data: str | None = None,
+    images: int = 64,
+    tolerance: float = 1e-3,
+    overwrite: bool = False,
+    force: bool = False,
+) -> Path:
+    """Write a network as a file for other runtimes, checked against PyTorch before it is kept.
+
+        file = resnets.export(run, "flowers.onnx", to="onnx")
+        resnets.predict(file, "new/*.jpg")  # by ONNX Runtime
+
+    The file takes raw images, (B, H, W, C) uint8 of any B, H and W: resizing, cropping, normalising
+    and the calibrated softmax are inside. It gives `probabilities` (B, K) and `features` (B, F).
+
+    Args:
+        model: a model file, the folder of a run, or what `resnets.train` returns; published weights
+            by id; or a network of the package by name.
+        output: the file to write, for Triton a folder; None: beside the model file, or here for a
+            network of the package.
+        to: kind of file: "onnx" (.onnx), "openvino" (.xml and .bin), "torch" (.pt2, of
+            `torch.export`) or "triton" (a folder in a model repository).
+        int8: compute in integers of 8 bits, calibrated on training images of the data; the accuracy
+            on test images is measured before and after.
+        fp16: compute in floating point of 16 bits, for GPUs.
+        max_loss: with `int8`, the largest allowed drop in accuracy on the test images, in
+            percentage points; None: 0.5.
+        data: images to check the file on, a path as for `resnets.train`, for `int8` labelled ones;
+            None: what the network was trained on where that is still there, else the embedded
+            digits.
+        images: how many of them.
+        tolerance: the largest difference of a probability that is allowed, above 0 and at most 1;
+            ten times as much where the file resizes the images.
+        overwrite: replace what is at `output`.
+        force: with `int8`, write the file even if too few images were compared to exclude a loss of
+            more than 5 points.
+
+    Returns:
+        What was written, as a path; `resnets.inspect` of it has the results of its checks.
+
+    Raises:
+        UsageError: an argument is not allowed, there is no such model, or `output` exists.
+        ContentError: the file differs from PyTorch, or lost too much; nothing is written.
+        MissingExtra: a package that writes or runs such a file is not installed.
+    """
+    from resnets.deployment.export.int8 import MAX_LOSS
+    from resnets.deployment.export.release import ExportOptions, precision_of, release, target_of
+
+    precision = precision_of(int8, fp16, max_loss, force)
+    most = MAX_LOSS if max_loss is None else max_loss
+    options = ExportOptions(to, precision, data, images, tolerance, most, overwrite, force)
+    file = find_model(_path_of(model, "export"))
+    target = target_of(file, None if output is None else Path(output), options)
+    for warning in release(file, target, options).warnings:
+        say(f"warning: {warning}", file=sys.stderr)
+    return target
+
+
+@naming_keywords()
 def inspect(model: "str | os.PathLike[str] | Run") -> "InspectedWeights | InspectedExport":
     """Tell whose checkpoint a file is and which network it holds, from its names and shapes.
 
@@ -771,13 +837,7 @@ def inspect(model: "str | os.PathLike[str] | Run") -> "InspectedWeights | Inspec
         UsageError: there is no such file.
         ContentError: it is no file of weights and no exported file, or is damaged.
     """
-    runs = sys.modules.get("resnets.runs.run")  # imports torch; not loaded, nobody holds a Run
-    path = model
-    if runs is not None and isinstance(model, runs.Run):
-        path = cast("Run", model).path or ""
-        if not path:
-            raise UsageError("this run was trained with output=False: it has no file to inspect")
-    return inspection.inspect(find_weights(os.fspath(cast("Path", path))))
+    return inspection.inspect(find_weights(_path_of(model, "inspect")))
 
 
 def _refuse_unlabelled(data: Any, function: str) -> None:
@@ -839,6 +899,17 @@ def doctor(
 def _file_of(model: "AnyModel | Run") -> Path | None:
     """Where a network is from, if it was named by its path."""
     return find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
+
+
+def _path_of(model: "str | os.PathLike[str] | Run", verb: str) -> str:
+    """The path of a model, or of a run's folder. Raises UsageError if the run has none."""
+    runs = sys.modules.get("resnets.runs.run")  # imports torch; not loaded, nobody holds a Run
+    path = model
+    if runs is not None and isinstance(model, runs.Run):
+        path = cast("Run", model).path or ""
+        if not path:
+            raise UsageError(f"this run was trained with output=False: it has no file to {verb}")
+    return os.fspath(cast("Path", path))
 
 
 def _network_of(model: "AnyModel | Run") -> AnyModel:

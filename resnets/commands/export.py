@@ -8,9 +8,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.flags import Cache
 from resnets.commands.notices import tell_assumed
-from resnets.errors import UsageError
 from resnets.escaping import say_text
-from resnets.files.outputs import refuse_existing, writable
 
 _Destination = Literal["onnx", "openvino", "torch", "triton"]
 
@@ -66,35 +64,20 @@ def export(
             more than 5 points.
         cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
     """
-    from resnets import model_path
-    from resnets.data.sources.opening import files_of
-    from resnets.deployment.export.files import parts_of
     from resnets.deployment.export.int8 import MAX_LOSS
-    from resnets.deployment.export.release import ExportOptions, output_path, release
-    from resnets.deployment.export.triton import check_folder
-    from resnets.deployment.exported.reading import refuse_exported
-    from resnets.model_file import read_description
-
-    if int8 and fp16:
-        raise UsageError("--int8 and --fp16: choose one")
-    if not int8 and (max_loss is not None or force):
-        name = "--force" if max_loss is None else "--max-loss"
-        raise UsageError(f"{name} is for --int8, which alone may lose accuracy; leave it out")
-    file = model_path.find_model(model)
-    refuse_exported(file, "export begins with it")
-    target = output_path(model_path.folder_beside(file) / file.name, output, to)
-    if to == "triton":
-        check_folder(target)
-    else:
-        for part in parts_of(target):
-            writable(part, [file, *files_of(data or "")])
-    refuse_existing(target, overwrite)
-    if not 0 < tolerance <= 1:
-        raise UsageError(f"--tolerance {tolerance}: above 0, at most 1")
-    precision: Literal["int8", "float16", "float32"] = (
-        "int8" if int8 else "float16" if fp16 else "float32"
+    from resnets.deployment.export.release import (
+        ExportOptions,
+        precision_of,
+        release,
+        target_of,
     )
+    from resnets.model_file import read_description
+    from resnets.model_path import find_model
+
+    precision = precision_of(int8, fp16, max_loss, force)
     most = MAX_LOSS if max_loss is None else max_loss
-    tell_assumed(read_description(file))
     options = ExportOptions(to, precision, data, images, tolerance, most, overwrite, force, cache)
+    file = find_model(model)
+    target = target_of(file, output, options)
+    tell_assumed(read_description(file))
     say_text(f"{target}: {release(file, target, options)}")

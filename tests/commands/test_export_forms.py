@@ -84,7 +84,7 @@ def test_sixteen_bits_are_checked_on_each_gpu_that_there_is(
     monkeypatch.setitem(ACCELERATORS, cuda, cpu)
     monkeypatch.setattr(OnnxRuntime, "providers", lambda _: ["CPUExecutionProvider"])
     options = ExportOptions("onnx", "float16", images=5)
-    assert release(model, target, options).endswith(f"by onnxruntime and {cuda}")
+    assert str(release(model, target, options)).endswith(f"by onnxruntime and {cuda}")
     assert report_of(read_onnx(target)[1])["fp16"]["engines"] == ["onnxruntime", cuda]
     target.unlink()
     right = OnnxRuntime.probabilities
@@ -97,7 +97,7 @@ def test_sixteen_bits_are_checked_on_each_gpu_that_there_is(
         release(model, target, options)
     assert not target.exists()
     monkeypatch.setitem(ACCELERATORS, cuda, replace(cpu, name="CUDAExecutionProvider"))
-    assert release(model, target, options).endswith("by onnxruntime")
+    assert str(release(model, target, options)).endswith("by onnxruntime")
 
 
 @pytest.mark.parametrize(

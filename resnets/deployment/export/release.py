@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from resnets.data.sources.objects import Data
-from resnets.data.sources.opening import with_cache
+from resnets.data.sources.opening import files_of, with_cache
 from resnets.deployment.engines.selection import digest
 from resnets.deployment.export import triton
 from resnets.deployment.export.files import (
@@ -17,17 +17,20 @@ from resnets.deployment.export.files import (
     choose_export_images,
     describe_images,
     export,
+    parts_of,
     publish,
     sample_images,
 )
 from resnets.deployment.export.float16 import convert_to_float16
 from resnets.deployment.export.int8 import MAX_LOSS, check_loss, quantise
-from resnets.deployment.exported.reading import LARGEST
+from resnets.deployment.exported.reading import LARGEST, refuse_exported
 from resnets.errors import UsageError
 from resnets.evaluation import recalibration
 from resnets.evaluation.outputs import FITTING, EvaluationImages, NothingNewError, choose_images
+from resnets.files.outputs import refuse_existing, writable
 from resnets.files.reading import read_input, read_text
 from resnets.model_file import Model, load
+from resnets.model_path import folder_beside
 
 _Destination = Literal["onnx", "openvino", "torch", "triton"]
 _Precision = Literal["float32", "float16", "int8"]
@@ -62,7 +65,63 @@ class ExportOptions:
     cache: str | None = None
 
 
-def output_path(file: Path, output: Path | None, to: _Destination) -> Path:
+@dataclass(frozen=True)
+class Released:
+    """A file that was exported.
+
+    Attributes:
+        results: of its checks.
+        warnings: of the images on which it was checked.
+    """
+
+    results: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.results, *(f"warning: {text}" for text in self.warnings)])
+
+
+def target_of(file: Path, output: Path | None, options: ExportOptions) -> Path:
+    """Where a model file is exported to, once it is clear that it may be written there.
+
+    Args:
+        file: the model file.
+        output: the file or folder to write; None: beside the model file.
+        options: what to write, and whether it may replace something.
+
+    Raises:
+        UsageError: it may not be written, or an option is not allowed.
+    """
+    refuse_exported(file, "export begins with it")
+    target = _output_path(folder_beside(file) / file.name, output, options.to)
+    if options.to == "triton":
+        triton.check_folder(target)
+    else:
+        for part in parts_of(target):
+            writable(part, [file, *files_of(options.data or "")])
+    refuse_existing(target, options.overwrite)
+    if not 0 < options.tolerance <= 1:
+        raise UsageError(f"--tolerance {options.tolerance}: above 0, at most 1")
+    return target
+
+
+def precision_of(
+    int8: bool, fp16: bool, max_loss: float | None, force: bool
+) -> Literal["float32", "float16", "int8"]:
+    """The precision by the flags for it.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    if int8 and fp16:
+        raise UsageError("--int8 and --fp16: choose one")
+    if not int8 and (max_loss is not None or force):
+        name = "--force" if max_loss is None else "--max-loss"
+        raise UsageError(f"{name} is for --int8, which alone may lose accuracy; leave it out")
+    return "int8" if int8 else "float16" if fp16 else "float32"
+
+
+def _output_path(file: Path, output: Path | None, to: _Destination) -> Path:
     """The path of the export: by default beside the model file, for Triton in a repository there.
 
     Raises:
@@ -76,7 +135,7 @@ def output_path(file: Path, output: Path | None, to: _Destination) -> Path:
     return target
 
 
-def release(file: Path, target: Path, options: ExportOptions) -> str:
+def release(file: Path, target: Path, options: ExportOptions) -> Released:
     """Export a model file; nothing is written before all checks have passed.
 
     Args:
@@ -85,7 +144,7 @@ def release(file: Path, target: Path, options: ExportOptions) -> str:
         options: format, precision and limits.
 
     Returns:
-        The results of the checks, as lines of text.
+        The results of the checks.
 
     Raises:
         UsageError: an option is not allowed.
@@ -116,7 +175,7 @@ def release(file: Path, target: Path, options: ExportOptions) -> str:
         else:
             publish(trial, target)
     warnings = dict.fromkeys([*compared.warnings, *(chosen.warnings if chosen else ())])
-    return "\n".join([*results, *(f"warning: {text}" for text in warnings)])
+    return Released(tuple(results), tuple(warnings))
 
 
 def _data(model: Model, options: ExportOptions) -> Data | None:
