@@ -46,7 +46,7 @@ def test_engines_are_compared_with_plain_pytorch(model: Path, tmp_path: Path) ->
     pytest.importorskip("onnxruntime")
     words = ("--engines", "eager", "torch", "onnxruntime", "--batch-sizes", "1", "2")
     plot = tmp_path / "speed.svg"
-    done = bench(model, *words, *SHORT, "--json", "--plot", plot)
+    done = bench(model, *words, *SHORT, "--limit", "30m", "--json", "--plot", plot)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     rows = result["rows"]
