@@ -148,11 +148,11 @@ def serve(
     own |= {"collect": collect, "shadow": shadow}
     settings = _settings(host, port, limits, callers, collect, workers)
     access = _access(api_key, callers)
+    _refuse_several(workers, control=callers.control, collect=collect is not None)
     if print_ is not None:
         flags = _flags_of(own | asdict(limits) | asdict(callers))
         _print(print_, models, flags, settings, callers.allow_host, api_key, shadow)
         return 0
-    _refuse_several(workers, control=callers.control, collect=collect is not None)
     _warn_of_others(host, api_key)
     _warn_of_rates(workers, callers.rate)
     if settings.tls_certificate is not None:

@@ -71,7 +71,7 @@ function draw(note = "") {
     entry ? workplace(entry, note) : nothing(note),
   );
   if (focused === null) return;
-  const same = focused && byId(focused);
+  const same = focused ? byId(focused) : null; // a class's button has no id
   (same?.matches(":enabled:not(.gone)") ? same : panel).focus({ preventScroll: true });
 }
 
@@ -167,7 +167,7 @@ function otherClass() {
     "form",
     { class: "wrong" },
     element("label", {}, "Another class, or a new one", input),
-    element("button", { class: "button" }, "Save"),
+    element("button", { class: "button", id: "label-save" }, "Save"),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -208,9 +208,9 @@ export async function kept(work) {
   }
 }
 
-/** Have something sent once all that was done before is sent. */
+/** Have something sent once all that was done before is sent; a fault of that keeps nothing back. */
 function inTurn(work) {
-  sending = kept(sending.then(work));
+  sending = kept(sending.catch((error) => console.error(error)).then(work));
 }
 
 /** Label the image that is shown, and show the next one at once; the label is stored meanwhile. */
