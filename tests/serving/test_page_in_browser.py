@@ -439,7 +439,9 @@ def test_buttons_that_were_clicked_keep_no_label_back(
             page.keyboard.press("Space")
             page.wait_for_selector(f"#labels .note:text('Stored as {name}')")
             assert len((folder / "labels.jsonl").read_text().splitlines()) == number
-            assert page.evaluate("document.querySelector('#labels').contains(document.activeElement)")
+            assert page.evaluate(
+                "document.querySelector('#labels').contains(document.activeElement)"
+            )
     finally:
         live.stop()
 

@@ -135,10 +135,7 @@ async def persist(
             break
         if failures > 1 or lasted > _LONG:
             most = patience.silent_attempts if failure.silent else patience.attempts
-            outage.tell(
-                f"{failure.reason}; trying again, at most {plural(most, 'attempt')} in "
-                f"about {duration(patience.total)}"
-            )
+            outage.tell(f"{failure.reason}; trying again, at most {plural(most, 'attempt')}")
         asked += min(failure.pause or 0.0, pause)
         await asyncio.sleep(pause)
     kind = NoSuchFileError if failure.missing else RemoteError
