@@ -175,3 +175,12 @@ def test_what_no_other_project_has_is_refused(weights: Path, tmp_path: Path) -> 
     (tmp_path / "text.pth").write_text("no weights", encoding="utf-8")
     with pytest.raises(ContentError):
         resnets.inspect(tmp_path / "text.pth")
+
+
+def test_a_crop_that_timm_begins_elsewhere_is_told(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = resnets.convert(weights, tmp_path / "timm", to="timm")
+    assert "pixel" in capsys.readouterr().err.partition("--class-names")[2]
+    resnets.convert(folder, tmp_path / "again", to="timm")  # of which the crop is timm's already
+    assert "pixel further" not in capsys.readouterr().err
