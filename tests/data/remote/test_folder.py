@@ -106,7 +106,7 @@ def test_the_line_about_an_outage_says_why_and_when_it_is_given_up(
     with serving(folder, faults=[fault] * 3) as server:
         RemoteFolder(server.address, patience=patience).read(place(0, 500))
     (line,) = capsys.readouterr().err.splitlines()
-    for part in (server.address, reason, "5 attempts", "2 min"):
+    for part in (server.address, reason, "5 attempts"):
         assert part in line
 
 
