@@ -196,7 +196,7 @@ def _run(command: list[str]) -> None:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             code = process.wait()
-        except TimeoutError:
+        except BaseException:
             process.terminate()
             raise
     if code:
@@ -373,15 +373,19 @@ def summary(settings: Settings) -> dict[str, Any]:
     return {"accuracy": rows, "parts": sorted(done)}
 
 
+class _TimeIsOver(BaseException):
+    """The time of a call is over; no error that what is measured may handle."""
+
+
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer, where the system has such an alarm."""
+    """Raise _TimeIsOver in what takes longer, where the system has such an alarm."""
     if not hasattr(signal, "setitimer"):
         yield
         return
 
     def ring(*_: object) -> None:
-        raise TimeoutError
+        raise _TimeIsOver
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -410,11 +414,11 @@ def _failed(settings: Settings, name: str, error: str) -> None:
 
 def _result(settings: Settings, name: str, part: Part) -> dict[str, Any] | None:
     """What a part measures; None if it fails or its time is over."""
-    left, start = 60 * settings.minutes - settings.pause / 2 - _spent(), time.monotonic()
+    left, start = 60 * settings.minutes - _spent(), time.monotonic()
     try:
         with _within(left):
             result = part(settings)
-    except TimeoutError:
+    except _TimeIsOver:
         if left > 30 * settings.minutes:  # it had most of a call, so that it would never end
             _failed(settings, name, f"it takes longer than {left:.0f} s")
             return None

@@ -64,7 +64,8 @@ def shard(
     """
     from resnets.data.places import folder_at
     from resnets.data.processes import worker_count
-    from resnets.data.sharding import SKIPPED, Settings, write_shards
+    from resnets.data.sharding import Settings, write_shards
+    from resnets.data.skipped_images import SKIPPED
     from resnets.data.sources.checks import check_names
     from resnets.data.sources.layout import layout_of_flags
     from resnets.data.sources.opening import read_source, source_name, with_cache
@@ -104,6 +105,9 @@ def shard(
             f"{plural(written.left_out, 'unreadable image')} left out{before}{listed}",
             file=sys.stderr,
         )
+    if written.gone:
+        gone = plural(written.gone, "image")
+        say(f"{gone} of the shards that were there before: not in DATA any more", file=sys.stderr)
     shards = written.about.shards
     images, size_in_bytes = sum(each.images for each in shards), sum(each.bytes for each in shards)
     kept = f" ({written.kept:,} kept)" if written.kept else ""

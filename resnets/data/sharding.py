@@ -1,9 +1,7 @@
 """Writing shards: see `shards`. A killed run leaves whole shards, which the next one keeps."""
 
 import contextlib
-import csv
 import hashlib
-import io
 import itertools
 import multiprocessing
 import re
@@ -43,10 +41,10 @@ from resnets.data.shards import (
     rows_by_shard,
     schema_with,
 )
+from resnets.data.skipped_images import write_skipped
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage, Pixels, Storage
 from resnets.errors import ContentError, UsageError
-from resnets.escaping import write_csv
 from resnets.files.reading import open_input
 from resnets.files.writing import replacing
 from resnets.format import plural
@@ -62,8 +60,6 @@ _BLOCK, _RECORD = 512, 10240  # bytes: POSIX.1-1988, ustar
 _BEGUN = f"begun{UNFINISHED}"  # the index is still to come; names the files that are written
 _HALF = re.compile(r"\.(.*\.tar.*|index\.parquet|begun\.shard-rows)\.[0-9a-f]{16}")
 _LONGEST = 200  # characters of a value of a column that is kept; a caption has more
-SKIPPED = "skipped.csv"  # beside the index: the images that are in no shard, and why
-_SKIPPED_COLUMNS = ("image", "reason")
 _FORMAT = 1  # of what is written; a new one writes all shards anew
 
 
@@ -101,12 +97,14 @@ class Written(NamedTuple):
         kept: how many were there already.
         skipped: name and reason of each image that was found unreadable now.
         left_out: how many images are in no shard, as they cannot be read.
+        gone: how many images were in the shards that were there before, and are in none now.
     """
 
     about: About
     kept: int
     skipped: tuple[tuple[str, str], ...]
     left_out: int
+    gone: int
 
 
 @dataclass(frozen=True)
@@ -351,7 +349,7 @@ def _write(
     names = folder.names()
     listed = _listed(folder, names)
     ours = _ours(folder, names, listed, planned)
-    present = _whole(folder, listed)
+    earlier = present = _whole(folder, listed)
     if not overwrite:
         _refuse_other_data(work, [table for _, table in present.values()])
     tasks = [
@@ -374,63 +372,32 @@ def _write(
     about = work.about(shards, tables)
     folder.write_bytes(INDEX, index_bytes(about, tables))
     _tidy(folder, present, {shard.file for shard in shards})
-    _write_skipped(folder, tasks, results, work.images)
-    images = sum(len(task.indices) for task in tasks)
+    skipped = tuple(problem for task in tasks for problem in results[task.file].skipped)
+    kept = [task for task in tasks if not results[task.file].is_new]
+    names_kept = ((work.images[task.split].names, task.indices) for task in kept)
+    write_skipped(
+        folder, skipped, (own[n] for own, indices in names_kept for n in indices.tolist())
+    )
+    unchanged = {task.file for task in kept}
+    before = [table for name, (_, table) in earlier.items() if name not in unchanged]
+    after = [present[shard.file][1] for shard in shards if shard.file not in unchanged]
     return Written(
         about,
-        kept=sum(not result.is_new for result in results.values()),
-        skipped=tuple(problem for task in tasks for problem in results[task.file].skipped),
-        left_out=images - sum(shard.images for shard in shards),
+        kept=len(kept),
+        skipped=skipped,
+        left_out=sum(len(task.indices) for task in tasks) - sum(shard.images for shard in shards),
+        gone=_number_gone(before, after),
     )
 
 
-def _write_skipped(
-    folder: Folder,
-    tasks: Sequence[_Task],
-    results: Mapping[str, _Result],
-    images: Mapping[str, LabelledImages],
-) -> None:
-    """List the images that are in no shard; of shards that were kept, as they were listed before.
-
-    A file of somebody else under this name stays.
-    """
-    earlier = _skipped_before(folder)
-    if earlier is None:
-        return
-    rows = []
-    for task in tasks:
-        result = results[task.file]
-        rows += [dict(zip(_SKIPPED_COLUMNS, row, strict=True)) for row in result.skipped]
-        if earlier and not result.is_new:
-            names = images[task.split].names
-            for name in _as_listed([names[index] for index in task.indices.tolist()]):
-                if name in earlier:
-                    rows.append(dict(zip(_SKIPPED_COLUMNS, (name, earlier[name]), strict=True)))
-    if rows:
-        text = io.StringIO(newline="")
-        write_csv(text, rows, _SKIPPED_COLUMNS)
-        folder.write_bytes(SKIPPED, text.getvalue().encode())
-    elif earlier:
-        folder.remove(SKIPPED)
-
-
-def _skipped_before(folder: Folder) -> dict[str, str] | None:
-    """The reasons by name that an earlier run listed; None if the file is somebody else's."""
-    if folder.size(SKIPPED) is None:
-        return {}
-    try:
-        text = folder.read_file(SKIPPED, LARGEST_INDEX).decode()
-        header, *rows = csv.reader(io.StringIO(text, newline=""))
-        return dict(rows) if tuple(header) == _SKIPPED_COLUMNS else None
-    except (ContentError, ValueError, csv.Error):
-        return None
-
-
-def _as_listed(names: Sequence[str]) -> list[str]:
-    """Names as the list of skipped images has them: `write_csv` guards and escapes some."""
-    text = io.StringIO(newline="")
-    write_csv(text, [{"image": name} for name in names], ["image"], header=False)
-    return [row[0] if row else "" for row in csv.reader(io.StringIO(text.getvalue(), newline=""))]
+def _number_gone(before: Sequence[pa.Table], after: Sequence[pa.Table]) -> int:
+    """How many images of some shards are in none of the shards that took their place."""
+    if not before:
+        return 0
+    digests = [table["digest"].combine_chunks() for table in after]
+    now = pa.concat_arrays(digests) if digests else pa.array([], pa.binary(32))
+    there = (pc.sum(pc.is_in(table["digest"], now)).as_py() or 0 for table in before)
+    return sum(map(len, before)) - sum(there)
 
 
 def _refuse_other_data(work: _Work, tables: Sequence[pa.Table]) -> None:

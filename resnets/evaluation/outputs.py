@@ -506,6 +506,7 @@ class _Selection:
         images = part.images.subset(measured) if some else part.images
         copies = copies[measured]
         left = int((copies - 1).sum())
+        own_warnings = self.data_source.warnings  # not how the splits of a training are drawn
         return EvaluationImages(
             images=images,
             part=f"{plural(len(images), 'image')}, {self.describe(split, some)}",
@@ -517,7 +518,7 @@ class _Selection:
             names=self.names,
             train=self.training_images(split, part, ~new),
             seen=self.seen_images(split, part, ~new),
-            warnings=self.data_source.warnings if split == "all" else self.splits.warnings,
+            warnings=self.splits.warnings if self.same and split != "all" else own_warnings,
             skipped=self.data_source.skipped,
             copies=copies,
         )

@@ -1,7 +1,7 @@
 """What convert writes answers in its new home as it does here, by the other libraries' own code.
 
-RESNETS_OTHER_PYTHON names the Python of an environment with torch, timm and transformers, which
-are no dependencies of this package.
+RESNETS_OTHER_PYTHON names the Python of another environment, one that has torch, timm and
+transformers. This package does not depend on them.
 """
 
 import json

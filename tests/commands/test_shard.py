@@ -70,6 +70,23 @@ def test_all_images_that_are_left_out_are_listed_beside_the_index(
     assert not listed.exists()
 
 
+def test_images_that_data_has_lost_are_told(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = [images / f"bee/{number}.png" for number in (1, 2)]
+    for value, file in enumerate(lost):
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(file)
+    command = ["shard", str(images), "--output", str(tmp_path / "s"), "--workers", "0"]
+    assert cli.main(command) == 0
+    assert "before" not in capsys.readouterr().err
+    for file in lost:
+        file.unlink()
+    assert cli.main(command) == 0
+    assert "2 images of the shards that were there before" in capsys.readouterr().err
+    assert cli.main(command) == 0
+    assert "before" not in capsys.readouterr().err
+
+
 def test_an_error_tells_what_stays(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import redraw_splits
 from resnets.evaluation.familiarity import class_directions, familiarity_of
 from resnets.evaluation.fit_familiarity import features_by
+from resnets.evaluation.outputs import choose_images
 from resnets.networks import ResNet
 from resnets.runs.run import Run
 
@@ -137,10 +138,15 @@ def test_a_validation_split_that_is_divided_with_the_rest_is_told(tmp_path: Path
             if split == "train" or number < 4:
                 Image.fromarray(pixels ^ (split == "val")).save(place / f"{number}.png")
     lines: list[str] = []
-    resnets.train(tmp_path / "data", Linear(), output=False, callbacks=[lines_into(lines)], **TINY)
+    run = resnets.train(
+        tmp_path / "data", Linear(), output=False, callbacks=[lines_into(lines)], **TINY
+    )
     about_val = [line for line in lines if "validation split" in line]
     assert len(about_val) == 1
     assert "4 images" in about_val[0]
+    for file in (tmp_path / "data").glob("*/*/*.png"):  # other images: they are in no fold
+        Image.fromarray(np.asarray(Image.open(file)) // 2).save(file)
+    assert not choose_images(tmp_path / "data", run.description, "auto").warnings
 
 
 def test_a_run_goes_on_in_the_fold_in_which_it_was_stopped(photos: Path, tmp_path: Path) -> None:

@@ -420,30 +420,21 @@ def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer
     assert len(list(folder.glob("a new class/*.png"))) == 1
 
 
-def test_buttons_that_were_clicked_keep_no_label_back(
-    visit: Open, model_file: Path, tmp_path: Path
-) -> None:
+def test_buttons_that_were_clicked_keep_no_label_back(visit: Open, lonely: LiveServer) -> None:
     """Of a class that was typed, and of the classes; the focus stays in the panel."""
-    folder = tmp_path / "collected"
-    live = LiveServer(folder, tiny=model_file)
-    try:
-        page = visit(live.url)
-        page.set_input_files("#choose", images(4))
-        wait_for_answers(page, 4)
-        page.click("#tab-labels")
-        page.fill("#labels .choices input", "a new class")
-        page.click("#labels .choices .wrong button")
-        page.wait_for_selector("#labels .note:text('Stored as a new class')")
-        for number, name in enumerate(("cat", "dog"), 2):
-            page.locator("#labels .keys button", has_text=name).focus()
-            page.keyboard.press("Space")
-            page.wait_for_selector(f"#labels .note:text('Stored as {name}')")
-            assert len((folder / "labels.jsonl").read_text().splitlines()) == number
-            assert page.evaluate(
-                "document.querySelector('#labels').contains(document.activeElement)"
-            )
-    finally:
-        live.stop()
+    page = visit(lonely.url)
+    page.set_input_files("#choose", images(4))
+    wait_for_answers(page, 4)
+    page.click("#tab-labels")
+    page.fill("#labels .choices input", "a new class")
+    page.click("#labels .choices .wrong button")
+    page.wait_for_selector("#labels .note:text('Stored as a new class')")
+    for number, name in enumerate(("cat", "dog"), 2):
+        page.locator("#labels .keys button", has_text=name).focus()
+        page.keyboard.press("Space")
+        page.wait_for_selector(f"#labels .note:text('Stored as {name}')")
+        assert len((lonely._collect / "labels.jsonl").read_text().splitlines()) == number
+        assert page.evaluate("document.querySelector('#labels').contains(document.activeElement)")
 
 
 def test_enter_stores_the_predicted_class_on_the_tab_that_arrows_led_to(

@@ -60,7 +60,12 @@ def trainer_of(
     network = network or small_network()
     data = ramps(count)
     batches = TrainingBatches(
-        data, SEEN, recipe.augmentation, batch_size=recipe.batch_size, seed=recipe.seed
+        data,
+        SEEN,
+        recipe.augmentation,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        carry_over=recipe.carry_over,
     )
     held_out = evaluation_batches(ramps(20, seed=1), SEEN, 8) if validation else None
     return Trainer(
@@ -170,6 +175,19 @@ def test_a_state_that_was_on_disk_goes_on_bit_for_bit(stop: int, optimizer: Any)
     ):
         assert torch.equal(weights(ours), weights(theirs))
     assert resumed.best_step == unbroken.best_step
+
+
+def test_a_state_keeps_what_the_order_of_its_epoch_began_with() -> None:
+    trainer, resumed = trainer_of(PLAIN), trainer_of(PLAIN)
+    for record in trainer.run():
+        if isinstance(record, Step) and record.epoch == 2:
+            break
+    state = trainer.state()
+    carried = state["carried"]["samples"]
+    assert carried.tolist() == trainer.batches.order(1)[:3].tolist()  # of 35 images, 8 a step
+    state["carried"]["samples"] = carried.flip(0)
+    resumed.load_state(state)
+    assert resumed.batches.order(1)[:3].tolist() == carried.flip(0).tolist()
 
 
 def test_a_loss_that_is_no_number_stops_it_at_once_and_names_the_step() -> None:
