@@ -55,5 +55,5 @@ def _listed_before(folder: Folder) -> dict[str, str] | None:
 def _as_listed(names: Iterable[str]) -> list[str]:
     """Names as the list of skipped images has them: `write_csv` guards and escapes some."""
     text = io.StringIO(newline="")
-    write_csv(text, ({"image": name} for name in names), ["image"], header=False)
+    write_csv(text, [{"image": name} for name in names], ["image"], header=False)
     return [row[0] if row else "" for row in csv.reader(io.StringIO(text.getvalue(), newline=""))]
