@@ -52,11 +52,11 @@ def test_the_peak_is_the_fastest_product_in_any_round() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_sizes": ()}, "batch sizes"),
-        ({"batch_sizes": (0,)}, "batch sizes"),
-        ({"rounds": 0}, "rounds: 0"),
-        ({"seconds": 0.0}, "seconds: 0"),
-        ({"seconds": math.nan}, "seconds: nan"),
+        ({"batch_sizes": ()}, "--batch-sizes"),
+        ({"batch_sizes": (0,)}, "--batch-sizes"),
+        ({"rounds": 0}, "--rounds 0"),
+        ({"seconds": 0.0}, "--seconds 0"),
+        ({"seconds": math.nan}, "--seconds nan"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: dict[str, object], message: str) -> None:
