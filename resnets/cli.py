@@ -23,6 +23,7 @@ from resnets.errors import (
 )
 from resnets.escaping import escaped, say_text
 from resnets.files.writing import NO_ROOM
+from resnets.interrupting import Signalled
 from resnets.machine import limit_threads
 from resnets.torchrun import leave_reason, let_first_say_it, speaks_for_machine
 
@@ -170,7 +171,7 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
     except KeyboardInterrupt as stop:
         with contextlib.suppress(OSError):
             print(escaped(f"{name}: {str(stop) or 'interrupted'}"), file=sys.stderr, flush=True)
-        return 128 + signal.SIGINT
+        return 128 + (stop.signal if isinstance(stop, Signalled) else signal.SIGINT)
     except Exception as error:
         _drop_output()
         if _reader_has_gone(error):  # as with `| head`

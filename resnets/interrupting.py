@@ -1,10 +1,56 @@
-"""Ctrl-C that waits for the end of what must not be cut short, and SIGTERM that ends at once."""
+"""Signals that end a process: Ctrl-C that waits, SIGTERM that ends at once, or that is an error."""
 
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
+STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal other than Ctrl-C's ends a command.
+
+    Attributes:
+        signal: which one.
+    """
+
+    def __init__(self, number: signal.Signals, text: str | None = None) -> None:
+        super().__init__(text or number.name)
+        self.signal = number
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """Let the signals by which the system would end the process raise an error, as Ctrl-C does.
+
+    A second one ends the process at once. Those that something else handles or ignores stay so.
+
+    Raises:
+        Signalled: one came.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
+        yield
+        return
+    numbers = [number for number in STOPPING if signal.getsignal(number) == signal.SIG_DFL]
+    received = False
+
+    def stop(number: int, _: object) -> None:
+        nonlocal received
+        if received:
+            os._exit(128 + number)
+        received = True
+        raise Signalled(signal.Signals(number))
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

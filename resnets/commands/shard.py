@@ -16,6 +16,7 @@ from resnets.commands.progress import progress_bar
 from resnets.errors import Advice, UsageError
 from resnets.escaping import say
 from resnets.format import byte_size, plural
+from resnets.interrupting import Signalled, signals_raise
 
 
 def main(argv: list[str]) -> int:
@@ -119,14 +120,17 @@ def shard(
 
 @contextlib.contextmanager
 def _resumable(output: str) -> Iterator[None]:
-    """Say what Ctrl-C, or below its reason an error, leaves."""
+    """Say what Ctrl-C, another signal, or below its reason an error, leaves."""
     left = (
         f"{output}: stopped; shards that are complete stay, and the same command goes on from there"
     )
     try:
-        yield
+        with signals_raise():
+            yield
     except UsageError:  # nothing was written
         raise
+    except Signalled as stop:
+        raise Signalled(stop.signal, left) from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(left) from None
     except Exception as error:

@@ -121,7 +121,9 @@ class Launch:
         if processes < 1:
             raise UsageError(f"--rehearse {processes}: it must be at least 1")
         torchrun = [sys.executable, "-m", "resnets.runs.rehearsal", "--standalone"]
-        flags = [f"--nproc-per-node={processes}", f"--max-restarts={self.max_restarts}"]
+        # all that Kubeflow's PET_* variables would say otherwise
+        flags = ["--nnodes=1", f"--nproc-per-node={processes}"]
+        flags.append(f"--max-restarts={self.max_restarts}")
         return [*torchrun, *flags, "--no-python", "bash", "-c", self.worker(sys.executable)]
 
 

@@ -10,11 +10,10 @@ from types import FrameType
 from typing import Any
 
 from resnets.data.batches import ProcessRank
+from resnets.interrupting import STOPPING, Signalled, signals_raise
 from resnets.runs.folder import how_to_continue, how_to_repeat
 
 _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
-STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -98,31 +97,6 @@ class StopSignals:
         self.before.clear()
 
 
-class _Signalled(KeyboardInterrupt):
-    """A signal other than Ctrl-C's.
-
-    Attributes:
-        signal: which one.
-    """
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(number.name)
-        self.signal = number
-
-
-class _RaisingSignals(StopSignals):
-    """Signals that the system would end the process by, and now end it as Ctrl-C does."""
-
-    def __init__(self) -> None:
-        ending = (number for number in STOPPING if signal.getsignal(number) == signal.SIG_DFL)
-        super().__init__(tuple(ending))
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
-        super().note(number, frame)
-        raise _Signalled(signal.Signals(number))
-
-
 @contextlib.contextmanager
 def _interrupted(
     as_command: bool, process: ProcessRank, error: Callable[[signal.Signals], Interrupted]
@@ -140,12 +114,12 @@ def _interrupted(
         yield
         return
     try:
-        with contextlib.nullcontext() if process.rank else _RaisingSignals():
+        with contextlib.nullcontext() if process.rank else signals_raise():
             yield
     except Interrupted:
         raise
     except KeyboardInterrupt as stop:
-        raise error(stop.signal if isinstance(stop, _Signalled) else signal.SIGINT) from None
+        raise error(stop.signal if isinstance(stop, Signalled) else signal.SIGINT) from None
 
 
 def interrupted_before_training(

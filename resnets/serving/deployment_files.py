@@ -222,7 +222,10 @@ def _compose(deployment: Deployment) -> str:
     ]
     if mounts:
         files = ", ".join(str(path) for path, _ in mounts)
-        head.append(f"# The user {_USER} of the container must be able to read {files}.")
+        head += [
+            f"# The user {_USER} of the container must be able to read {files}.",
+            "# A file that takes the place of one of them is read after: docker compose restart",
+        ]
     head += [] if deployment.keys else _OPEN
     return _yaml(head, {"services": {"resnets": _with_dollars(service)}})
 

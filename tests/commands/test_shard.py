@@ -157,11 +157,15 @@ def test_two_processes_do_not_write_shards_into_one_folder(many: Path, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
-def test_ctrl_c_does_not_wait_for_the_shards_at_work(many: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])  # the latter as a cluster's queue sends it
+def test_a_signal_does_not_wait_for_the_shards_at_work(
+    many: Path, tmp_path: Path, name: str
+) -> None:
     place = tmp_path / "shards"
     with shard_at_work(many, place) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        number = getattr(signal, name)
+        process.send_signal(number)
+        assert process.wait() == 128 + number
         assert process.stderr is not None
         (line,) = process.stderr.read().splitlines()
         assert "goes on from there" in line

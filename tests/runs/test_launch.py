@@ -235,6 +235,86 @@ def test_a_pod_runs_what_a_node_runs() -> None:
     assert subprocess.run(["bash", "-n", "-c", worker], check=False).returncode == 0
 
 
+# what Kubeflow Trainer sets in each pod of a TrainJob for torchrun: pkg/constants/constants.go
+KUBEFLOW = {
+    "PET_NNODES": "16",
+    "PET_NPROC_PER_NODE": "8",
+    "PET_NODE_RANK": "3",
+    "PET_MASTER_ADDR": "resnets-node-0-0.resnets",
+    "PET_MASTER_PORT": "29400",
+}
+
+
+@pytest.fixture
+def kubeflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod of Kubeflow Trainer."""
+    for name, value in KUBEFLOW.items():
+        monkeypatch.setenv(name, value)
+
+
+def understood(words: list[str]) -> Any:
+    """What torchrun's own parser makes of its command line."""
+    from torch.distributed.run import get_args_parser
+
+    return get_args_parser().parse_args(words)
+
+
+def documented(language: str, within: str) -> str:
+    """The block of the page that is in a language and contains a text."""
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "launch.md").read_text("utf-8")
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if within in block)
+    return str(block)
+
+
+@pytest.mark.usefixtures("kubeflow")
+def test_flags_of_a_pod_and_of_a_rehearsal_come_before_what_kubeflow_sets(
+    tmp_path: Path, tools: Callable[..., None]
+) -> None:
+    yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
+    tools(torchrun=WORDS)
+    pod = yaml.safe_load(printed("kubernetes", "--nodes", 2, "--gpus", 4))
+    (container,) = pod["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    own = environment(tmp_path) | {"JOB_COMPLETION_INDEX": "0", "RESNETS_WORKER": "true"}
+    subprocess.run(container["command"], cwd=tmp_path, env=own, check=True)
+    job = understood((tmp_path / "words").read_text("utf-8").splitlines())
+    assert (job.nnodes, job.nproc_per_node, job.rdzv_backend) == ("2", "4", "c10d")
+    words = Launch(["photos", "--output", "run"], Path("run")).rehearsal(2)
+    rehearsal = understood(words[words.index("--standalone") :])
+    assert (rehearsal.nnodes, rehearsal.nproc_per_node) == ("1", "2")
+
+
+@pytest.mark.usefixtures("kubeflow")
+def test_kubeflow_takes_the_trainjob_of_the_docs_and_torchrun_its_numbers() -> None:
+    yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
+    document = yaml.safe_load(documented("yaml", "kind: TrainJob"))
+    schema = json.loads(gzip.decompress((SCHEMAS / "trainjob-v1alpha1.json.gz").read_bytes()))
+    jsonschema.validate(document, schema)
+    command = document["spec"]["trainer"]["command"]
+    assert command[0] == "torchrun"
+    job = understood(command[1:])
+    assert (job.nnodes, job.nproc_per_node, job.node_rank) == ("16", "8", 3)
+    assert (job.master_addr, job.master_port) == ("resnets-node-0-0.resnets", 29400)
+    document["spec"]["trainer"]["numNode"] = 16
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema)
+
+
+def test_skypilots_variables_reach_torchrun(tmp_path: Path, tools: Callable[..., None]) -> None:
+    yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
+    script = yaml.safe_load(documented("yaml", "SKYPILOT"))["run"]
+    tools(torchrun=WORDS)
+    sky = {"NUM_NODES": "2", "NUM_GPUS_PER_NODE": "8", "NODE_RANK": "1", "NODE_IPS": "a.b\nc.d"}
+    own = environment(tmp_path) | {f"SKYPILOT_{name}": value for name, value in sky.items()}
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=own, check=True)
+    job = understood((tmp_path / "words").read_text("utf-8").splitlines())
+    assert (job.nnodes, job.nproc_per_node, job.node_rank) == ("2", "8", 1)
+    assert job.master_addr == "a.b"
+    assert job.training_script_args[:2] == ["train", "photos"]
+
+
 def test_a_batch_with_an_image_for_each_process_is_printed() -> None:
     words = ("/data/photos", "--output", "run", *POD, "--nodes", 2)
     for count, device in (("16", "cuda"), ("auto", "cpu")):

@@ -11,7 +11,8 @@ import pytest
 
 PROGRAM = """
 import signal, sys
-from resnets.runs.stop_signals import STOPPING, StopSignals
+from resnets.interrupting import STOPPING
+from resnets.runs.stop_signals import StopSignals
 
 number, ignored = int(sys.argv[1]), sys.argv[2] == "ignored"
 signal.signal(number, signal.default_int_handler)  # whatever the tests themselves ignore
@@ -26,7 +27,8 @@ print(signal.getsignal(number) == before)
 WITHOUT = """
 import signal
 del signal.SIGHUP  # as on Windows
-from resnets.runs.stop_signals import STOPPING, StopSignals
+from resnets.interrupting import STOPPING
+from resnets.runs.stop_signals import StopSignals
 
 assert [number.name for number in STOPPING] == ["SIGINT", "SIGTERM"]
 with StopSignals() as signals:
