@@ -145,7 +145,9 @@ def is_done(record: Record, folder: Path) -> bool:
     others = (path for path in _files(folder) if path != own and not _is_cut_off(path))
     other = own if done else next(others, None)
     if other is not None:
-        _refuse_others(_read_record(other), replace(record, part=_number(other)), other)
+        why = _difference(_read_record(other), replace(record, part=_number(other)))
+        if why:
+            raise UsageError(f"{other}: {why}; name another folder, or delete the older parts")
     return done
 
 
@@ -313,8 +315,19 @@ def _checked(folder: Path) -> list[Path]:
     records = {path: _read_record(path) for path in files}
     stored = next(filter(None, (record.stored_digest for record in records.values())), None)
     first = replace(records[files[0]], stored_digest=stored)
+    differences = {
+        path: why
+        for path, record in records.items()
+        if (why := _difference(record, replace(first, part=_number(path))))
+    }
+    if differences:
+        path, why = next(iter(differences.items()))
+        more = f", and {len(differences) - 1:,} more" if len(differences) > 1 else ""
+        raise UsageError(
+            f"{path}: {why}, unlike {files[0].name}{more}: only parts of one list by one model are "
+            "joined; delete those that are not wanted, and predict these parts again"
+        )
     for path, record in records.items():
-        _refuse_others(record, replace(first, part=_number(path)), path)
         _check_rows(path, record)
     missing = sorted(set(_numbers(first)) - {each.part for each in records.values()})
     if missing:
@@ -342,12 +355,8 @@ def _command_for(missing: Sequence[int], parts: int, folder: Path) -> str:
     return f"`for n in {' '.join(runs)}; do {predict}; done` writes them"
 
 
-def _refuse_others(actual: Record, expected: Record, path: Path) -> None:
-    """Refuse a part that does not belong to the others.
-
-    Raises:
-        UsageError: it does not; says by what.
-    """
+def _difference(actual: Record, expected: Record) -> str | None:
+    """By what a part does not belong to the others; None: it does."""
     differences = {
         "parts": f"it is one of {actual.parts} parts, not of {expected.parts}",
         "model_digest": "it was predicted by another model",
@@ -359,9 +368,14 @@ def _refuse_others(actual: Record, expected: Record, path: Path) -> None:
     }
     if actual.stored_digest is None or expected.stored_digest is None:
         del differences["stored_digest"]  # not known
-    for name, why in differences.items():
-        if getattr(actual, name) != getattr(expected, name):
-            raise UsageError(f"{path}: {why}; name another folder, or delete the older parts")
+    return next(
+        (
+            why
+            for name, why in differences.items()
+            if getattr(actual, name) != getattr(expected, name)
+        ),
+        None,
+    )
 
 
 def _other_settings(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
@@ -398,10 +412,13 @@ def _read_record(path: Path) -> Record:
     try:
         metadata = _open(path).schema_arrow.metadata or {}
         return Record(**json.loads(metadata[_RECORD.encode()]))
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+    except pa.ArrowInvalid as error:
+        parts = int(_NAME.fullmatch(path.name)[2])  # type: ignore[index]  # as `part_files` finds
+        again = _command_for([_number(path)], parts, path.parent)
+        raise ContentError(f"{path}: damaged ({error}); {again} again") from None
+    except (KeyError, TypeError, ValueError):
         raise ContentError(
-            f"{path}: damaged, or not written by `predict --part` ({error}); delete it and "
-            "predict the part again"
+            f"{path}: not written by `predict --part`; move it elsewhere, and predict that part"
         ) from None
 
 

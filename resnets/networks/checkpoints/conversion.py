@@ -71,7 +71,7 @@ def _check_convertible(architecture: Architecture, project: str) -> None:
             raise UsageError(
                 f"{project} has no such network: {field} is {value!r}; there it is "
                 f"{' or '.join(map(repr, allowed))}. A model file of resnets holds any: convert to "
-                "'resnets'"
+                "'resnets', or train a network that the project has, such as resnet18 or resnet50"
             )
     if project == "timm":
         _check_together(architecture)
