@@ -297,7 +297,7 @@ resnets.train()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_type_checkers_know_what_the_package_returns(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
     script, root = str(tmp_path / "script.py"), Path(resnets.__file__).parents[1]

@@ -134,7 +134,7 @@ def test_large_images_are_computed_in_smaller_batches() -> None:
     assert few * _image_bytes(network, large) < 1 << 30
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_memory_of_an_image_is_as_measured() -> None:
     """The witness is the process itself: its peak with the image, less that with a tiny one."""
     code = (

@@ -85,6 +85,7 @@ def test_what_is_written_is_what_the_command_writes(to: Any, weights: Path, tmp_
     assert [content(each) for each in files] == [content(each) for each in theirs]
 
 
+@pytest.mark.soak
 def test_a_loaded_network_is_converted_as_its_file(weights: Path, tmp_path: Path) -> None:
     file = resnets.convert(weights, tmp_path / "m.safetensors", to="resnets", class_names=NAMES)
     own = tmp_path / "loaded" / "a.safetensors"

@@ -117,7 +117,7 @@ def copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are those of Linux")
 def test_the_slim_image_predicts_from_an_exported_file_without_torch(
     draw_noise: Callable[..., None], tmp_path: Path

@@ -18,6 +18,7 @@ def test_what_a_terminal_would_obey_is_written_out() -> None:
     assert "\\u202e\\u2066\\u200f" in shown
 
 
+@pytest.mark.soak
 def test_every_character_of_unicode_is_shown_or_written_out() -> None:
     categories = {
         unicodedata.category(character)

@@ -12,7 +12,7 @@ from resnets.errors import UsageError
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_exported_file_predicts_as_the_network(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     data = (np.tile(IMAGES, (8, 1, 1, 1)), np.arange(24) % 3)

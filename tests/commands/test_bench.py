@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_engines_are_compared_with_plain_pytorch(model: Path, tmp_path: Path) -> None:
     """All forms of the answer from one run: the table, the JSON and the plot."""
     pytest.importorskip("onnxruntime")
@@ -91,7 +91,7 @@ def test_what_the_limit_leaves_out_is_told(model: Path) -> None:
     assert "batches of 4" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_export_that_does_not_fit_into_the_limit_is_told(model: Path) -> None:
     """Half of the time is less than Python needs to start the export; what it wrote is gone."""
     pytest.importorskip("onnxruntime")
@@ -105,7 +105,7 @@ def test_an_export_that_does_not_fit_into_the_limit_is_told(model: Path) -> None
     assert "--limit" in why
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_model_that_cannot_be_exported_is_told_as_by_export(model: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(model.read_bytes()[:-100])
@@ -148,7 +148,7 @@ def test_an_error_of_an_export_is_raised_as_it_was_there(error: Exception) -> No
     assert str(unlike) == "_Unlike: no space"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_export_that_cannot_be_written_is_told_in_one_line(model: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no-folder") as raised:
         _export(model, "onnx", tmp_path / "no-folder" / "model.onnx", math.inf)

@@ -65,7 +65,7 @@ def test_the_same_network_with_its_classes_in_another_order_is_no_other(
     assert result["a"]["latency"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_published_network_and_its_pruned_copy_differ_as_evaluate_says(
     shared: Shared, tmp_path: Path
 ) -> None:

@@ -233,6 +233,7 @@ def bare(tmp_path: Path) -> Path:
     return tmp_path / "bare.th"
 
 
+@pytest.mark.soak
 def test_what_a_checkpoint_does_not_tell_is_assumed_in_words_and_in_the_file(
     bare: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,7 +136,7 @@ def test_digits_are_sound():
     assert done.stdout.endswith("digits: no errors (no warnings or notes)\n")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_cifar10s_test_split_is_looked_through(shared):
     done = doctor(shared("data/cifar10/test-00000-of-00001.parquet"), "--json")
     assert done.returncode == 1  # there is nothing to learn from in a test split

@@ -250,7 +250,7 @@ def test_ctrl_c_while_a_reader_pauses_breaks_no_row(
     assert [row["image"] for row in read(form, text)] == ["0" * 200_000]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
 @pytest.mark.parametrize("form", ["--csv", "--json"])
 def test_a_bar_at_the_terminal_and_rows_in_a_file_do_not_mix(

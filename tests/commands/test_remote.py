@@ -250,7 +250,7 @@ def test_shards_of_shards_at_an_address_are_read_through_the_cache(
     assert fetched[1] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
 def test_a_host_that_answers_nothing_at_all_is_told_soon(tmp_path: Path) -> None:
     """A port whose queue is full is as silent as a host that is not there."""
@@ -376,7 +376,7 @@ def test_a_conversion_opens_an_address_with_the_cache_that_was_asked_for(
     assert set(sizes) == {10**9}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_second_export_reads_its_images_from_the_cache(
     server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_the_command_writes_the_same_page_again(run: Path, tmp_path: Path) -> No
     assert before == after
 
 
+@pytest.mark.soak
 def test_images_are_compared_with_training_images_alone_where_no_others_were_seen(
     tmp_path: Path,
 ) -> None:
@@ -98,7 +99,7 @@ def test_a_model_file_alone_has_no_curves_and_says_so(run: Path, tmp_path: Path)
     assert "--epochs 3" in by_heading["How to reproduce it"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_page_that_cannot_be_written_costs_no_model(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -113,7 +114,7 @@ def test_a_page_that_cannot_be_written_costs_no_model(run: Path, tmp_path: Path)
     assert '"kind": "end"' in (copy / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_network_of_others_is_reported_on(shared: Callable[[str], Path], tmp_path: Path) -> None:
     """The published ResNet-20 on some of CIFAR-10's images; one of them is in both splits."""
     names, model = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"

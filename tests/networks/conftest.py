@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,11 @@ def _few() -> tuple[Architecture, ...]:
 FEW = _few()  # for tests that take seconds: each choice is made by one of them at least
 
 
-@pytest.fixture(params=KINDS, ids=kind_id)
+def _for_test_or_soak(kind: Architecture) -> Any:
+    return kind if kind in FEW else pytest.param(kind, marks=pytest.mark.soak)
+
+
+@pytest.fixture(params=map(_for_test_or_soak, KINDS), ids=kind_id)
 def kind(request: pytest.FixtureRequest) -> Architecture:
     """Every kind of network in the catalog, and some that have no name, shrunk."""
     return request.param

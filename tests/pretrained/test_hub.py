@@ -446,7 +446,7 @@ def test_a_calibrated_id_keeps_its_origin_and_its_weights(
     assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"unsure"}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_report_of_an_id_names_it_and_its_licence(
     published: HubServer, two_kinds: Path, tmp_path: Path
 ) -> None:
@@ -459,7 +459,7 @@ def test_the_report_of_an_id_names_it_and_its_licence(
     assert "apache-2.0" in text
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's call
 def test_an_id_is_pushed_with_its_origin_and_predicts_as_before(
     published: HubServer,

@@ -229,7 +229,7 @@ def test_sigterm_while_a_model_is_loaded_ends_the_server_within_grace(
             process.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_why_torch_computes_is_told_once_and_not_where_it_was_asked_for(
     model_file: Path, workers: str
@@ -409,7 +409,7 @@ def refused_at_the_end(model_file: Path, workers: str) -> int:
     return sum(isinstance(error, ConnectionRefusedError) for error in ends)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_one_server_collects_in_a_folder_and_leaves_nothing_in_it(
     model_file: Path, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ from resnets.networks.checkpoints.foreign import (
 )
 from resnets.networks.checkpoints.layouts import _KUANGLIU, _MMPRETRAIN, _WEIAICUNZAI, Layout
 from resnets.networks.checkpoints.left_over import LeftOver
+from tests.spread import spread
 
 Shared = Callable[[str], Path]
 PARITY = [
@@ -211,9 +212,9 @@ def test_every_format_and_packing_is_read(tmp_path: Path, ending: str, packing: 
     assert read_checkpoint(path).architecture.num_classes == 3
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("every", spread([5, 1]))
 @pytest.mark.parametrize("project", _PROJECTS)
-def test_what_is_converted_reads_back_the_same(project: str) -> None:
+def test_what_is_converted_reads_back_the_same(project: str, every: int) -> None:
     def convertible(name: str) -> bool:
         try:
             _check_convertible(CATALOG[name].architecture, project)
@@ -224,7 +225,7 @@ def test_what_is_converted_reads_back_the_same(project: str) -> None:
     names = [name for name in CATALOG if convertible(name)]
     assert len(names) >= 4
     narrow = {} if project == "torchvision" else {"width": 32}  # torchvision has one width
-    for name in names:
+    for name in names[::every]:
         network = build(name, num_classes=5, **narrow).eval()
         known = {k: getattr(network.architecture, k) for k in ("strided_conv", "blur")}
         checkpoint = _understand(convert(network, project), **known)
@@ -322,18 +323,22 @@ def test_damaged_files_are_refused_in_words(
     assert "file.pth" in message
 
 
-@pytest.mark.slow
-def test_every_row_is_recognised_by_shape_where_shapes_tell() -> None:
+_RECOGNISED = [
+    name
+    for name, row in CATALOG.items()
+    if row.architecture.shortcut != "none" and row.architecture.depth <= 110
+]
+
+
+@pytest.mark.parametrize("name", spread(_RECOGNISED))
+def test_every_row_is_recognised_by_shape_where_shapes_tell(name: str) -> None:
     """Filters, plain networks, the place of a stride and the like have no weights of their own."""
     unseen = {"blur", "strided_conv", "activated_start", "weight_standardisation"}
-    for name, row in CATALOG.items():
-        if row.architecture.shortcut == "none" or row.architecture.depth > 110:
-            continue
-        with torch.device("meta"):
-            state = build(row.architecture).state_dict()
-        known = {field: getattr(row.architecture, field) for field in unseen}
-        known |= {"stem": "padded"} if row.architecture.stem == "padded" else {}
-        architecture = _understand(state, **known).architecture
-        expected = row.architecture.to_dict() | {"dropout": 0.0}
-        assert architecture.to_dict() == expected, name
-        assert name_of(architecture) == name
+    row = CATALOG[name]
+    with torch.device("meta"):
+        state = build(row.architecture).state_dict()
+    known = {field: getattr(row.architecture, field) for field in unseen}
+    known |= {"stem": "padded"} if row.architecture.stem == "padded" else {}
+    architecture = _understand(state, **known).architecture
+    assert architecture.to_dict() == row.architecture.to_dict() | {"dropout": 0.0}
+    assert name_of(architecture) == name

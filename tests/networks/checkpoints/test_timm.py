@@ -14,13 +14,13 @@ from resnets.networks.checkpoints.conversion import convert
 from resnets.networks.checkpoints.foreign import _understand
 from resnets.networks.printed.reading import read_printed
 from tests.fixtures.parity import fill
+from tests.spread import spread
 
 FOLDER = Path(fill.__file__).parent
 FACTS: dict[str, Any] = {
     path.name.partition(".")[0]: json.loads(gzip.decompress(path.read_bytes()))
     for path in sorted(FOLDER.glob("*.json.gz"))
 }
-LARGE = 30_000_000  # parameters
 CHAOTIC = ("ecaresnet101d",)  # on some processors: hundred layers with attention
 
 
@@ -37,10 +37,6 @@ SMALLEST = {  # of each kind: the same code computes the others
     for name in sorted(FACTS, key=lambda name: -FACTS[name]["parameters"])
     if "logits" in FACTS[name]
 }
-COMPUTED = [
-    pytest.param(name, marks=pytest.mark.slow if FACTS[name]["parameters"] > LARGE else ())
-    for name in SMALLEST.values()
-]
 
 
 def filled(facts: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -50,7 +46,7 @@ def filled(facts: dict[str, Any]) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", spread(SMALLEST.values(), every=2))
 def test_a_checkpoint_of_timms_computes_here_what_it_computes_there(
     name: str, tmp_path: Path
 ) -> None:

@@ -67,7 +67,7 @@ def test_the_whole_graph_is_captured(kind: Architecture, side: int) -> None:
     torch.testing.assert_close(compiled(images), network(images))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own
 def test_training_compiles_as_a_whole() -> None:
     torch.manual_seed(0)

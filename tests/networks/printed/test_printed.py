@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from resnets.errors import ContentError
 from resnets.networks import CATALOG, build
 from resnets.networks.printed.reading import from_printed, read_printed
+from tests.spread import spread
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LARGEST = 60  # blocks; printing and reading the deepest takes seconds, and shows nothing new
@@ -26,8 +27,7 @@ def printed(name: str, **changes: object) -> str:
         return str(build(name, **changes))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", spread(ROWS))
 def test_every_named_network_is_read_back_from_its_text(name: str) -> None:
     text = printed(name)
     architecture = read_printed(text)
@@ -36,7 +36,7 @@ def test_every_named_network_is_read_back_from_its_text(name: str) -> None:
         assert str(build(architecture)) == text
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", sorted(CATALOG.keys() - set(ROWS)))
 def test_the_deepest_networks_too(name: str) -> None:
     assert read_printed(printed(name)) == CATALOG[name].architecture
