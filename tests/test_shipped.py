@@ -21,6 +21,7 @@ from resnets.model_file import read_description
 from resnets.model_path import find_model
 from resnets.serving.drift import Drift
 from tests.in_process import call, call_script
+from tests.spread import spread
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SHIP = Path(__file__).parents[1] / "results" / "ship.py"
@@ -72,7 +73,7 @@ def test_python_takes_it_by_its_name(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", shipped.names())
+@pytest.mark.parametrize("name", spread(shipped.names()))
 def test_it_is_as_good_on_cifar10_as_its_header_says(
     name: str, shared: Callable[[str], Path]
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from resnets.data import processes
 from resnets.data.processes import become_worker, process_context, worker_count
 from resnets.errors import UsageError
+from tests.spread import spread
 
 
 def test_workers_are_one_per_core_shared_by_the_processes_unless_a_number_is_asked_for(
@@ -85,7 +86,7 @@ def run_script(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "spawn"),
-    [("work()", ""), ("work()", SPAWN), (GUARD, SPAWN)],
+    spread([("work()", ""), ("work()", SPAWN), (GUARD, SPAWN)]),
     ids=["no guard", "no guard, spawn", "guard, spawn"],
 )
 def test_a_script_needs_no_guard(call: str, spawn: str, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_script_needs_no_guard(call: str, spawn: str, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("imported\n2 batches\n", "")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_script_whose_classes_workers_need_is_told_of_the_guard(tmp_path: Path) -> None:
     done = run_script(tmp_path, "Mine", "work()", SPAWN)
     assert done.stdout == "imported\n"

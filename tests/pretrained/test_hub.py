@@ -29,6 +29,7 @@ from resnets.runs.starting_point import read_starting_point, recipe_for_start
 from resnets.training.recipe import Recipe
 from tests.hub_server import Fault, HubServer
 from tests.pretrained.conftest import ID, files_for, filled, know_address
+from tests.spread import spread
 
 
 @pytest.fixture
@@ -484,7 +485,7 @@ def test_an_id_is_pushed_with_its_origin_and_predicts_as_before(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
-@pytest.mark.parametrize("at_terminal", [True, False])
+@pytest.mark.parametrize("at_terminal", spread([True, False]))
 def test_a_download_has_a_bar_at_a_terminal_alone(published: HubServer, at_terminal: bool) -> None:
     import pty
     import termios

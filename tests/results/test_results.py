@@ -157,7 +157,7 @@ def test_faults_end_with_1_and_one_line(copy: Path) -> None:
         assert messages[name] in output
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_command_of_a_row_trains_it_again(tmp_path: Path) -> None:
     """Its first epoch is the log's, up to what another processor rounds otherwise."""
     metrics = json.loads((RESULTS / NAME / "metrics.json").read_text(encoding="utf-8"))

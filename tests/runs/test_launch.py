@@ -22,6 +22,7 @@ from resnets.runs.launch import Launch, repeated_words
 from resnets.runs.refusals import MARK, note_refusal
 from tests.in_process import call
 from tests.processes import several
+from tests.spread import spread
 
 SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas"
 TRAIN = ("my photos", "--recipe", "imagenet", "--output", "the run", "--epochs", "3")
@@ -556,7 +557,7 @@ def test_a_job_does_not_go_on_with_the_run_of_other_words(
     assert "another --output" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_rehearsal_that_is_refused_ends_with_the_reason_alone(tmp_path: Path) -> None:
     """For something that only the processes find out."""
     words = ("digits", "--network", "resnet14", "--output", "run", "--other", "missing")
@@ -591,7 +592,7 @@ HEEDS_SIGNALS = (  # the tests may ignore them, as in the background and under n
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", spread([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
 def test_a_signal_to_a_rehearsal_saves_and_ends_its_processes(
     number: signal.Signals, tmp_path: Path
 ) -> None:

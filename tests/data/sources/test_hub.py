@@ -235,7 +235,7 @@ def test_each_fault_of_the_hub_is_one_line(
         assert expected in line
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_that_goes_on_reads_the_commit_that_it_began_with(
     python: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
