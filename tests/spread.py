@@ -12,5 +12,5 @@ def spread(cases: Iterable[Any], every: int = 4) -> list[Any]:
 
 
 def _for_soak(case: Any) -> Any:
-    values = case if isinstance(case, tuple) else (case,)
+    values = case if type(case) is tuple else (case,)
     return pytest.param(*values, marks=pytest.mark.soak)

@@ -11,6 +11,7 @@ import pytest
 
 from resnets.cli import COMMANDS, main
 from tests.in_process import call as resnets
+from tests.spread import spread
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
@@ -91,7 +92,7 @@ PRINTING = ("list", "--help", "list --help", "help list", "--version", "show res
 
 @posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("words", PRINTING)
+@pytest.mark.parametrize("words", spread(PRINTING, every=2))
 def test_output_that_finds_no_room_is_one_line_and_exit_code_1(words: str) -> None:
     done = shell(f"$RESNETS {words} > /dev/full")
     assert done.returncode == 1
@@ -108,7 +109,9 @@ def test_a_closed_output_is_no_error(words: str) -> None:
 
 
 @posix
-@pytest.mark.parametrize("words", ["predict photo.jpg --csv", "evaluate model.safetensors digits"])
+@pytest.mark.parametrize(
+    "words", spread(["predict photo.jpg --csv", "evaluate model.safetensors digits"])
+)
 def test_nothing_is_computed_that_a_closed_output_would_lose(words: str) -> None:
     done = shell(f"$RESNETS {words} >&-")
     assert done.returncode == 2

@@ -86,7 +86,7 @@ def test_it_is_as_good_on_cifar10_as_its_header_says(
     assert abs(top1["count"] - expected["count"]) <= 5  # other machines round otherwise
 
 
-@pytest.mark.parametrize("name", shipped.names())
+@pytest.mark.parametrize("name", spread(shipped.names()))
 def test_drift_is_near_zero_for_test_images_and_large_for_others(
     name: str, shared: Callable[[str], Path]
 ) -> None:

@@ -183,6 +183,7 @@ def test_a_file_without_digests_says_that_it_cannot_be_checked(
     assert "cannot be checked" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.soak
 def test_copies_in_a_lossy_format_look_like_images_that_the_run_has_seen(
     data: Path, run: Path, tmp_path: Path
 ) -> None:
@@ -334,6 +335,7 @@ def test_warnings_about_the_data_are_told_by_every_command(
     assert "notes.txt" not in out
 
 
+@pytest.mark.soak
 def test_an_export_is_checked_on_the_part_that_evaluate_takes(
     data: Path, run: Path, tmp_path: Path
 ) -> None:

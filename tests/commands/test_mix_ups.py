@@ -13,6 +13,7 @@ from resnets.errors import UsageError
 from resnets.model_file import read_description
 from resnets.networks import build
 from tests.in_process import call
+from tests.spread import spread
 
 Write = Callable[..., Path]
 QUICK = ("--epochs", "0", "--steps", "1", "--image-size", "16", "--no-report")
@@ -101,7 +102,7 @@ def test_two_networks_that_differ_are_refused(
         resnets.train("digits", "resnet20", output=False, start="resnet14_cifar10", progress=False)
 
 
-@pytest.mark.parametrize("more", [("--network", "resnet14"), ("--recipe", "paper"), ()])
+@pytest.mark.parametrize("more", spread([("--network", "resnet14"), ("--recipe", "paper"), ()]))
 def test_the_network_of_the_weights_is_trained_where_no_other_is_asked_for(
     more: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -114,7 +115,9 @@ def test_the_network_of_the_weights_is_trained_where_no_other_is_asked_for(
     assert "classifier is replaced" in done.stdout  # of CIFAR-10's classes, which are ten as well
 
 
-@pytest.mark.parametrize(("classes", "kept"), [(10, True), (12, False), (None, False)])
+@pytest.mark.parametrize(
+    ("classes", "kept"), spread([(10, True), (12, False), (None, False)], every=2)
+)
 def test_a_classifier_is_called_kept_only_where_it_is(
     classes: int | None, kept: bool, tmp_path: Path
 ) -> None:

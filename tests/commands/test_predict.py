@@ -19,6 +19,7 @@ import pytest
 from resnets import api
 from tests.calibration import calibration_at
 from tests.in_process import call
+from tests.spread import spread
 
 Shared = Callable[[str], Path]
 Untrained = Callable[..., Path]
@@ -185,7 +186,7 @@ def read(form: str, text: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
-@pytest.mark.parametrize("form", ["--csv", "--json"])
+@pytest.mark.parametrize("form", spread(["--csv", "--json"]))
 def test_ctrl_c_leaves_the_rows_of_what_was_predicted(
     model: Path, photos: Path, form: str, tmp_path: Path
 ) -> None:
@@ -225,7 +226,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
-@pytest.mark.parametrize("form", ["--csv", "--json"])
+@pytest.mark.parametrize("form", spread(["--csv", "--json"]))
 @pytest.mark.parametrize(("signals", "unbuffered"), [(1, ""), (1, "1"), (2, "")])
 def test_ctrl_c_while_a_reader_pauses_breaks_no_row(
     form: str, signals: int, unbuffered: str

@@ -31,6 +31,7 @@ from resnets.images import decode
 from resnets.networks import build
 from tests.in_process import call
 from tests.range_server import RangeServer, serving
+from tests.spread import spread
 
 MODEL = "resnet14_cifar10"
 
@@ -409,14 +410,17 @@ class Answers(http.server.BaseHTTPRequestHandler):
 @pytest.mark.parametrize(("status", "code"), [(None, 1), (500, 1), (404, 2)])
 @pytest.mark.parametrize(
     "line",
-    [
-        "predict --server ADDRESS photo.png",
-        "predict MODEL ADDRESS",
-        "evaluate MODEL ADDRESS/a.tar",
-        "train ADDRESS/a.parquet --output run",
-        "fetch timm/resnet18.a1_in1k",
-        "predict hf-hub:some/network photo.png",
-    ],
+    spread(
+        [
+            "predict --server ADDRESS photo.png",
+            "predict MODEL ADDRESS",
+            "evaluate MODEL ADDRESS/a.tar",
+            "train ADDRESS/a.parquet --output run",
+            "fetch timm/resnet18.a1_in1k",
+            "predict hf-hub:some/network photo.png",
+        ],
+        every=3,
+    ),
 )
 def test_what_does_not_answer_is_a_fault_and_what_is_not_there_a_missing_input(
     line: str, status: int | None, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

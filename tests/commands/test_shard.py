@@ -143,7 +143,7 @@ def shard_at_work(images: Path, place: Path) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_do_not_write_shards_into_one_folder(many: Path, tmp_path: Path) -> None:
     place = tmp_path / "shards"
     with shard_at_work(many, place) as first:

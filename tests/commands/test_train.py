@@ -28,6 +28,7 @@ from resnets.images import decode
 from resnets.networks import ResNet
 from resnets.runs.starting_point import read_starting_point
 from resnets.training.named_recipes import RECIPES
+from tests.spread import spread
 
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
 QUICK += ["--epochs", "2", "--learning-rate", "0.05"]
@@ -47,7 +48,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_first_thing_that_people_try_reaches_95_percent_in_a_fifth_of_its_length(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +116,7 @@ def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
     assert counts["unfamiliar"]["count"] >= known.detected.count
 
 
+@pytest.mark.soak
 def test_other_images_that_the_network_sees_in_training_are_left_out_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,7 +211,7 @@ def test_overwrite_keeps_the_old_run_until_the_new_one_can_begin(
     assert (folder / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("from_what", ["run", "model file", "training state"])
+@pytest.mark.parametrize("from_what", spread(["run", "model file", "training state"]))
 def test_training_goes_on_from_what_a_run_left(
     finished: Path, tmp_path: Path, from_what: str
 ) -> None:

@@ -377,21 +377,23 @@ def test_folders_may_be_called_by_synset_ids_and_by_one_name_of_a_class(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
-    [
-        ("explain", ID, "photo.png", "--output", "made"),
-        (
-            "bench",
-            ID,
-            "--engines",
-            "eager",
-            "--batch-sizes",
-            "1",
-            "--threads",
-            "1",
-            "--limit",
-            "1s",
-        ),
-    ],
+    spread(
+        [
+            ("explain", ID, "photo.png", "--output", "made"),
+            (
+                "bench",
+                ID,
+                "--engines",
+                "eager",
+                "--batch-sizes",
+                "1",
+                "--threads",
+                "1",
+                "--limit",
+                "1s",
+            ),
+        ]
+    ),
 )
 def test_explain_and_bench_take_an_id(
     words: tuple[str, ...], published: HubServer, photo: Path, monkeypatch: pytest.MonkeyPatch

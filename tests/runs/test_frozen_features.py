@@ -19,6 +19,7 @@ from resnets.runs import frozen_features
 from resnets.runs.setup import Setup
 from resnets.training.recipe import Recipe
 from tests.processes import several
+from tests.spread import spread
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_a_pass_that_goes_on_computes_the_same_batches(
     assert torch.equal(first.model.network.fc.weight, second.model.network.fc.weight)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"\x93NUMPY"])
+@pytest.mark.parametrize("content", spread([b"", b"PK\x03\x04 not really", b"\x93NUMPY"]))
 def test_a_damaged_cache_costs_only_time(photos: Path, cache: Path, content: bytes) -> None:
     first = fitted(photos)
     for file in cache.glob("*.npz"):

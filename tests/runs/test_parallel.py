@@ -30,6 +30,7 @@ from resnets.training.parallel import (
 from resnets.training.recipe import Recipe
 from tests.in_process import call
 from tests.processes import by_torchrun, several
+from tests.spread import spread
 
 STEPS = 6
 TRAIN = ["--steps", str(STEPS), "--batch-size", "64", "--accumulate", "2"]
@@ -79,7 +80,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_processes_share_the_statistics_that_they_estimate(two: Path) -> None:
     """Each scores half of the validation images: as one process with the saved statistics does."""
     (epoch,) = epochs(two)
@@ -89,7 +90,7 @@ def test_processes_share_the_statistics_that_they_estimate(two: Path) -> None:
     assert json.loads(done.stdout)["top1"]["count"] == epoch["validation"]["correct"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_finished_run_is_scored_again_alike_by_one_process(two: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(two, again)
@@ -107,7 +108,7 @@ def test_a_finished_run_is_scored_again_alike_by_one_process(two: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])  # of 64 images, three get 21, 21 and 22
+@pytest.mark.parametrize("processes", spread([2, 3]))  # of 64 images, three get 21, 21 and 22
 def test_several_processes_learn_what_one_learns(
     processes: int, start: Path, tmp_path: Path
 ) -> None:

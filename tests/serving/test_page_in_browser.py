@@ -18,6 +18,7 @@ from PIL import Image, ImageEnhance
 import resnets
 from resnets.evaluation.calibration import calibrate
 from tests.serving.conftest import image_bytes
+from tests.spread import spread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -318,6 +319,7 @@ def test_a_text_that_is_pasted_or_dropped_is_answered_in_words(visit: Open) -> N
     assert page.locator("#drop-note").is_hidden()
 
 
+@pytest.mark.soak
 def test_long_names_of_classes_are_told_in_full_and_never_cut_in_silence(
     visit: Open, untrained: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -525,6 +527,7 @@ def test_a_label_is_shown_beside_the_prediction_and_can_be_undone(
         live.stop()
 
 
+@pytest.mark.soak
 def test_reasons_are_told_in_words_of_the_page(
     visit: Open, model_file: Path, tmp_path: Path
 ) -> None:
@@ -653,7 +656,7 @@ def test_nothing_is_drawn_for_an_image_that_cannot_be_read(visit: Open) -> None:
     assert page.locator("#detail .bars").count() + page.locator("#detail .wrong").count() == 0
 
 
-@pytest.mark.parametrize("width", [320, 768, 1280])
+@pytest.mark.parametrize("width", spread([320, 768, 1280]))
 def test_each_status_is_shown_as_what_it_is_and_nothing_moves(
     visit: Open, packaged: LiveServer, width: int
 ) -> None:
@@ -796,6 +799,7 @@ def test_images_wait_while_the_server_is_gone(visit: Open, server: LiveServer) -
     assert page.locator("#away").is_hidden()
 
 
+@pytest.mark.soak
 def test_the_model_tab_says_that_its_figures_are_old_while_the_server_is_gone(
     visit: Open, server: LiveServer
 ) -> None:
@@ -833,6 +837,7 @@ def test_drawings_to_try_stay_and_chips_say_what_a_click_does(visit: Open) -> No
     assert "shows" in (chip.get_attribute("title") or "")
 
 
+@pytest.mark.soak
 def test_labels_wait_while_the_server_is_gone_and_images_that_it_lost_are_sent(
     visit: Open, model_file: Path, tmp_path: Path
 ) -> None:
@@ -871,7 +876,7 @@ def test_labels_wait_while_the_server_is_gone_and_images_that_it_lost_are_sent(
         live.stop()
 
 
-@pytest.mark.parametrize("tab", ["labels", "images"])
+@pytest.mark.parametrize("tab", spread(["labels", "images"]))
 def test_a_page_whose_labels_are_not_stored_yet_asks_before_it_closes(
     visit: Open, model_file: Path, tmp_path: Path, tab: str
 ) -> None:
@@ -902,6 +907,7 @@ def test_a_page_whose_labels_are_not_stored_yet_asks_before_it_closes(
         live.stop()
 
 
+@pytest.mark.soak
 def test_who_types_fast_labels_one_image_after_another(
     visit: Open, model_file: Path, tmp_path: Path
 ) -> None:
@@ -945,7 +951,7 @@ def test_who_types_fast_labels_one_image_after_another(
         live.stop()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", spread(["light", "dark"]))
 def test_axe_finds_nothing_and_nothing_moves_or_overflows(visit: Open, scheme: str) -> None:
     page = visit(color_scheme=scheme, viewport={"width": 320, "height": 640})
     refuse_faults(page)
@@ -963,7 +969,7 @@ def test_axe_finds_nothing_and_nothing_moves_or_overflows(visit: Open, scheme: s
             refuse_faults(page, **rules)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", spread(["light", "dark"]))
 def test_the_description_of_the_interface_has_no_fault_at_any_width(
     browser: "Browser", server: LiveServer, scheme: str
 ) -> None:
@@ -1027,6 +1033,7 @@ def test_a_heat_map_is_asked_for_once_and_only_of_the_image_that_is_shown(visit:
     assert sum(page.evaluate("window.shifts")) < 0.01
 
 
+@pytest.mark.soak
 def test_a_heat_map_that_does_not_come_is_told_and_asked_for_again(visit: Open) -> None:
     pytest.importorskip("captum", reason="the extra explain is not installed")
     page = visit()
@@ -1048,6 +1055,7 @@ def test_a_heat_map_that_does_not_come_is_told_and_asked_for_again(visit: Open) 
     page.wait_for_selector("#detail .overlay")
 
 
+@pytest.mark.soak
 def test_a_heat_map_of_a_changed_file_comes_with_its_prediction(
     visit: Open, untrained: Callable[..., Path], model_file: Path, tmp_path: Path
 ) -> None:
@@ -1092,7 +1100,7 @@ def test_tiles_in_which_nothing_is_seen_say_so(visit: Open) -> None:
         expect(tile.get_by_text("no preview")).to_have_count(texts)
 
 
-@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("width", spread([320, 1280]))
 def test_of_the_thinnest_image_something_is_seen_and_its_size_is_told(
     visit: Open, lonely: LiveServer, width: int
 ) -> None:
@@ -1127,6 +1135,7 @@ def test_of_the_thinnest_image_something_is_seen_and_its_size_is_told(
     assert texts["dot.png"] == "1 × 1 pixels"
 
 
+@pytest.mark.soak
 def test_the_confidence_filter_tells_bounds_that_make_no_sense(visit: Open) -> None:
     from playwright.sync_api import expect
 
@@ -1149,6 +1158,7 @@ def test_the_confidence_filter_tells_bounds_that_make_no_sense(visit: Open) -> N
     expect(note).to_be_hidden()
 
 
+@pytest.mark.soak
 def test_another_image_is_shown_in_place_of_one_that_the_filter_hides(visit: Open) -> None:
     page = visit()
     bad = {"name": "bad.png", "mimeType": "image/png", "buffer": image_bytes()[:80]}
@@ -1212,6 +1222,7 @@ def test_a_changed_file_is_known_from_the_next_answer_on(
         live.stop()
 
 
+@pytest.mark.soak
 def test_one_answer_tells_of_a_change_just_after_the_page_has_asked_for_the_facts(
     visit: Open, untrained: Callable[..., Path], model_file: Path, tmp_path: Path
 ) -> None:
@@ -1239,6 +1250,7 @@ def test_one_answer_tells_of_a_change_just_after_the_page_has_asked_for_the_fact
         live.stop()
 
 
+@pytest.mark.soak
 def test_a_model_that_cannot_be_explained_leaves_the_others_their_heat_maps(
     visit: Open, model_file: Path, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ import pytest
 from resnets.serving.readiness import tell_ready
 from tests.in_process import call
 from tests.serving.conftest import image_bytes
+from tests.spread import spread
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process there")
 
@@ -92,7 +93,7 @@ def test_the_event_loop_is_that_of_uvloop_where_it_is_installed(model_file: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+@pytest.mark.parametrize("options", spread([[], ["--workers", "2"]]))
 def test_systemd_is_told_once_that_the_server_is_ready(
     model_file: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
@@ -193,7 +194,9 @@ sys.exit(main())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loads", ["/v2/repository/models/tiny/load", "/predict?explain=1", "file"])
+@pytest.mark.parametrize(
+    "loads", spread(["/v2/repository/models/tiny/load", "/predict?explain=1", "file"])
+)
 def test_sigterm_while_a_model_is_loaded_ends_the_server_within_grace(
     model_file: Path, tmp_path: Path, loads: str
 ) -> None:
@@ -345,7 +348,7 @@ def test_a_server_whose_standard_error_has_no_room_serves(model_file: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", spread([signal.SIGTERM, signal.SIGINT]))
 def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
     model_file: Path, stop: int
 ) -> None:
@@ -362,7 +365,7 @@ def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", spread(["1", "2"]))
 def test_who_has_connected_before_the_port_is_closed_gets_an_answer(
     model_file: Path, workers: str
 ) -> None:
@@ -445,7 +448,7 @@ def large_answer(address: str) -> Iterator[socket.socket]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize("reads", spread([False, True]))
 def test_who_reads_is_sent_all_of_an_answer_and_who_does_not_keeps_no_server(
     model_file: Path, tmp_path: Path, reads: bool
 ) -> None:

@@ -15,6 +15,7 @@ from tests.in_process import call
 from tests.serving.conftest import image_bytes
 from tests.serving.running import running
 from tests.serving.test_server import server
+from tests.spread import spread
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
@@ -156,7 +157,7 @@ def test_clients_trust_the_file_and_the_folder_of_the_environment(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process there")
-@pytest.mark.parametrize("files", [("both.pem",), ("own.pem", "own.key")])
+@pytest.mark.parametrize("files", spread([("both.pem",), ("own.pem", "own.key")]))
 def test_images_are_answered_over_https(
     pem: Path,
     model_file: Path,

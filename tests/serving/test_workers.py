@@ -234,7 +234,7 @@ def events(lines: Iterator[str], count: int) -> list[str]:
     return [*islice(others, count)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_sighup_while_a_worker_is_started_anew_ends_none(tmp_path: Path) -> None:
     file, new, expected = two_networks(tmp_path)
     with two_workers(model=file) as (process, lines):
@@ -267,7 +267,7 @@ def begins_long_before_it_serves(_listener: socket.socket, begun: Callable[[], N
     time.sleep(60)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.own_process
 def test_sighup_ends_no_worker_that_says_it_serves_but_handles_no_signal_yet(
     caplog: pytest.LogCaptureFixture,

@@ -25,6 +25,7 @@ from resnets.evaluation.familiarity import Familiarity, class_directions
 from resnets.evaluation.proportion import Proportion
 from resnets.integrity import DIGEST
 from resnets.model_file import _FORMAT, update
+from tests.spread import spread
 
 pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
 
@@ -41,15 +42,20 @@ def _no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
 @pytest.mark.parametrize(
     ("images", "message"),
-    [
-        (np.zeros((2, 20, 20, 1), np.uint8), r"\(2, 20, 20, 1\) and type uint8; expected \(B, H,"),
-        (np.zeros((20, 20, 3), np.uint8), r"shape \(20, 20, 3\)"),
-        (np.zeros((2, 3, 20, 20), np.uint8), r"expected \(B, H, W, 3\) of uint8"),
-        (np.zeros((1, 20, 20, 3), np.float32), "type float32"),
-        (np.zeros((0, 20, 20, 3), np.uint8), "there is no image, or no pixel"),
-        (np.zeros((1, 0, 20, 3), np.uint8), "there is no image, or no pixel"),
-        ([[[[0]]]], "images is list"),
-    ],
+    spread(
+        [
+            (
+                np.zeros((2, 20, 20, 1), np.uint8),
+                r"\(2, 20, 20, 1\) and type uint8; expected \(B, H,",
+            ),
+            (np.zeros((20, 20, 3), np.uint8), r"shape \(20, 20, 3\)"),
+            (np.zeros((2, 3, 20, 20), np.uint8), r"expected \(B, H, W, 3\) of uint8"),
+            (np.zeros((1, 20, 20, 3), np.float32), "type float32"),
+            (np.zeros((0, 20, 20, 3), np.uint8), "there is no image, or no pixel"),
+            (np.zeros((1, 0, 20, 3), np.uint8), "there is no image, or no pixel"),
+            ([[[[0]]]], "images is list"),
+        ]
+    ),
 )
 def test_what_is_no_batch_of_images_is_refused_in_one_way_by_all(
     name: EngineName, images: Any, message: str, model_path: Path
@@ -244,7 +250,7 @@ def test_a_model_file_runs_as_its_own_export_and_never_as_anothers(
 
 
 @pytest.mark.filterwarnings("ignore:the cache:resnets.errors.CacheWarning")
-@pytest.mark.parametrize("beside", ["nothing", "stale", "damaged"])
+@pytest.mark.parametrize("beside", spread(["nothing", "stale", "damaged"]))
 def test_why_torch_computes_a_copy_is_told_with_a_command_that_changes_it(
     model_path: Path, tmp_path: Path, beside: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -458,6 +464,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
 @pytest.mark.parametrize("kind", ["engine", "bare runtime of bench"])
 def test_a_signal_is_handled_after_networks_were_closed_in_the_order_of_their_opening(

@@ -224,7 +224,7 @@ def test_the_threshold_of_pictures_with_nothing_in_common_is_the_least(count):
     assert similarity_threshold(fingerprints(scenes(count, side=32)).hashes) == 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_cifar10_repeats_as_many_training_images_in_its_test_split_as_people_counted(shared):
     # Barz and Denzler 2020, "Do we train on test data?": 286 of 10,000, judged by eye, 33 of them
     # "very similar" only; here against a quarter of the training split

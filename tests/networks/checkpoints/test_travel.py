@@ -9,6 +9,7 @@ from torch import nn
 
 from resnets.networks import Architecture, ResNet, build
 from tests.networks.conftest import FEW, kind_id
+from tests.spread import spread
 
 
 def prepared(kind: Architecture) -> ResNet:
@@ -58,7 +59,7 @@ def test_channels_last_computes_the_same_and_stays_channels_last(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", FEW, ids=kind_id)
+@pytest.mark.parametrize("kind", spread(FEW, every=3), ids=kind_id)
 @torch.no_grad()
 def test_the_whole_graph_is_captured(kind: Architecture, side: int) -> None:
     network, images = prepared(kind), images_for(kind, side)
@@ -82,7 +83,7 @@ def test_training_compiles_as_a_whole() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", FEW, ids=kind_id)
+@pytest.mark.parametrize("kind", spread(FEW, every=3), ids=kind_id)
 @torch.no_grad()
 def test_the_exported_program_takes_other_numbers_and_sizes_of_images(
     kind: Architecture, side: int
