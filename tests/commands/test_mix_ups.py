@@ -102,7 +102,9 @@ def test_two_networks_that_differ_are_refused(
         resnets.train("digits", "resnet20", output=False, start="resnet14_cifar10", progress=False)
 
 
-@pytest.mark.parametrize("more", spread([("--network", "resnet14"), ("--recipe", "paper"), ()]))
+@pytest.mark.parametrize(
+    "more", spread([("--network", "resnet14"), ("--recipe", "paper"), ()], one_value=True)
+)
 def test_the_network_of_the_weights_is_trained_where_no_other_is_asked_for(
     more: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -392,7 +392,8 @@ def test_folders_may_be_called_by_synset_ids_and_by_one_name_of_a_class(
                 "--limit",
                 "1s",
             ),
-        ]
+        ],
+        one_value=True,
     ),
 )
 def test_explain_and_bench_take_an_id(

@@ -157,7 +157,7 @@ def test_clients_trust_the_file_and_the_folder_of_the_environment(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process there")
-@pytest.mark.parametrize("files", spread([("both.pem",), ("own.pem", "own.key")]))
+@pytest.mark.parametrize("files", spread([("both.pem",), ("own.pem", "own.key")], one_value=True))
 def test_images_are_answered_over_https(
     pem: Path,
     model_file: Path,
