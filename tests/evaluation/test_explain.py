@@ -13,6 +13,7 @@ from resnets.evaluation.source import Source
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model
 from resnets.networks import CATALOG, Architecture, ResNet, build
+from tests.spread import spread
 
 SIZE, PATCH = 32, 8  # pixels
 
@@ -81,7 +82,7 @@ def knows_stripes() -> ResNet:
     return network.eval()
 
 
-@pytest.mark.parametrize("method", ["grad-cam", "occlusion"])
+@pytest.mark.parametrize("method", spread(["grad-cam", "occlusion"]))
 def test_the_heat_is_where_what_decides_the_class_is(knows_stripes: ResNet, method: str) -> None:
     images, labels, corners = striped(24, seed=1)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from resnets.model_file import Description
 from resnets.runs.callbacks import Notice
 from resnets.runs.job import Job
 from resnets.training.recipe import Recipe
+from tests.spread import spread
 
 RECIPE = Recipe(network="resnet18", epochs=39).resolved(side=300, count=221)
 # validation losses of a fine-tuning on photos of ants and bees: every fourth epoch of 55
@@ -298,6 +299,7 @@ def test_a_network_that_has_learnt_by_heart_is_not_said_to_be_too_small() -> Non
     assert "larger network" not in all_told(course(0.6, 0.6, 0.6, training=0.95, right=[30, 40]))
 
 
+@pytest.mark.soak
 def test_overfitting_is_told_after_a_training(tmp_path: Path) -> None:
     """Noise with labels at random: what is learnt is learnt by heart."""
     random = np.random.default_rng(0)
@@ -361,7 +363,7 @@ def test_few_photos_from_scratch_ask_for_published_weights() -> None:
     assert "--from resnet18\n" in told(by_itself)  # what `train` says to fetch
 
 
-@pytest.mark.parametrize("right", [[48, 31], [30, 30], [50, 50], [0, 50]])
+@pytest.mark.parametrize("right", spread([[48, 31], [30, 30], [50, 50], [0, 50]], every=2))
 @pytest.mark.parametrize("training", [None, 0.6, 1.0])
 @pytest.mark.parametrize("rise", [None, LossRise(7, 0.559, 55, 0.868)])
 @pytest.mark.parametrize("start", [None, "timm/resnet18.a1_in1k"])

@@ -154,7 +154,7 @@ def test_two_processes_resume_bit_for_bit(two: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", spread([2, 1, 3]))
 def test_an_epoch_counts_each_image_once_whatever_goes_on_with_it(
     processes: int, two: Path, tmp_path: Path
 ) -> None:
@@ -213,7 +213,7 @@ with parallel.processes(torch.device("cpu")) as process:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_gradients_exchanged_in_bf16_are_their_mean_within_its_rounding(tmp_path: Path) -> None:
     (tmp_path / "gradients.py").write_text(GRADIENTS, encoding="utf-8")
     done = several(script=tmp_path / "gradients.py")
@@ -249,7 +249,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_under_a_budget_take_the_same_decisions(tmp_path: Path) -> None:
     """Another number of steps in one of them would leave the other waiting for it."""
     words = ["digits", "--network", "resnet14", "--image-size", "8", "--budget", "3s"]
@@ -332,7 +332,7 @@ with parallel.processes(torch.device("cpu")) as process:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_exchange_values_of_any_size(tmp_path: Path) -> None:
     (tmp_path / "exchange.py").write_text(EXCHANGE, encoding="utf-8")
     done = by_torchrun(script=tmp_path / "exchange.py")
@@ -348,7 +348,7 @@ sys.exit(main(["train", "digits", "--epochs", "0"]) if os.environ["RANK"] == "1"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("of_all", [True, False])
+@pytest.mark.parametrize("of_all", spread([True, False]))
 def test_torchrun_ends_with_the_reason_that_was_printed_once(tmp_path: Path, of_all: bool) -> None:
     """Its own traceback stays; the reason is the last that it prints, as of any first failure."""
     (tmp_path / "one.py").write_text(ONE_REFUSES, encoding="utf-8")
@@ -513,7 +513,9 @@ except ChildProcessError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [HANGS, HANGS_WHILE_IT_OPENS], ids=["exchange", "opening"])
+@pytest.mark.parametrize(
+    "script", spread([HANGS, HANGS_WHILE_IT_OPENS]), ids=["exchange", "opening"]
+)
 def test_a_process_that_hangs_is_named_by_the_one_that_waits_for_it(
     script: str, tmp_path: Path
 ) -> None:

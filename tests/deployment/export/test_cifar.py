@@ -14,7 +14,7 @@ from resnets.networks.checkpoints.foreign import load_checkpoint
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_published_network_predicts_images_of_cifar_alike_in_every_engine(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from resnets.evaluation.eager import Eager
 from resnets.images import Preprocessing
 from resnets.images.preprocessing import CropMode
 from resnets.model_file import Model
+from tests.spread import spread
 
 pytestmark = pytest.mark.slow  # each export takes seconds
 
@@ -27,7 +28,7 @@ CASES: tuple[tuple[str, CropMode], ...] = (  # an .onnx takes long to make
 )
 
 
-@pytest.mark.parametrize(("ending", "crop_mode"), CASES)
+@pytest.mark.parametrize(("ending", "crop_mode"), spread(CASES, every=3))
 def test_every_runtime_prepares_images_as_pytorch_does(
     ending: str,
     crop_mode: CropMode,
