@@ -76,7 +76,7 @@ def test_training_stops_when_the_worst_class_is_found_often_enough() -> None:
     assert callback.recalls[-1] >= 0.05 > max([0.0, *callback.recalls[:-1]])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_notebook_shows_a_bar_a_growing_curve_and_the_run() -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.spread import spread
+
 PROGRAM = """
 import signal, sys
 from resnets.interrupting import STOPPING
@@ -83,7 +85,7 @@ HEEDS_SIGINT = (  # the tests may ignore it, as in the background
 @pytest.mark.skipif(sys.platform == "win32", reason="signals end a process of Windows at once")
 @pytest.mark.parametrize(
     ("name", "job", "again"),
-    [("SIGTERM", {}, "command"), ("SIGINT", {"RESNETS_REFUSED": ""}, "job")],
+    spread([("SIGTERM", {}, "command"), ("SIGINT", {"RESNETS_REFUSED": ""}, "job")]),
 )
 def test_a_signal_while_the_data_is_opened_says_how_to_begin(
     tmp_path: Path, name: str, job: dict[str, str], again: str
@@ -110,6 +112,7 @@ def test_a_signal_while_the_data_is_opened_says_how_to_begin(
     assert not [*tmp_path.glob("runs/*")]
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="signals end a process of Windows at once")
 def test_a_signal_while_a_network_is_scored_says_how_to_continue_once() -> None:
     first = printed(AFTER, "0")

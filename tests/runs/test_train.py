@@ -19,6 +19,7 @@ import resnets
 from resnets.commands.train import main
 from resnets.errors import UsageError
 from resnets.runs.job import changed_job
+from tests.spread import spread
 
 Arrays = tuple[np.ndarray, np.ndarray]
 QUICK = {"network": "resnet14", "image_size": 8, "epochs": 2, "batch_size": 16, "report": False}
@@ -224,7 +225,7 @@ def test_training_in_another_thread_works(quick: Any) -> None:
 
 
 @pytest.mark.own_process
-@pytest.mark.parametrize("output", [None, False])
+@pytest.mark.parametrize("output", spread([None, False]))
 def test_a_stop_button_ends_the_training_with_what_there_is(quick: Any, output: Any) -> None:
     def press(record: Any) -> None:
         if isinstance(record, resnets.Epoch) and record.epoch == 1:
@@ -454,7 +455,7 @@ print(*[prediction.status for prediction in resnets.predict(model, [{photo!r}] *
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is taken away here")
 def test_a_script_trains_exports_and_predicts_without_guard_fork_or_signals_of_posix(
     photos: Path, tmp_path: Path

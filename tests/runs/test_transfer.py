@@ -59,6 +59,7 @@ def test_the_classifier_is_fitted_and_the_other_layers_are_the_start_networks(
     assert accuracy.count / accuracy.total > 0.6
 
 
+@pytest.mark.soak
 def test_a_stopped_run_goes_on_with_the_classifier_it_has(
     photos: Path, fits: list[int], tmp_path: Path
 ) -> None:
