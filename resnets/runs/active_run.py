@@ -14,6 +14,7 @@ import torch
 
 from resnets.errors import Advice, ContentError
 from resnets.evaluation.history import History
+from resnets.interrupting import STOPPING
 from resnets.machine import cores, machine
 from resnets.model_file import Model, current_versions
 from resnets.run_files import REPORT
@@ -32,7 +33,6 @@ from resnets.runs.result import Result, describe, score_and_save
 from resnets.runs.run import Run
 from resnets.runs.setup import Setup
 from resnets.runs.stop_signals import (
-    STOPPING,
     Interrupted,
     StopSignals,
     interrupted_after_training,
