@@ -33,7 +33,7 @@ from resnets.fields import check_known, from_table
 from resnets.files.folders import cache_folder, temporary_folder, warn_of_cache
 from resnets.files.reading import regular
 from resnets.files.writing import replacing
-from resnets.format import plural
+from resnets.format import byte_size, plural
 from resnets.headers import parse_json
 from resnets.images.opening import MAX_BYTES
 from resnets.json_text import to_json
@@ -331,7 +331,7 @@ def _compact(about: About, table: pa.Table) -> pa.Table:
             raise ContentError(f"the column {name!r} has rows without a value")
     offset, length, label = (columns[name].to_numpy() for name in ("offset", "length", "label"))
     sizes = np.array([shard.bytes for shard in about.shards], np.int64)
-    inside = (offset >= 0) & (length > 0) & (length <= MAX_BYTES)
+    inside = (offset >= 0) & (length >= 0)
     if not (inside & (offset <= sizes[shard] - length)).all():
         raise ContentError("an image lies outside of its shard")
     if not ((label >= 0) & (label < len(about.class_names))).all():
@@ -374,6 +374,18 @@ def _open_mapped(about: About, file: Path) -> ShardIndex:
     return ShardIndex(about, table, file)
 
 
+def _may_be_image(place: Place) -> bool:
+    """Whether a place has a size that an image may have: in the tar files of others, any has."""
+    return 0 < place.length <= MAX_BYTES
+
+
+def _read(folder: Folder, place: Place) -> bytes:
+    """The bytes of a place; none are asked for where there are none. Raises as `Folder.read`."""
+    if place.length > MAX_BYTES:
+        raise ContentError(f"is larger than {byte_size(MAX_BYTES)}")
+    return folder.read(place) if place.length else b""
+
+
 @dataclass(frozen=True)
 class PlacedImages:
     """Some images in shards, by their places: what another process needs to read them, no more.
@@ -391,7 +403,7 @@ class PlacedImages:
 
     def read(self, index: int) -> bytes:
         """The encoded image. Raises as `ShardStorage.read`."""
-        return self.folder.read(self.places[index])
+        return _read(self.folder, self.places[index])
 
     @property
     def reads_ahead(self) -> bool:
@@ -400,7 +412,7 @@ class PlacedImages:
 
     def expect(self, indices: Sequence[int]) -> None:
         """These images are read soon, in this order."""
-        self.folder.expect([self.places[index] for index in indices])
+        self.folder.expect([*filter(_may_be_image, (self.places[index] for index in indices))])
 
 
 @dataclass(frozen=True)
@@ -417,10 +429,10 @@ class ShardStorage:
         """The encoded image.
 
         Raises:
-            ContentError: its shard is missing or damaged.
+            ContentError: its shard is missing or damaged, or it is too large.
             OSError: it cannot be reached.
         """
-        return self.folder.read(self.index.place(index))
+        return _read(self.folder, self.index.place(index))
 
     @property
     def reads_ahead(self) -> bool:
@@ -450,7 +462,14 @@ class ShardStorage:
 
     def expect(self, indices: Sequence[int]) -> None:
         """These images are read soon, in this order."""
-        self.folder.expect([self.index.place(int(index)) for index in indices])
+        places = (self.index.place(int(index)) for index in indices)
+        self.folder.expect([*filter(_may_be_image, places)])
+
+    def may_be_images(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
+        """Whether each has a size that an image may have, (M,)."""
+        lengths = self.index.lengths[rows]
+        sizes: NDArray[np.bool] = (lengths > 0) & (lengths <= MAX_BYTES)
+        return sizes
 
     def stored_digests(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The digests of encoded images as they lie in the shards, (M, 32)."""

@@ -123,8 +123,7 @@ def _and_empty(checked: Mapping[str, Checked], declared: bool) -> str:
 def _checked(images: LabelledImages, decode_all: bool) -> Checked:
     """The readable images of a split."""
     if isinstance(images.storage, ShardStorage) and not decode_all:
-        known = images.storage.all_digests(images.indices)  # from the index: nothing is read
-        return Checked(images, known[0], known[1])
+        return _checked_by_index(images, images.storage)
     digests = np.zeros((2, len(images), 32), dtype=np.uint8)
 
     def look(part: range) -> list[tuple[int, str]]:
@@ -155,6 +154,22 @@ def _checked(images: LabelledImages, decode_all: bool) -> Checked:
         tuple((images.names[index], reason) for index, reason in problems),
         changed=tuple(digests_of.changed),
     )
+
+
+def _checked_by_index(images: LabelledImages, storage: ShardStorage) -> Checked:
+    """The images of a split in shards that may be readable by their size; nothing is read."""
+    digest, earlier = storage.all_digests(images.indices)
+    readable = storage.may_be_images(images.indices)
+    if readable.all():
+        return Checked(images, digest, earlier)
+    skipped = []
+    for index in np.flatnonzero(~readable).tolist():
+        try:
+            images.try_image(index)
+        except ContentError as error:
+            skipped.append((images.names[index], str(error)))
+    chosen = images.subset(readable)
+    return Checked(chosen, digest[readable], earlier[readable], tuple(skipped))
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ SPLITS = {
 # how numpy and pandas write what is missing; NA, None and null may be names of classes
 _NO_LABELS = frozenset({"", "nan", "NaN", "NaT", "<NA>"})
 
+UNLABELLED = "no label"  # the one class of images whose labels are not asked for
+
 _IMAGE_ENDINGS = tuple(ending for endings in ENDINGS.values() for ending in endings)
 
 _LEFT_BY_SYSTEMS = frozenset(

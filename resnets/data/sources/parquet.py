@@ -5,7 +5,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -146,10 +146,12 @@ def labelled_splits(
         ContentError: a label is missing or belongs to no class.
     """
     declared = columns.class_names
-    label_names = _as_names({} if declared else values, where)
+    label_names = label_names_of(
+        {} if declared else {split: column.to_pylist() for split, column in values.items()}, where
+    )
     class_names = declared or _sorted_names(label_names.values())
     images = {}
-    warnings = []
+    warnings: list[str] = []
     for split, column in values.items():
         if len(column) != len(storages[split]):
             raise ContentError(
@@ -157,25 +159,40 @@ def labelled_splits(
                 f"{plural(len(column), 'label')} in {split}"
             )
         labels = _numbers(column, declared, label_names.get(split, ()), class_names)
-        chosen = np.flatnonzero(labels != _NO_LABEL)
-        if len(labels) and not len(chosen):  # how the hub publishes test splits without labels
-            warnings.append(f"the {split} split is left out: none of its images has a label")
+        chosen, left_out = with_label(split, labels, storages[split].name)
+        warnings += left_out
+        if len(labels) and not len(chosen):
             continue
         for index in np.flatnonzero(labels == _NO_CLASS)[:1]:
             raise ContentError(
                 f"{where}: the label of {storages[split].name(int(index))} is "
                 f"{column[int(index)].as_py()}, not in 0..{len(class_names) - 1}"
             )
-        if len(chosen) < len(labels):
-            missing = int(np.flatnonzero(labels == _NO_LABEL)[0])
-            warnings.append(
-                f"left out of {split}: {plural(len(labels) - len(chosen), 'image')} without a "
-                f"label, such as {storages[split].name(missing)}"
-            )
         images[split] = LabelledImages(storages[split], labels[chosen], class_names, chosen)
     if not images:
         raise ContentError(f"{where}: none of the images has a label")
     return images, tuple(warnings)
+
+
+def with_label(
+    split: str, labels: NDArray[np.int64], name: Callable[[int], str]
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Which images of a split have a label, (M,), and a warning about the others.
+
+    Args:
+        split: its name.
+        labels: (N,), -1 for none.
+        name: of an image, by its index.
+    """
+    chosen, missing = np.flatnonzero(labels != _NO_LABEL), np.flatnonzero(labels == _NO_LABEL)
+    if not len(missing):
+        return chosen, []
+    if not len(chosen):  # how the hub publishes test splits without labels
+        return chosen, [f"the {split} split is left out: none of its images has a label"]
+    return chosen, [
+        f"left out of {split}: {plural(len(missing), 'image')} without a label, such as "
+        f"{name(int(missing[0]))}"
+    ]
 
 
 def _sorted_names(columns: Iterable[Sequence[str | None]]) -> tuple[str, ...]:
@@ -184,7 +201,9 @@ def _sorted_names(columns: Iterable[Sequence[str | None]]) -> tuple[str, ...]:
     return tuple(sorted(distinct, key=number_or_word))
 
 
-def _as_names(values: Mapping[str, Any], where: str) -> dict[str, list[str | None]]:
+def label_names_of(
+    labels_of: Mapping[str, Sequence[Any]], where: str
+) -> dict[str, list[str | None]]:
     """The labels of each split as names of classes, None where there is none.
 
     Whether -1 is a class or says that there is no label: it is none where a split has nothing else,
@@ -193,7 +212,6 @@ def _as_names(values: Mapping[str, Any], where: str) -> dict[str, list[str | Non
     Raises:
         ContentError: a label is a number that is not whole.
     """
-    labels_of = {split: column.to_pylist() for split, column in values.items()}
     for labels in labels_of.values():
         for value in labels:
             if isinstance(value, float) and not value.is_integer() and not math.isnan(value):

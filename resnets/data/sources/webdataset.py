@@ -11,6 +11,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +27,8 @@ from resnets.data.places import Folder, LocalFolder
 from resnets.data.remote import RemoteFolder
 from resnets.data.remote.failures import RemoteError
 from resnets.data.shards import SCHEMA, About, Shard, ShardIndex, ShardStorage, SplitCounts
-from resnets.data.sources.names import has_image_ending, listed, printable, split_of
+from resnets.data.sources.names import UNLABELLED, has_image_ending, listed, printable, split_of
+from resnets.data.sources.parquet import label_names_of, with_label
 from resnets.data.sources.tables import number_or_word
 from resnets.data.sources.walking import walk
 from resnets.data.splits import SourceContent
@@ -48,6 +50,9 @@ _SAMPLE = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # key and ending, as We
 _LABELS = ("cls", "label", "label.txt", "cls.txt")
 _CLASS_KEYS = ("class", "class_name", "label")  # in KEY.json
 _MOST_CLASSES = 1 << 20
+_WHOLE = re.compile(
+    r"-1|[0-9]{1,9}"
+)  # labels that are numbers of classes, or say that there is none
 
 _ROWS = pa.schema(
     [
@@ -70,44 +75,73 @@ def holds_samples(file: Path) -> bool:
     return match is not None and (_is_image(match[2]) or match[2].lower() in (*_LABELS, "json"))
 
 
-def read_tars(path: Path) -> SourceContent:
+def read_tars(path: Path, labelled: bool = True) -> SourceContent:
     """Read a tar file of samples, or all in and below a folder.
 
     A file belongs to the split that its name begins with (train-0000.tar), or that a folder above
     it is named after.
 
+    Args:
+        path: of the file or folder.
+        labelled: as for `read_tars_in`.
+
     Raises:
-        ContentError: a file is damaged, or an image has no label.
+        ContentError: a file is damaged, or no image has a label.
     """
     root = path if path.is_dir() else path.parent
     files = [path.name]
     if path.is_dir():
         files = sorted(name for name in walk(path, "") if name.lower().endswith(".tar"))
-    return read_tars_in(LocalFolder(root), files, str(path))
+    return read_tars_in(LocalFolder(root), files, str(path), labelled)
 
 
-def read_tars_in(folder: Folder, files: Sequence[str], where: str) -> SourceContent:
+def read_tars_in(
+    folder: Folder, files: Sequence[str], where: str, labelled: bool = True
+) -> SourceContent:
     """Read tar files of samples; each is read as a whole when it is seen for the first time.
 
     Args:
         folder: that they are in, here or at an address.
         files: their names.
         where: what to call them in errors.
+        labelled: whether images without a label are left out; else all are taken, as of the one
+            class `UNLABELLED`.
 
     Raises:
-        ContentError: a file is damaged, or an image has no label.
+        ContentError: a file is damaged, or no image has a label.
         OSError: an address cannot be reached.
     """
     with ThreadPoolExecutor(reading_threads()) as pool:
         tables = [*pool.map(lambda name: _rows_of(folder, name), files)]
-    labels, names = _classes(where, files, tables)
+    if not any(map(len, tables)):
+        raise ContentError(f"{where}: no samples with an image in {listed(files)}")
+    if labelled:
+        labels, names = _classes(where, files, tables)
+    else:
+        labels, names = np.zeros(sum(map(len, tables)), np.int32), (UNLABELLED,)
     index = _index(folder, files, tables, labels, names)
     storage = ShardStorage(folder, index)
-    images = {}
+    images, warnings = {}, _about_empty(files, tables)
     for split in index.splits:
         rows = index.rows_of(split)
-        images[split] = LabelledImages(storage, index.labels[rows], names, rows)
-    return SourceContent("webdataset", images, declared=True)
+        own = partial(_name_of, storage, rows)
+        chosen, left_out = with_label(split, labels[rows].astype(np.int64), own)
+        warnings += left_out
+        if len(chosen):
+            rows = rows[chosen]
+            images[split] = LabelledImages(storage, labels[rows], names, rows)
+    return SourceContent("webdataset", images, tuple(warnings), declared=True)
+
+
+def _name_of(storage: ShardStorage, rows: NDArray[np.int64], index: int) -> str:
+    """The name of one of some images in a storage."""
+    return storage.name(int(rows[index]))
+
+
+def _about_empty(files: Sequence[str], tables: Sequence[pa.Table]) -> list[str]:
+    """A warning about tar files in which there is no image, as after an upload that failed."""
+    empty = [file for file, table in zip(files, tables, strict=True) if not len(table)]
+    return [f"no samples with an image in {listed(empty)}; was an upload cut off?"] if empty else []
 
 
 def _index(
@@ -136,7 +170,7 @@ def _index(
     columns = {
         "split": np.repeat(np.array(splits, dtype=object), lengths),
         "shard": shard,
-        "label": labels,
+        "label": np.maximum(labels, 0),  # rows without a label are in no split's images
         "name": [f"{printable(file)}/{name}" for file, name in zip(shard, key, strict=True)],
         "stored": rows["digest"],
         **{name: rows[name] for name in ("offset", "length", "digest", "earlier", "member")},
@@ -154,27 +188,27 @@ def _split(file: str) -> str:
 def _classes(
     where: str, files: Sequence[str], tables: Sequence[pa.Table]
 ) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """The label of each image, (N,), and the names of the classes.
+    """The label of each image, (N,), -1 for none; and the names of the classes.
 
     Raises:
-        ContentError: an image has no label.
+        ContentError: no image has a label.
     """
-    texts: list[str | None] = [text for table in tables for text in table["label"].to_pylist()]
-    if not texts:
-        raise ContentError(f"{where}: no samples with an image in {listed(files)}")
+    texts = _label_texts(where, files, tables)
+    distinct = {text for text in texts if text is not None}
+    if not distinct:
+        first, table = next(
+            (file, table) for file, table in zip(files, tables, strict=True) if table
+        )
+        raise ContentError(
+            f"{where}: {printable(first)}/{table['key'][0].as_py()} has no label; there must be a "
+            "member of the same name that ends with .cls, or .json with a 'class' or 'label' in it"
+        )
+    if not all(text.isdecimal() and int(text) < _MOST_CLASSES for text in distinct):
+        names = tuple(sorted(distinct, key=number_or_word))
+        number: dict[str | None, int] = {name: label for label, name in enumerate(names)}
+        return np.array([number.get(text, -1) for text in texts], np.int32), names
+    numbers = [-1 if text is None else int(text) for text in texts]
     class_names = [name for table in tables for name in table["class"].to_pylist()]
-    for file, table in zip(files, tables, strict=True):
-        if table["label"].null_count:
-            key = table["key"][table["label"].to_pylist().index(None)].as_py()
-            raise ContentError(
-                f"{where}: {printable(file)}/{key} has no label; there must be a member of the "
-                "same name that ends with .cls, or .json with a 'class' or 'label' in it"
-            )
-    numbers = [int(text) if text is not None and text.isdecimal() else -1 for text in texts]
-    if min(numbers) < 0 or max(numbers) >= _MOST_CLASSES:
-        names = tuple(sorted({str(text) for text in texts}, key=number_or_word))
-        number = {name: label for label, name in enumerate(names)}
-        return np.array([number[str(text)] for text in texts], np.int32), names
     of_number: dict[int, str] = {}
     for label, name in zip(numbers, class_names, strict=True):
         of_number.setdefault(label, str(label) if name is None else name)
@@ -182,6 +216,21 @@ def _classes(
     if len(set(names)) < len(names):  # the names tell less than the numbers
         names = tuple(map(str, range(len(names))))
     return np.array(numbers, np.int32), names
+
+
+def _label_texts(where: str, files: Sequence[str], tables: Sequence[pa.Table]) -> list[str | None]:
+    """The label of each image as it is written, None for none: as in the columns of tables."""
+    texts = [
+        (_split(file), text)
+        for file, table in zip(files, tables, strict=True)
+        for text in table["label"].to_pylist()
+    ]
+    values: dict[str, list[str | int | None]] = {}
+    for split, text in texts:
+        number = text is not None and _WHOLE.fullmatch(text)
+        values.setdefault(split, []).append(int(text) if number else text)
+    names = {split: iter(own) for split, own in label_names_of(values, where).items()}
+    return [text if next(names[split]) is not None else None for split, text in texts]
 
 
 def _rows_of(folder: Folder, file: str) -> pa.Table:
@@ -255,14 +304,18 @@ def _scan(folder: Folder, file: str) -> Iterator[dict[str, Any]]:
 
 
 def _add(sample: dict[str, Any], tar: tarfile.TarFile, member: tarfile.TarInfo, end: str) -> None:
-    """Add what a member tells of its sample. Raises ContentError or an error of tarfile."""
+    """Add what a member tells of its sample. Raises ContentError or an error of tarfile.
+
+    An image that has no bytes, or far too many, is found to be unreadable like any other.
+    """
     if _is_image(end) and "key" not in sample:
-        data = _content(tar, member, MAX_BYTES)
+        is_large = member.size > MAX_BYTES
+        data = b"" if is_large else _content(tar, member, MAX_BYTES)
         digests = digests_of_bytes(data)
         sample |= {
             "key": printable(member.name),
             "offset": member.offset_data,
-            "length": len(data),
+            "length": member.size,
             "digest": digests.digest,
             "earlier": None if digests.earlier == digests.digest else digests.earlier,
             "member": encoded_member(digests.digest) if is_lossy(data) else 0,
@@ -270,13 +323,13 @@ def _add(sample: dict[str, Any], tar: tarfile.TarFile, member: tarfile.TarInfo, 
     elif end in _LABELS:
         sample["label"] = _content(tar, member, _LARGEST_TEXT).decode("utf-8", "replace").strip()
     elif end == "json":
-        about = parse_json(_content(tar, member, _LARGEST_TEXT))
+        about = parse_json(_content(tar, member, _LARGEST_TEXT) or b"{}")
         sample["about"] = about if isinstance(about, Mapping) else {}
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
     """What a member holds. Raises ContentError if it is too large, or cut off."""
-    if not 0 < member.size <= limit:
+    if not 0 <= member.size <= limit:
         raise ContentError(f"{printable(member.name)} has {plural(member.size, 'byte')}")
     file = tar.extractfile(member)
     data = file.read() if file else b""

@@ -10,6 +10,7 @@ import pytest
 import webdataset
 
 from resnets import cli
+from resnets.data import shards
 from resnets.data.sources import webdataset as ours
 from resnets.data.sources.opening import open_data, read_source
 from resnets.errors import ContentError
@@ -119,3 +120,58 @@ def test_a_description_that_is_no_json_is_one_clear_error(write: Callable[..., P
     path = write("a.tar", lambda _: {"json": b"{" + json.dumps(1).encode()})
     with pytest.raises(ContentError, match="JSON"):
         read_source(path)
+
+
+def test_images_without_a_label_are_left_out_and_counted(write: Callable[..., Path]) -> None:
+    some = write("a.tar", lambda n: {"cls": n % 2} if n != 1 else {"txt": "a cat"}, count=6)
+    content = read_source(some)
+    assert content.images["all"].labels.tolist() == [0, 0, 1, 0, 1]
+    assert content.images["all"].names[1] == "a.tar/a/0002.png"
+    assert any("1 image without a label" in text and "a/0001" in text for text in content.warnings)
+    empty = write("b.tar", lambda n: {"cls": b"" if n == 0 else str(n % 2).encode()})
+    assert len(read_source(empty).images["all"]) == 3
+
+
+@pytest.mark.parametrize("parts", [{}, {"cls": -1}, {"cls": b"nan"}])
+def test_a_split_without_labels_is_left_out(
+    write: Callable[..., Path], parts: dict[str, Any]
+) -> None:
+    folder = write("train-0.tar", lambda number: {"cls": number % 2}).parent
+    write("test-0.tar", lambda _: parts)
+    content = read_source(folder)
+    assert [*content.images] == ["train"]
+    assert any("test split is left out" in text for text in content.warnings)
+
+
+def test_minus_one_may_be_a_class(write: Callable[..., Path]) -> None:
+    path = write("a.tar", lambda number: {"cls": (-1, 1)[number % 2]})
+    assert {*read_source(path).class_names} == {"-1", "1"}
+
+
+def test_an_image_of_the_wrong_size_is_unreadable_like_any_other(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parts(number: int) -> dict[str, Any]:
+        image = {3: b"", 5: b"x" * 5000}.get(number)
+        return {"cls": number % 2} | ({} if image is None else {"png": image})
+
+    for module in (ours, shards):
+        monkeypatch.setattr(module, "MAX_BYTES", 4096)
+    path = write("a.tar", parts, count=12)
+    with pytest.raises(ContentError, match=r"2 images cannot be read: .*a/0003\.png: 0 bytes"):
+        open_data(path)
+    splits = open_data(path, validation=0, test=0, skip_unreadable=True)
+    assert len(splits.train) == 10
+    assert cli.main(["doctor", str(path)]) == 1
+    shown = capsys.readouterr().out
+    assert "a/0003.png: 0 bytes" in shown
+    assert "a/0005.png: is larger than" in shown
+
+
+def test_a_tar_file_without_an_image_is_named(write: Callable[..., Path]) -> None:
+    folder = write("train-0.tar", lambda number: {"cls": number % 2}).parent
+    write("train-1.tar", lambda _: {}, count=0)
+    write("val-0.tar", lambda _: {}, count=0)
+    content = read_source(folder)
+    assert [*content.images] == ["train"]
+    assert any("train-1.tar" in text and "val-0.tar" in text for text in content.warnings)
