@@ -217,7 +217,8 @@ class Access:
             raise Refused(403, "the header Host is missing, or names no host")
         raise Refused(
             403,
-            f"the host name {host!r} is not allowed; the server's --allow-host {host} allows it",
+            f"the host name {host[:_SHOWN]!r} is not allowed; the server's --allow-host "
+            f"{host[:_SHOWN]} allows it",
         )
 
     def _check_origin(self, headers: Headers) -> None:
@@ -227,9 +228,10 @@ class Access:
             if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
                 return
             raise Refused(403, _CROSS_SITE)
-        own = _place_of(origin) == headers.get("host", "").lower()
+        host = headers.get("host", "")
+        own = _place_of(origin) == host.lower()
         if not own and origin not in self.origins and "*" not in self.origins:
-            raise Refused(403, _CROSS_SITE)
+            raise Refused(403, _other_origin(origin, host))
 
 
 _HOW_TO_SEND_KEYS = "send the header Authorization: Bearer KEY, or X-API-Key: KEY"
@@ -245,6 +247,21 @@ def _problem_of_key(headers: Headers) -> str:
 
 
 _CROSS_SITE = "a page of another site may not ask here; the server's --cors ORIGIN allows it"
+_SHOWN = 100  # characters of a header
+
+
+def _other_origin(origin: str, host: str) -> str:
+    """Why a page may not ask: what was compared, and what changes it.
+
+    Where a proxy has put another Host in the place of the browser's, no header tells the server's
+    own page from that of another site: see docs/decisions.md.
+    """
+    return (
+        f"the page that asks is of {origin[:_SHOWN]!r} (Origin), and the request came to "
+        f"{host[:_SHOWN]!r} (Host), so that it counts as a page of another site; a proxy before "
+        "the server must pass on the browser's Host (nginx: proxy_set_header Host $http_host;), "
+        "and pages of other sites need the server's --cors ORIGIN"
+    )
 
 
 def _place_of(url: str) -> str | None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from resnets.format import byte_size
 from resnets.serving import control, inference_protocol, openapi
-from resnets.serving.access import Access
+from resnets.serving.access import Access, Refused
 from resnets.serving.answers import Answer, Upload
 from resnets.serving.batching import DeadlinePassed, QueueFull
 from resnets.serving.collecting import ROUTES as COLLECT
@@ -91,7 +91,7 @@ class _Application(Starlette):
     def build_middleware_stack(self) -> ASGIApp:
         """What each request passes."""
         server: Server = self.state.server
-        gate = Gate(self.router, server, _refuse)
+        gate = Gate(self.router, server, _refusal)
         if not server.access.origins:
             return gate
         return CORSMiddleware(
@@ -264,33 +264,27 @@ async def _ready(request: Request) -> Response:
     return readiness(server.unready)
 
 
-def _refuse(error: Exception, settings: Settings) -> Response | None:
-    """The response to a request that ended in an error; None where that is a fault."""
-    refusal = _refusal(error, settings)
-    if refusal is None:
-        return None
-    status, reason, headers = refusal
-    return JSON({"error": reason}, status, headers=dict(headers))
-
-
-def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[str, str]] | None:
-    """The status, the reason and further headers of the response to an error; None: a fault."""
+def _refusal(error: Exception, settings: Settings) -> Refused | None:
+    """What to answer to a request that ended in an error; None where that is a fault."""
     match error:
+        case Refused():
+            return error
         case HTTPException(status_code=404, detail="Not Found"):  # of Starlette
-            return 404, "no such path; /docs lists what there is", {}
+            return Refused(404, "no such path; /docs lists what there is")
         case HTTPException(status_code=405):
             headers = error.headers or {}
-            return 405, f"this path takes {headers.get('Allow', 'another method')} only", headers
+            reason = f"this path takes {headers.get('Allow', 'another method')} only"
+            return Refused(405, reason, headers)
         case HTTPException():
-            return error.status_code, error.detail, error.headers or {}
+            return Refused(error.status_code, error.detail, error.headers)
         case QueueFull():
             reason = (
                 f"the server is busy: it takes up to {settings.queue:,} images and "
                 f"{byte_size(settings.all_bodies)} at once; try again later"
             )
-            return 503, reason, {"Retry-After": _RETRY_AFTER}
+            return Refused(503, reason, {"Retry-After": _RETRY_AFTER})
         case DeadlinePassed():
-            return 504, "the images were not computed in time", {}
+            return Refused(504, "the images were not computed in time")
         case ClientDisconnect():
-            return _GONE, "the client has gone", {}
+            return Refused(_GONE, "the client has gone")
     return None

@@ -1,8 +1,9 @@
 """What every request passes: its id, whether it may ask, how long it took, and its log line."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from resnets.serving.state import Server
 
 _NO_ANSWER = 499  # in the log, where the client went away before: nginx's code for it
+_REDIRECT = 307  # of Starlette, from a path with a slash at its end to that without
+_QUOTING = (400, 404, 406, 415, 422)  # whose reasons may quote the query or the body
+_LONGEST = 500  # characters of a reason in the log
 
-
-Refuse: TypeAlias = Callable[[Exception, Settings], Response | None]
+Refuse: TypeAlias = Callable[[Exception, Settings], Refused | None]
 
 
 class Gate:
@@ -32,7 +35,7 @@ class Gate:
     Args:
         app: that answers what passes.
         server: with the rules of access, and the metrics.
-        refuse: the response to an error of a request; None: it is a fault.
+        refuse: what to answer to an error of a request; None: it is a fault.
     """
 
     def __init__(self, app: ASGIApp, server: "Server", refuse: Refuse) -> None:
@@ -51,32 +54,32 @@ class Gate:
         begin, ids = time.perf_counter(), _ids(headers)
         more = [_FOR_BROWSERS, *((name.encode(), text.encode()) for name, text in ids.items())]
         client = (scope.get("client") or ("", 0))[0]
-        status, caller, fault = 0, client, None
+        status, caller, fault, refusal = 0, client, None, None
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self.server.metrics.answered(_route_of(scope), status)
-                message["headers"] = [*message["headers"], *more]
+                headers = message["headers"]
+                if status == _REDIRECT:
+                    headers = map(_without_host, headers)
+                message["headers"] = [*headers, *more]
             await send(message)
 
         try:
-            if refusal := scope.get(REFUSAL):
-                raise Refused(*refusal)
+            if unreadable := scope.get(REFUSAL):
+                raise Refused(*unreadable)
             caller = self._check(scope, headers, client)
             await self.app(scope, receive, answer)
-        except Refused as refused:
-            response = JSON({"error": refused.reason}, refused.status, headers=refused.headers)
-            await response(scope, receive, answer)
         except Exception as error:
             refusal = self.refuse(error, self.server.settings)
             fault = error if refusal is None or status else None
             if not status:
-                await (refusal or _of_fault(error))(scope, receive, answer)
+                await _response(refusal or _of_fault(error))(scope, receive, answer)
         finally:
             self.server.bodies.give_back(scope.get(BODY_BYTES, 0))
-            self._note(scope, status, begin, ids, caller, fault)
+            self._note(scope, status, begin, _line(scope, caller, ids, refusal), fault)
 
     def _check(self, scope: Scope, headers: Headers, client: str) -> str:
         """A name for the caller, if the request may be answered."""
@@ -88,18 +91,15 @@ class Gate:
         scope: Scope,
         status: int,
         begin: float,
-        ids: dict[str, str],
-        caller: str,
+        line: Mapping[str, str | None],
         fault: Exception | None,
     ) -> None:
-        """Have a request counted and logged: without its query, which may hold anything."""
+        """Have a request counted and logged."""
         seconds = time.perf_counter() - begin
         path = _route_of(scope)
         if not status:
             status = _NO_ANSWER
             self.server.metrics.answered(path, status)
-        about = {"method": scope["method"], "path": scope["path"][:200], "caller": caller}
-        line = about | {"id": ids["x-request-id"], "traceparent": ids.get("traceparent")}
         responses = self.server.responses
         model = scope.get(ANSWERED)
         responses.tell(Responded(path, status, seconds, time.time(), line, fault, model))
@@ -127,10 +127,51 @@ def _route_of(scope: Scope) -> str:
     return "other"
 
 
-def _of_fault(error: Exception) -> Response:
-    """The response where this program has a fault."""
-    reason = f"{type(error).__name__}: a fault of the server, which is logged"
-    return JSON({"error": reason}, 500)
+def _without_host(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """A header of a response, whose Location is a path: behind a proxy only that is right.
+
+    The server knows neither whether browsers ask by https nor which host and port they ask.
+
+    >>> _without_host((b"location", b"http://127.0.0.1:8000/docs?a=1"))
+    (b'location', b'/docs?a=1')
+    """
+    name, value = header
+    if name != b"location":
+        return header
+    path = urlsplit(value)._replace(scheme=b"", netloc=b"")
+    return name, b"/" + path.geturl().lstrip(b"/")
+
+
+def _response(refusal: Refused) -> Response:
+    """The response to a request that is not answered."""
+    return JSON({"error": refusal.reason}, refusal.status, headers=dict(refusal.headers))
+
+
+def _of_fault(error: Exception) -> Refused:
+    """What to answer where this program has a fault."""
+    return Refused(500, f"{type(error).__name__}: a fault of the server, which is logged")
+
+
+def _line(
+    scope: Scope, caller: str, ids: Mapping[str, str], refusal: Refused | None
+) -> dict[str, str | None]:
+    """What the log tells of a request: nothing of its query and its body, which may hold anything.
+
+    Args:
+        scope: of the request.
+        caller: a name for who asks.
+        ids: as of `_ids`.
+        refusal: why it was not answered; None: it was, or there was a fault.
+    """
+    is_plain = refusal is not None and refusal.status not in _QUOTING
+    return {
+        "method": scope["method"],
+        "path": scope["path"][:200],
+        "caller": caller,
+        "id": ids["x-request-id"],
+        "traceparent": ids.get("traceparent"),
+        "reason": refusal.reason[:_LONGEST] if is_plain and refusal else None,
+    }
 
 
 def _take_root_away(scope: Scope) -> None:

@@ -156,6 +156,24 @@ def test_who_is_refused_is_in_the_log_by_address(
     assert [line["caller"] for line in lines[1:]] == ["testclient"] * 2
 
 
+def test_the_log_says_why_but_nothing_of_the_content(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", LOGGER)
+    client = serving(max_body=1000)
+    origin = {"Origin": "https://photos.example:8443"}
+    as_form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for body, headers in ((b"", origin), (b"secret", as_form), (b"x" * 1001, {}), (b"", {})):
+        client.post("/predict?secret=1" if not body else "/predict", content=body, headers=headers)
+    client.app.state.server.responses.count()
+    lines = [json.loads(record.message) for record in caplog.records if record.name == LOGGER]
+    assert [line["status"] for line in lines] == [403, 415, 413, 400]
+    assert ["reason" in line for line in lines] == [True, False, True, False]
+    assert origin["Origin"] in lines[0]["reason"]
+    assert "127.0.0.1" in lines[0]["reason"]
+    assert "secret" not in json.dumps(lines)
+
+
 def test_who_is_refused_counts_as_a_request_to_the_path(serving: Serving, keys: Keys) -> None:
     client = serving(access=Access(keys=keys, rate=Rate(1 / 3600)))
     for path in ("/predict", "/v2/models/tiny/infer", "/nothing-here"):
