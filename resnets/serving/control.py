@@ -5,6 +5,7 @@ models that the server was started with can be loaded again: no path is taken fr
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -24,22 +25,64 @@ if TYPE_CHECKING:
     from resnets.serving.state import Server
 
 _LARGEST_BODY = 1 << 16  # bytes
+_SHOWN = 50  # characters of a name
+_ONLY_AS_STARTED = (
+    "neither config nor files can be given; the file that the server was started with is loaded"
+)
+_NO_DEPENDENTS = "the parameter unload_dependents, true or false, is the only one"
 
 
 async def _index(request: Request) -> Response:
     """The models that the server was started with, and whether they are loaded."""
     server: Server = request.app.state.server
-    body = await body_of(request, _LARGEST_BODY, deadline_of(request, server.settings))
+    asked = await _object_of(request)
+    models = [_entry(name, "READY", "") for name in server.models]
+    if asked.get("ready") is not True:
+        models += [_entry(name, "UNAVAILABLE", "unloaded") for name in server.unloaded]
+    return JSON(models)
+
+
+async def _object_of(request: Request) -> Mapping[str, Any]:
+    """The JSON object that is the body of a request; an empty one where there is no body.
+
+    Raises:
+        HTTPException: 400, it is none; others as of `body_of`.
+    """
+    settings = request.app.state.server.settings
+    body = await body_of(request, _LARGEST_BODY, deadline_of(request, settings))
     try:
         asked = parse_json(body) if body else {}
     except ContentError as error:
         raise HTTPException(400, f"the body: {error}") from None
     if not isinstance(asked, dict):
         raise HTTPException(400, "the body: it must be a JSON object")
-    models = [_entry(name, "READY", "") for name in server.models]
-    if asked.get("ready") is not True:
-        models += [_entry(name, "UNAVAILABLE", "unloaded") for name in server.unloaded]
-    return JSON(models)
+    return asked
+
+
+async def _refuse_parameters(request: Request, known: Mapping[str, type], why: str) -> None:
+    """Refuse what a request asks for beside its model, which would have no effect.
+
+    Args:
+        request: to read.
+        known: parameters that may be there, with their types.
+        why: no others may.
+
+    Raises:
+        HTTPException: 400, there is another one; others as of `body_of`.
+    """
+    try:
+        asked = await _object_of(request)
+    except HTTPException as error:
+        if error.status_code == 413:  # no model is as small as what is read
+            raise HTTPException(413, f"{error.detail}: {why}") from None
+        raise
+    parameters = asked.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise HTTPException(400, "parameters: it must be a JSON object")
+    others = [name for name in asked if name != "parameters"]
+    others += [name for name, value in parameters.items() if type(value) is not known.get(name)]
+    if others:
+        raise HTTPException(400, f"{others[0][:_SHOWN]!r} is not taken: {why}")
 
 
 def _entry(name: str, state: str, reason: str) -> dict[str, Any]:
@@ -50,6 +93,7 @@ def _entry(name: str, state: str, reason: str) -> dict[str, Any]:
 async def _load(request: Request) -> Response:
     """Load an unloaded model, or the file of a loaded one anew."""
     server, name = _controlled(request)
+    await _refuse_parameters(request, {}, _ONLY_AS_STARTED)
     loaded = server.models.get(name)
     reopen = loaded.reopen if loaded is not None else server.unloaded.get(name)
     if reopen is None:
@@ -77,6 +121,7 @@ async def _load(request: Request) -> Response:
 async def _unload(request: Request) -> Response:
     """Unload a model, once the requests that use it are answered."""
     server, name = _controlled(request)
+    await _refuse_parameters(request, {"unload_dependents": bool}, _NO_DEPENDENTS)
     model = server.model(name)
     if model.reopen is None:
         raise HTTPException(400, f"{name} could not be loaded again")

@@ -148,12 +148,19 @@ _OF_A_MODEL: Mapping[str, Mapping[str, _Json]] = {
     "/stats": {"get": _get("Statistics of a model", "ModelStatistics", "As Triton's.", _NO_MODEL)},
     "/infer": {"post": _INFER},
 }
+_OF_BODIES = {  # of JSON
+    "408": _REFUSED["408"],
+    "413": _json("Error", "The body is larger than 64 KiB."),
+    "415": _json("Error", "The body is compressed."),
+    **_BUSY,
+}
 _INDEX: _Json = {
     "summary": "The models, and whether they are loaded",
     "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
     "responses": {
         "200": _json("ModelIndex", "Name, version and state of each."),
         "400": _REFUSED["400"],
+        **_OF_BODIES,
     },
 }
 _CONTROL: _Json = {
@@ -161,6 +168,7 @@ _CONTROL: _Json = {
     "responses": {
         "200": _json("Object", "It is done."),
         **{status: _REFUSED[status] for status in ("400", "401", "403", "404")},
+        **_OF_BODIES,
     },
 }
 _NOT_COLLECTED = {"404": _json("Error", "Without --collect, or no such image.")}

@@ -67,6 +67,55 @@ def test_a_model_is_unloaded_and_loaded_again(model_file: Path) -> None:
         assert server.models["one"] is not before
 
 
+def test_what_a_client_gives_with_a_model_is_refused_unless_it_has_its_effect(
+    model_file: Path,
+) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    with controlled(model_file) as (server, client):
+        before = server.models["one"]
+        large = bytes(1 << 17)
+        for files in (None, {"file:1/model.onnx": b"abc"}, {"file:1/model.onnx": large}):
+            with pytest.raises(InferenceServerException, match="started with"):
+                client.load_model("one", config='{"max_batch_size": 1}', files=files)
+        assert server.models["one"] is before
+        client.unload_model("one", unload_dependents=True)
+        client.load_model("one")
+        assert list(server.models) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "status"),
+    [
+        ("load", b"", 200),
+        ("load", b"{}", 200),
+        ("load", b'{"parameters": {}}', 200),
+        ("load", b"not JSON", 400),
+        ("load", b"[]", 400),
+        ("load", b'{"parameters": []}', 400),
+        ("load", b'{"parameters": {"config": "{}"}}', 400),
+        ("load", b'{"config": "{}"}', 400),
+        ("unload", b"", 200),
+        ("unload", b"{}", 200),
+        ("unload", b'{"parameters": {"unload_dependents": false}}', 200),
+        ("unload", b'{"parameters": {"unload_dependents": 5}}', 400),
+        ("unload", b'{"parameters": {"other": true}}', 400),
+        ("unload", b"not JSON", 400),
+    ],
+)
+def test_the_body_of_a_load_is_read(
+    serving: Serving, action: str, body: bytes, status: int
+) -> None:
+    from starlette.testclient import TestClient
+
+    client = serving(control=True)
+    here = TestClient(client.app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    here.event_hooks = client.event_hooks
+    assert here.post(f"/v2/repository/models/tiny/{action}", content=body).status_code == status
+    is_loaded = "tiny" in client.app.state.server.models
+    assert is_loaded == (action == "load" or status == 400)
+
+
 def test_a_file_that_is_gone_is_named_without_what_else_is_in_the_folder(
     model_file: Path, tmp_path: Path
 ) -> None:

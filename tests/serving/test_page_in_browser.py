@@ -761,6 +761,38 @@ def test_a_busy_server_is_asked_again(visit: Open) -> None:
     assert page.locator("#gallery .unanswered").count() == 0
 
 
+def test_images_that_fail_are_not_called_answered_and_the_server_is_quoted(visit: Open) -> None:
+    page = visit()
+    reason, asked = "the <b>host</b> is wrong", []
+
+    def answer(route: Any) -> None:
+        asked.append(route)
+        if len(asked) == 1 or "explain" in route.request.url:
+            route.continue_()
+        else:
+            route.fulfill(status=403, json={"error": reason})
+
+    page.route("**/predict*", answer)
+    bad = {"name": "bad.png", "mimeType": "image/png", "buffer": image_bytes()[:80]}
+    page.set_input_files("#choose", images(3))
+    wait_for_answers(page, 3)
+    assert page.inner_text("#progress-text") == "1 of 3 answered, 2 failed"
+    assert page.inner_text("#announcer").startswith("1 of 3 images are answered, 2 failed")
+    assert page.evaluate("document.getElementById('progress').value") == 1
+    assert page.inner_text("#status-filter label:has([value=unanswered]) .count") == "2"
+    page.click("#gallery .tile:has(.unanswered) >> nth=0")
+    assert reason in page.inner_text("#detail .says > p")
+    page.unroute("**/predict*")
+    page.set_input_files("#choose", [bad])
+    wait_for_answers(page, 4)
+    assert page.inner_text("#progress-text") == "1 of 4 answered, 3 failed"
+    page.click("#clear")
+    page.set_input_files("#choose", images(2))
+    wait_for_answers(page, 2)
+    assert page.inner_text("#progress-text") == "2 of 2 answered"
+    assert page.inner_text("#announcer") == "All 2 images are answered."
+
+
 def test_no_more_than_four_images_are_under_way(visit: Open) -> None:
     page = visit()
     held: list[Any] = []

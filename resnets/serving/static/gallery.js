@@ -257,7 +257,10 @@ function checkBounds() {
 const shown = () => items.filter(passes);
 
 function update() {
-  const answered = items.filter((item) => item.answer);
+  const settled = items.filter((item) => item.answer);
+  const answered = settled.filter((item) => item.answer.prediction);
+  const failures = settled.length - answered.length;
+  const failed = failures ? `, ${failures} failed` : "";
   for (const item of items) item.entry.hidden = !passes(item);
   const count = shown().length;
   byId("none-shown").hidden = count > 0 || !items.length;
@@ -266,27 +269,30 @@ function update() {
   if (isHidden && count) select(shown()[0]);
   setTabStop();
   const filtered = count < items.length ? `, ${count} shown` : "";
-  byId("progress-text").textContent = `${answered.length} of ${items.length} answered${filtered}`;
+  const progress = `${answered.length} of ${items.length} answered${failed}`;
+  byId("progress-text").textContent = `${progress}${filtered}`;
+  byId("progress").setAttribute("aria-valuetext", progress);
   byId("progress").max = Math.max(1, items.length);
   byId("progress").value = answered.length;
   for (const label of byId("status-filter").querySelectorAll("label")) {
     const box = label.querySelector("input");
     const { value } = box;
     label.title = box.title = box.checked ? HIDES : SHOWS;
-    const number = answered.filter((item) => item.answer.status === value).length;
+    const number = settled.filter((item) => item.answer.status === value).length;
     label.querySelector(".count").textContent = number;
     label.hidden = !number && !possible(model).includes(value);
   }
-  offerClasses(answered);
-  if (items.length > 1 && answered.length === items.length) {
-    announce(`All ${items.length} images are answered${filtered}.`);
+  offerClasses(settled);
+  if (items.length > 1 && settled.length === items.length) {
+    const all = failures ? `${answered.length} of ${items.length}` : `All ${items.length}`;
+    announce(`${all} images are answered${failed}${filtered}.`);
   }
 }
 
-function offerClasses(answered) {
+function offerClasses(settled) {
   const select = byId("class-filter");
   const known = new Set([...select.options].map((option) => option.value));
-  const names = new Set(answered.flatMap((item) => [item.answer.prediction, item.label]).filter(Boolean));
+  const names = new Set(settled.flatMap((item) => [item.answer.prediction, item.label]).filter(Boolean));
   const more = [...names].filter((name) => !known.has(name)).sort();
   select.append(...more.map((name) => element("option", { value: name }, name)));
 }

@@ -9,12 +9,19 @@ export function setLimits(limits) {
 export const GONE = "The file cannot be read any more: it was moved or changed. Choose it again.";
 const REPORT = "If it happens again, tell whoever runs the server.";
 
+/** What users cannot mend themselves, with the server's own words for whoever runs it. */
+function failure(what, { status, error }) {
+  const words = typeof error === "string" && error ? ` The server says: ${error.replace(/\.?$/, ".")}` : "";
+  return `${what} (status ${status}).${words} ${REPORT}`;
+}
+
 /** Why an image has no answer.
  *
  * @param status of HTTP.
+ * @param error that the server sent; null: none.
  * @param decoded whether the server got the whole file, and looked into it.
  */
-export function whyNoAnswer(status, decoded) {
+export function whyNoAnswer({ status, error }, decoded) {
   const formats = takes.formats.join(", ").replace(/, ([^,]*)$/, " and $1");
   const reasons = {
     400: "The file is empty.",
@@ -24,13 +31,13 @@ export function whyNoAnswer(status, decoded) {
     415: `This is no image of a kind that the page takes. Save it as one of these: ${formats}.`,
     422: "The file is damaged, or has no pixels that can be shown. Choose another copy of it.",
   };
-  return reasons[status] ?? `The server did not answer this image (status ${status}). ${REPORT}`;
+  return reasons[status] ?? failure("The server did not answer this image", { status, error });
 }
 
-/** Why there is no heat map; of a model that has none the server says why. */
+/** Why there is no heat map: where it did not take too long, the server says why. */
 export function whyNoHeatMap({ status, error }) {
-  const reasons = { 501: error, 504: "it took too long" };
-  return reasons[status] ?? `the server answered ${status}`;
+  const reasons = { 504: "it took too long" };
+  return reasons[status] ?? error;
 }
 
 export const AWAY = "Not stored yet: the server does not answer. It is sent as soon as the server is back.";
@@ -42,10 +49,10 @@ const NOT_UNDONE = "Only a label that was given since the server started can be 
 /** Why a label was not stored; of the label itself the server says what is wrong. */
 export function whyNotStored({ status, error }) {
   const reasons = { 404: NOT_KNOWN, 422: error, 507: FULL, 413: LARGE };
-  return reasons[status] ?? `The label was not stored (status ${status}). ${REPORT}`;
+  return reasons[status] ?? failure("The label was not stored", { status, error });
 }
 
 /** Why a label was not taken back. */
-export function whyNotUndone({ status }) {
-  return status === 404 ? NOT_UNDONE : `The label is still stored (status ${status}). ${REPORT}`;
+export function whyNotUndone({ status, error }) {
+  return status === 404 ? NOT_UNDONE : failure("The label is still stored", { status, error });
 }

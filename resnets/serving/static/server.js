@@ -141,9 +141,13 @@ async function answerOf(response) {
   const body = await response.json().catch(() => ({}));
   const { status } = response;
   const [prediction] = body.predictions ?? [];
-  if (prediction) return { ...prediction, model: body.model, reason: prediction.error ? whyNoAnswer(status, true) : null };
-  const error = body.error ?? `the server answered ${status}`;
-  return failed(ABOUT_THE_IMAGE.includes(status) ? "unreadable" : "unanswered", error, whyNoAnswer(status, false));
+  if (prediction) {
+    const reason = prediction.error ? whyNoAnswer({ status, error: prediction.error }, true) : null;
+    return { ...prediction, model: body.model, reason };
+  }
+  const kind = ABOUT_THE_IMAGE.includes(status) ? "unreadable" : "unanswered";
+  const reason = whyNoAnswer({ status, error: body.error }, false);
+  return failed(kind, body.error ?? `the server answered ${status}`, reason);
 }
 
 /** An answer without a prediction: `error` is for files and programs, `reason` for the page. */
