@@ -309,16 +309,30 @@ def _number(path: Path) -> int:
     return int(path.name.split("-")[1])
 
 
+def _refuse_misnamed(record: Record, path: Path) -> None:
+    """Refuse a file that holds another part than its name says, as a copy does.
+
+    Raises:
+        UsageError: it does.
+    """
+    if path.name != Part(record.part, record.parts).file(path.parent).name:
+        raise UsageError(
+            f"{path}: holds part {record.part} of {record.parts}, not that of its name; delete it"
+        )
+
+
 def _checked(folder: Path) -> list[Path]:
     """The files of all parts, which belong together and are all there."""
     files = part_files(folder)
     records = {path: _read_record(path) for path in files}
+    for path, record in records.items():
+        _refuse_misnamed(record, path)
     stored = next(filter(None, (record.stored_digest for record in records.values())), None)
     first = replace(records[files[0]], stored_digest=stored)
     differences = {
         path: why
         for path, record in records.items()
-        if (why := _difference(record, replace(first, part=_number(path))))
+        if (why := _difference(record, replace(first, part=record.part)))
     }
     if differences:
         path, why = next(iter(differences.items()))

@@ -190,7 +190,14 @@ def test_merging_refuses_what_is_mixed_or_damaged(
         (parts / name).write_bytes(content)
         done = call(*words)
         assert (done.returncode, reason in done.stderr) == (code, True), done.stderr
+    (parts / name).unlink()
+    predict(model, photos, "--part", "2/2", "--output", parts)
+    again = shutil.copy(parts / name, parts / "part-00002-of-00003.parquet")
+    done = call(*words)
+    assert (done.returncode, again.name in done.stderr) == (2, True)
     assert not (tmp_path / "all.parquet").exists()
+    again.unlink()
+    assert call(*words).returncode == 0
 
 
 def test_shards_that_were_written_anew_between_two_parts_are_noticed(
