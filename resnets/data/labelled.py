@@ -139,7 +139,7 @@ class LabelledImages:
         storage = self.storage
         parts = storage.parts if isinstance(storage, JoinedStorage) else (storage,)
         if all(isinstance(part, FileStorage) for part in parts):
-            return f"delete {them}, or pass --skip-unreadable"
+            return f"repair or delete {them}, or pass --skip-unreadable"
         return f"pass --skip-unreadable to leave {them} out"
 
     def pixels(self, index: int, channels: int) -> Pixels:

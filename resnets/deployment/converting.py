@@ -164,20 +164,22 @@ def prepare(source: Path | Model, conversion: Conversion, *, overwrite: bool = F
     notes = content.notes
     if description.assumed and (conversion.holds_description or conversion.verify is not None):
         notes = (*notes, _assumed_in_words(description))
-    if conversion.to == "timm" and conversion.holds_description:
-        notes = (*notes, *_of_other_crops(description))
+    if conversion.holds_description:
+        notes = (*notes, *_of_other_crops(description, conversion.to))
     return Prepared(Model(content.network, description), notes)
 
 
-def _of_other_crops(description: Description) -> tuple[str, ...]:
-    """That timm cuts out another square of some images, where it does."""
+def _of_other_crops(description: Description, project: str) -> tuple[str, ...]:
+    """That a project cuts out another square of some images, where it does."""
     preprocessing = description.preprocessing
-    if preprocessing.crop_mode == "squash" or preprocessing.crop_rounding == "even":
+    theirs = {"timm": "even", "huggingface": "down"}.get(project, preprocessing.crop_rounding)
+    if preprocessing.crop_mode == "squash" or preprocessing.crop_rounding == theirs:
         return ()
+    how = {"even": "half to even", "down": "down"}
     return (
-        "timm, and this package where it reads the folder, begin the square that is cut out of "
-        "some images one pixel further on: where the rest is odd they round half to even, and this "
-        "network rounds down. Measure it anew there",
+        f"{project}, and this package where it reads the folder, begin the square that is cut out "
+        f"of some images one pixel elsewhere: where the rest is odd they round {how[theirs]}, and "
+        f"this network rounds {how[preprocessing.crop_rounding]}. Measure it anew there",
     )
 
 

@@ -250,7 +250,8 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
         steps = plural(findings.steps, "step")
         if findings.budget:  # which was planned anew on the way, with more or fewer
             steps = f"the {steps} that there was time for"
-        yield from _longer(findings, f"{steps} teach next to nothing")
+        teach = "teaches" if findings.steps == 1 else "teach"
+        yield from _longer(findings, f"{steps} {teach} next to nothing")
         yield from _fewest(findings)
         return
     yield from _check_labels(findings)

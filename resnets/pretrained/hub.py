@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError, MissingExtra, UsageError, require
+from resnets.escaping import say
 from resnets.files.folders import in_home, library_cache
 from resnets.model_file import is_model_file
 from resnets.networks.catalog import nearest
@@ -66,7 +67,8 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
 
     Args:
         reference: its id.
-        again: ask for the newest version, and download the weights again if the copy is damaged.
+        again: ask for the newest version, and download the weights again if the copy is damaged;
+            if the hub is not reached, the copy will do, which a line says.
 
     Raises:
         MissingExtra: huggingface_hub is not installed.
@@ -75,9 +77,9 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
     """
     require("huggingface_hub", "pretrained")
     source = _Repository(reference, hub_endpoint(), reference.revision or "main")
-    paths = {} if again and not is_offline() else _cached(source)
-    if not _is_enough(paths):
-        paths = _downloaded(source, paths)
+    paths = _cached(source)
+    if (again and not is_offline()) or not _is_enough(paths):
+        paths = _downloaded(source, paths, again)
     weights = next(paths[name] for name in WEIGHTS if paths.get(name))
     assert weights is not None  # as `_is_enough` and `_downloaded` make sure
     at_commit = replace(source, revision=commit_of(weights))
@@ -147,7 +149,9 @@ def _is_usable(paths: dict[str, Path | None]) -> bool:
     return any(paths.get(name) for name in WEIGHTS) and CONFIG in paths
 
 
-def _downloaded(source: _Repository, cached: dict[str, Path | None]) -> dict[str, Path | None]:
+def _downloaded(
+    source: _Repository, cached: dict[str, Path | None], again: bool
+) -> dict[str, Path | None]:
     """The files by name, from the hub; those in the cache if it cannot be reached.
 
     Raises:
@@ -156,9 +160,12 @@ def _downloaded(source: _Repository, cached: dict[str, Path | None]) -> dict[str
     try:
         names = _names(source)
     except ContentError:
-        if _is_usable(cached):
-            return cached
-        raise
+        if not _is_usable(cached):
+            raise
+        if again:
+            copy = "the copy in the cache is taken; there may be a newer version"
+            say(f"{source.endpoint} is not reached: {copy}", file=sys.stderr)
+        return cached
     weights = next((name for name in WEIGHTS if name in names), None)
     if weights is None:
         raise UsageError(f"{source.reference}: has neither {' nor '.join(WEIGHTS)} ({source.page})")

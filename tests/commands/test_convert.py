@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -71,6 +71,19 @@ def test_a_folder_comes_back_as_the_model_that_it_was(project: str, model: Path)
     assert description.class_names == CLASSES
     weights, original = load_file(back), load_file(model)
     assert all(torch.equal(weights[name], original[name]) for name in original)
+
+
+@pytest.mark.parametrize(("project", "rounding"), [("timm", "down"), ("huggingface", "even")])
+def test_a_project_that_cuts_images_elsewhere_is_told(
+    project: str, rounding: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = load(model)
+    roundings: tuple[Literal["down", "even"], ...] = ("down", "even")
+    for own in roundings:
+        seen = replace(SEEN, crop_rounding=own)
+        save(model, source.network, replace(source.description, preprocessing=seen))
+        assert main(["convert", str(model), "--to", project, "--overwrite"]) == 0
+        assert ("pixel elsewhere" in capsys.readouterr().out) == (own == rounding)
 
 
 def test_softmax_gives_calibrated_probabilities_there_too(

@@ -269,6 +269,22 @@ def test_fetch_repairs_a_damaged_copy(
     assert main(["predict", ID, str(photo)]) == 0
 
 
+def test_without_a_network_fetch_takes_the_copy_of_the_cache(
+    published: HubServer,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["fetch", ID]) == 0
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    capsys.readouterr()
+    assert main(["fetch", ID]) == 0
+    assert "is not reached" in capsys.readouterr().err
+    assert main(["fetch", ID, "--to", str(tmp_path / "carried")]) == 0
+    assert main(["predict", str(tmp_path / "carried"), str(photo)]) == 0
+
+
 def test_weights_for_non_commercial_use_need_consent_once(
     published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,7 +191,8 @@ def _image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     if broken:
         text = (
             f"{plural(len(broken), 'image')} cannot be read: "
-            f"delete {'it' if len(broken) == 1 else 'them'}, or train with --skip-unreadable"
+            f"repair or delete {'it' if len(broken) == 1 else 'them'}, or train with "
+            "--skip-unreadable"
         )
         yield Finding("unreadable", "error", text, tuple(broken))
     for kind, (level, text) in _ODDITIES.items():

@@ -598,7 +598,11 @@ def _split_in_words(data: dict[str, Any], name: str) -> str:
 def _facts_of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
     """Facts about the training of the network that this one started from."""
     if history:
-        unknown = f"; it cannot be checked which ({history.unknown})" if history.unknown else ""
+        unknown = (
+            f"; it cannot be checked which images these were ({history.unknown})"
+            if history.unknown
+            else ""
+        )
         yield "started from", f"a network trained on {history.in_words()}{unknown}"
 
 

@@ -171,7 +171,7 @@ def _verdict_without_threshold(calibration: Calibration, accuracy: str) -> Verdi
     if calibration.threshold is None and total < 2 * least:
         few = too_few_in_words(total, calibration.max_error)
         how = (
-            f"It was calibrated on {few}"
+            f"For calibration {few}"
             if few
             else f"It was calibrated on {plural(total, 'image')}, of which at least {least:,} had "
             "to be confident, and right, for a threshold"

@@ -23,7 +23,8 @@ def test_a_broken_file_is_named_with_reason_and_remedy(folder: Folder) -> None:
     root = folder(per_class("cat", "dog"))
     (root / "cat/0.png").write_bytes(b"")
     with pytest.raises(
-        ContentError, match=r"^cat/0\.png: 0 bytes.*\(delete it, or pass --skip-unreadable\)$"
+        ContentError,
+        match=r"^cat/0\.png: 0 bytes.*\(repair or delete it, or pass --skip-unreadable\)$",
     ):
         open_data(root)
 
