@@ -16,7 +16,7 @@ from resnets.commands import run
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError, require
 from resnets.escaping import say, say_text
-from resnets.files.reading import read_input, regular
+from resnets.files.reading import regular
 from resnets.format import bytes_of
 from resnets.interrupting import ended_by_sigterm
 from resnets.machine import cores
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from resnets.serving.serving import Serving
     from resnets.serving.settings import Settings
 
-_LARGEST_PEM = 1 << 20  # bytes
 _MODULES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "yaml")
 _OF_PLACE = ("host", "port", "api_key", "allow_host", "shadow", "print_")  # others elsewhere
 
@@ -156,7 +155,9 @@ def serve(
     _warn_of_others(host, api_key)
     _warn_of_rates(workers, callers.rate)
     if settings.tls_certificate is not None:
-        _check_tls(settings.tls_certificate, settings.tls_key)
+        from resnets.serving.tls import context_of
+
+        context_of(settings.tls_certificate, settings.tls_key)  # refuses what cannot be used
     threads = threads or (max(1, cores() // workers) if workers > 1 else 0)
     _run(Serving(models, engine, threads, settings, access, shadow), workers, settings)
     return 0
@@ -296,56 +297,12 @@ def _run(serving: "Serving", workers: int, settings: "Settings") -> None:
 
 def _pem(path: Path | None) -> Path | None:
     """A file of TLS, which must exist."""
+    from resnets.serving.tls import LARGEST_PEM
+
     try:
-        return path and regular(path, _LARGEST_PEM)
+        return path and regular(path, LARGEST_PEM)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
-
-
-def _check_tls(certificate: Path, key: Path | None) -> None:
-    """Refuse files of TLS that the server could not use, before it listens."""
-    import ssl
-
-    keys = key or certificate
-    keys_flag = f"--tls-key {key}" if key else f"--tls-certificate {certificate}"
-
-    def encrypted() -> str:
-        raise UsageError(
-            f"{keys_flag}: the key is encrypted; write it without a password (openssl pkey -in KEY "
-            "-out PLAIN)"
-        )
-
-    _refuse_other_pem(certificate, f"--tls-certificate {certificate}", "CERTIFICATE")
-    if key is None and b"PRIVATE KEY-----" not in read_input(certificate, _LARGEST_PEM):
-        raise UsageError(f"{keys_flag}: it holds no private key; give --tls-key FILE, too")
-    _refuse_other_pem(keys, keys_flag, "PRIVATE KEY")
-    try:
-        ssl.create_default_context().load_cert_chain(certificate, key, encrypted)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            reason = f"{keys_flag}: the key is not that of the certificate {certificate}"
-        elif _is_certificate(certificate):
-            reason = f"{keys_flag}: the private key cannot be used ({error.reason or error})"
-        else:
-            reason = f"--tls-certificate {certificate}: the certificate is damaged"
-        raise UsageError(reason) from None
-
-
-def _is_certificate(path: Path) -> bool:
-    """Whether the certificates of a file can be read."""
-    import ssl
-
-    try:
-        ssl.create_default_context().load_verify_locations(path)
-    except ssl.SSLError:
-        return False
-    return True
-
-
-def _refuse_other_pem(path: Path, flag: str, kind: str) -> None:
-    """Refuse a file without an object of a kind in PEM, such as `PRIVATE KEY`."""
-    if f"{kind}-----".encode() not in read_input(path, _LARGEST_PEM):
-        raise UsageError(f"{flag}: it holds no -----BEGIN {kind}----- as files in PEM do")
 
 
 def _flags_of(values: Mapping[str, Any]) -> list[str]:

@@ -56,9 +56,11 @@ class Keys:
 
     Attributes:
         digests: SHA-256 of each.
+        path: file that they are of; None: of none.
     """
 
     digests: tuple[bytes, ...] = ()
+    path: Path | None = None
 
     @classmethod
     def of_file(cls, path: Path) -> "Keys":
@@ -82,7 +84,7 @@ class Keys:
                     f"{path}: the key in line {number} must have at least {_LEAST_KEY} characters "
                     "of ASCII and no space"
                 )
-        return cls(tuple(hashlib.sha256(key.encode()).digest() for key in keys.values()))
+        return cls(tuple(hashlib.sha256(key.encode()).digest() for key in keys.values()), path)
 
     def caller(self, headers: Headers) -> str | None:
         """A name for the caller whose key a request has: a part of the key's digest.

@@ -107,8 +107,10 @@ class _Application(Starlette):
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     """From the start of an application to its end."""
     server: Server = app.state.server
+    await server.credentials.begin()
     server.ready = True
     tasks = [
+        asyncio.create_task(server.credentials.run()),
         asyncio.create_task(server.reloading.run()),
         asyncio.create_task(server.keep_measuring()),
     ]

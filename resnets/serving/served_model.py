@@ -293,7 +293,7 @@ def open_served(
 
 def stamps_of(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
     """Time, size and number of the files that `open_served` may open; they change with content."""
-    return tuple(_stamp(part) for part in _parts(path))
+    return tuple(stamp_of(part) for part in _parts(path))
 
 
 def digests_of(path: Path) -> str:
@@ -310,7 +310,7 @@ def _parts(path: Path) -> tuple[Path, ...]:
     return (path, path.with_suffix(".bin" if path.suffix == ".xml" else ".onnx"))
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
     """Time, size and number of a file; None if there is none."""
     try:
         status = path.stat()

@@ -26,6 +26,7 @@ from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 from resnets.serving.shadow import Shadow
 from resnets.serving.state import Server
+from resnets.serving.tls import renewed
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _INTERRUPTED = 130  # exit code
@@ -73,6 +74,10 @@ def serve_on(
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
+        config.load()
+        if config.ssl is not None and settings.tls_certificate is not None:
+            files = renewed(config.ssl, settings.tls_certificate, settings.tls_key)
+            app.state.server.credentials.watch(files)
         leave_out_of_collections()
         started(address_of(listener, "https" if settings.tls_certificate else "http"))
         try:
@@ -180,8 +185,7 @@ class _Server(uvicorn.Server):
         """
         before = {number: signal.signal(number, self.handle_exit) for number in _STOP}
         if hasattr(signal, "SIGHUP"):
-            look = signal.signal(signal.SIGHUP, lambda *_: self._state.reloading.ask())
-            before[signal.SIGHUP] = look
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: self._state.look())
         try:
             yield
         finally:

@@ -4,14 +4,16 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from starlette.exceptions import HTTPException
 
-from resnets.serving.access import Access
+from resnets.serving.access import Access, Keys
 from resnets.serving.answering import Answering
 from resnets.serving.batching import Places, QueueFull
 from resnets.serving.collection import Collection
+from resnets.serving.credentials import Credentials, Watched
 from resnets.serving.events import Events, Responded
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics, resident_bytes
@@ -47,6 +49,9 @@ class Server:
         self.unloaded: dict[str, Callable[[], ServedModel]] = {}  # what opens them again
         self.settings = settings
         self.access = access or Access()
+        self.credentials = Credentials()
+        if self.access.keys.path is not None:
+            self.credentials.watch(self._keys_of(self.access.keys.path))
         self.metrics = Metrics()
         self.answering = Answering(settings)
         self.shadow = shadow
@@ -70,6 +75,18 @@ class Server:
         for model in self.models.values():
             model.events.observers.append(self.metrics.observe)
 
+    def _keys_of(self, path: Path) -> Watched[Keys]:
+        """The file of the keys, which are used as they are now."""
+
+        def read() -> tuple[tuple[bytes, ...], Keys]:
+            keys = Keys.of_file(path)
+            return keys.digests, keys
+
+        def use(keys: Keys) -> None:
+            self.access = replace(self.access, keys=keys)
+
+        return Watched((path,), read, use, self.access.keys.digests)
+
     @property
     def process(self) -> dict[str, dict[str, int]]:
         """Which process tells something that it knows of itself alone; empty if there is one."""
@@ -84,6 +101,11 @@ class Server:
         if not self.ready:
             return "the server is starting"
         return None if self.models else _NO_MODEL
+
+    def look(self) -> None:
+        """Look at once for changes of all files; from any thread or signal."""
+        self.reloading.ask()
+        self.credentials.ask()
 
     def stop(self) -> None:
         """Take no further request; what is in flight is finished."""

@@ -75,7 +75,7 @@ def address_after(lines: Iterator[str]) -> tuple[str, list[str]]:
     """The address that a server says it serves on, and what it said before."""
     before: list[str] = []
     for line in lines:
-        if match := re.search(r"http://\S+\d", line):
+        if match := re.search(r"https?://\S+\d", line):
             return match[0], before
         before.append(line)
     raise AssertionError(before)
