@@ -206,10 +206,10 @@ def _body_bytes(size: str) -> int:
 
 def _access(api_key: Path | None, callers: _Callers) -> "Access":
     """Who may ask."""
-    from resnets.serving.access import Access, Keys, Rate, check_origins, parse_rate
+    from resnets.serving.access import Access, Keys, Rate, check_hosts, check_origins, parse_rate
 
     return Access(
-        hosts=callers.allow_host,
+        hosts=check_hosts(callers.allow_host),
         origins=check_origins(callers.cors),
         keys=Keys() if api_key is None else Keys.of_file(api_key),
         rate=Rate(parse_rate(callers.rate)) if callers.rate else None,
@@ -225,7 +225,16 @@ def _print(
     api_key: Path | None,
     shadow: Path | None,
 ) -> None:
-    """Print the file that runs the server elsewhere."""
+    """Print the file that runs the server elsewhere.
+
+    Raises:
+        UsageError: nobody would know where that server listens.
+    """
+    if settings.port == 0:
+        raise UsageError(
+            f"--print {target}: --port 0 takes a port that nobody knows there; give one, such as "
+            "--port 8000"
+        )
     from resnets.model_path import find_model
     from resnets.serving.deployment_files import Deployment, deployment_file
 

@@ -8,6 +8,7 @@ rebinding). Browsers say so in the headers Host, Origin and Sec-Fetch-Site, whic
 import hashlib
 import hmac
 import ipaddress
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ _OF_PROXIES = ("forwarded", "x-forwarded-", "x-real-ip", "via")  # headers that 
 _LEAST_KEY = 16  # characters
 _HOW_TO_WRITE_KEYS = "write one key a line, such as `openssl rand -hex 32` prints"
 _CALLERS = 10_000  # whose rate is remembered
+_HOST = re.compile(r"[A-Za-z0-9._-]+")  # a name; browsers send letters of others as xn--...
 _HOSTS = 64  # host names that are remembered, each of at most the headers' 64 KiB
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -296,6 +298,21 @@ def _is_address(host: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether an address is reached from this machine only."""
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def check_hosts(hosts: Sequence[str]) -> tuple[str, ...]:
+    """Host names as they are compared with the header Host.
+
+    Raises:
+        UsageError: one could never be that of a request.
+    """
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host) and not _is_address(host):
+            raise UsageError(
+                f"--allow-host {host}: give a name alone, without https:// and without a port, as "
+                "photos.example.org, or '*' for any"
+            )
+    return tuple(hosts)
 
 
 def check_origins(origins: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,13 @@ from starlette.routing import Route
 from resnets.images.opening import format_of
 from resnets.serving.answers import Answer, Upload
 from resnets.serving.collection import Collection
-from resnets.serving.requests import body_of, deadline_of, refuse_unknown, while_wanted
+from resnets.serving.requests import (
+    body_of,
+    deadline_of,
+    kind_of_body,
+    refuse_unknown,
+    while_wanted,
+)
 from resnets.serving.responses import JSON
 from resnets.serving.worth_labelling import Candidate, digest_of
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from resnets.serving.state import Server
 
 _NOT_WAITING = "no image of this digest waits for a label"
+_NO_FORM = "the body is a form; send the bytes of one image instead (curl --data-binary @photo.jpg)"
 
 
 async def offer(
@@ -74,6 +81,8 @@ async def _collect(request: Request) -> Response:
     folder = collection.check_label(label, classes)
     deadline = deadline_of(request, server.settings)
     waiting = collection.queue.get(request.query_params.get("image", ""))
+    if waiting is None and kind_of_body(request) == "multipart/form-data":
+        raise HTTPException(415, _NO_FORM)
     with server.arriving():
         limit = server.settings.max_body
         content = waiting.content if waiting else await body_of(request, limit, deadline)

@@ -165,6 +165,11 @@ class _Patience:
             self._look_after(size)
 
 
+def kind_of_body(request: Request) -> str:
+    """What the header Content-Type says, in small letters and without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
     """The images of a request: its body, or the files of a form (multipart/form-data).
 
@@ -176,7 +181,7 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
     Raises:
         HTTPException: 400, there is no image, or the form is damaged; 413, there are too many.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = kind_of_body(request)
     if kind == _BY_CURL:
         _refuse_text(body)
     if kind != "multipart/form-data":
@@ -239,12 +244,16 @@ def refuse_unknown(request: Request, known: Collection[str]) -> None:
     """Refuse a request with parameters that mean nothing: they are misspelt, or of another server.
 
     Raises:
-        HTTPException: 400, the query has a parameter of another name.
+        HTTPException: 400, the query has a parameter of another name, or one twice.
     """
-    for name in request.query_params if request.scope["query_string"] else ():
+    names: set[str] = set()
+    for name, _ in request.query_params.multi_items() if request.scope["query_string"] else ():
         if name not in known:
             there_are = f"there are {', '.join(known)}" if known else "this path takes none"
             raise HTTPException(400, f"no parameter {name[:_SHOWN]!r}; {there_are}")
+        if name in names:
+            raise HTTPException(400, f"the parameter {name} is given twice; give it once")
+        names.add(name)
 
 
 def without_parameters(answer: _Answer) -> _Answer:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from resnets.errors import UsageError
 from resnets.images.opening import MAX_PIXELS
@@ -72,7 +73,7 @@ class Settings:
             "grace": self.grace >= 0,
             "workers": self.workers >= 1,
             "collect_mb": self.collect_mb >= 1,
-            "root_path": self.root_path == self.root_path.rstrip("/") and self.root_path[:1] in "/",
+            "root_path": _is_root(self.root_path),
             "tls_key": self.tls_key is None or self.tls_certificate is not None,
         }
         for name, sound in allowed.items():
@@ -110,6 +111,17 @@ class Settings:
         return self.decoders or (reading_threads() if cores() > 1 else 1)
 
 
+def _is_root(path: str) -> bool:
+    """Whether browsers ask for what is below a path as it is written.
+
+    >>> [_is_root(path) for path in ("", "/a/b", "a", "/a/", "/a//b", "/a/../b", "/%2e/b", "/a?b")]
+    [True, True, False, False, False, False, False, False]
+    """
+    first, *parts = path.split("/")
+    sound = all(unquote(part) not in ("", ".", "..") for part in parts)
+    return not first and sound and not set(path) & set("?#\\")
+
+
 _ALLOWED = {
     "workers": "it must be at least 1",
     "collect_mb": "it must be at least 1",
@@ -121,6 +133,9 @@ _ALLOWED = {
     "max_pixels": "it must be at least 1",
     "decoders": "it must be at least 1, or 0 for one per core and a few more (one on one core)",
     "grace": "it must be at least 0 seconds",
-    "root_path": "it must begin with / and not end with it, such as /resnets",
+    "root_path": (
+        "it must begin with / and not end with it, as /resnets, and have no part that browsers "
+        "take out of a path, as .."
+    ),
     "tls_key": "give --tls-certificate FILE, too",
 }

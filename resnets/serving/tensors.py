@@ -168,7 +168,7 @@ def _images(tensor: Mapping[str, Any], tail: memoryview, most: int) -> list[byte
         raise HTTPException(400, f"{name}: neither data nor binary_data_size is given")
     if size is not None and "data" in tensor:
         raise HTTPException(400, f"{name}: both data and binary_data_size are given; give one")
-    if (size or 0) != len(tail):
+    if isinstance(size, bool) or (size or 0) != len(tail):
         raise HTTPException(
             400,
             f"{name}: binary_data_size is {_shown(size)}, and {len(tail):,} bytes follow the JSON",
@@ -207,7 +207,11 @@ def _pixels(data: Any, packed: memoryview | None, shape: tuple[int, ...]) -> NDA
             400, f"images: {len(values):,} values; the shape {list(shape)} has {count:,}"
         )
     try:
-        return np.frombuffer(values if isinstance(values, memoryview) else bytes(values), np.uint8)
+        if isinstance(values, memoryview):
+            return np.frombuffer(values, np.uint8)
+        if bool in set(map(type, values)):  # which `bytes` takes for 1 and 0
+            raise TypeError
+        return np.frombuffer(bytes(values), np.uint8)
     except (TypeError, ValueError):
         raise HTTPException(400, "images: data holds other than whole numbers 0 to 255") from None
 

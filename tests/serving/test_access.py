@@ -14,7 +14,16 @@ from starlette.testclient import TestClient
 
 from resnets.commands.serve import _warn_of_others
 from resnets.errors import UsageError
-from resnets.serving.access import Access, Keys, Rate, Refused, check_origins, parse_rate
+from resnets.serving.access import (
+    Access,
+    Keys,
+    Rate,
+    Refused,
+    check_hosts,
+    check_origins,
+    parse_rate,
+)
+from resnets.serving.settings import Settings
 from tests.serving.conftest import image_bytes
 
 Serving = Callable[..., Any]
@@ -91,6 +100,30 @@ def test_listed_origins_may_read_the_answer(serving: Serving) -> None:
     for wrong in ("photos.example", "https://photos.example/path", "https://", "http://["):
         with pytest.raises(UsageError, match="--cors"):
             check_origins([wrong])
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["http://x.example", "x.example:8116", "[::1]", "x.example/", "*.x.example", "b\u00fc", ""],
+)
+def test_a_host_that_no_request_could_name_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="--allow-host"):
+        check_hosts([host])
+
+
+def test_hosts_are_names_and_addresses(serving: Serving) -> None:
+    names = ("X.example", "a-b_c.example.", "xn--b-xba.example", "10.0.0.1", "::1", "*")
+    assert check_hosts(names) == names
+    client = serving(access=Access(hosts=check_hosts(names[:3])))
+    for name in names[:3]:
+        headers = {"Host": f"{name}:8000"}
+        assert client.get("/metrics", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/..", "/a//b", "/./a", "/%2e%2e/a", "/a?b", "/a#b"])
+def test_a_root_path_that_browsers_change_is_refused(path: str) -> None:
+    with pytest.raises(UsageError, match="--root-path"):
+        Settings(root_path=path)
 
 
 def test_without_a_key_only_probes_and_plain_pages_are_answered(

@@ -133,6 +133,9 @@ def test_what_is_no_image_is_not_stored(serving: Serving, tmp_path: Path) -> Non
     assert client.post("/collect?label=cat", content=image_bytes()[:80]).status_code == 422
     assert client.post("/collect?label=cat").status_code == 400
     assert client.post("/collect", content=image_bytes()).status_code == 400
+    form = client.post("/collect?label=cat", files={"file": ("a.png", image_bytes())})
+    assert form.status_code == 415
+    assert "form" in form.json()["error"]
     assert not list(tmp_path.iterdir())
 
 

@@ -112,7 +112,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(port: int, name: str | None) -> str:
-    """The certificate that a new connection is shown, in PEM; name: of the server, if it is said."""
+    """The certificate, in PEM, that a new connection is shown which names a server, or none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (

@@ -271,6 +271,10 @@ def test_what_cannot_be_written_is_refused(
         ["resnet20_cifar10", "--print", "compose", "--tls-certificate", str(certificate)],
         ["nothing-here", "--print", "compose"],
         ["resnet20_cifar10", "--print", "kubernetes", "--collect", str(tmp_path / "labels")],
+        *(
+            ["resnet20_cifar10", "--print", target, "--port", "0"]
+            for target in ("systemd", "compose", "kubernetes", "kserve")
+        ),
     )
     for words in wrong:
         assert main(["serve", *words]) == 2

@@ -163,6 +163,18 @@ def test_an_unknown_parameter_is_refused_and_the_known_ones_are_named(
     assert "model" in response.json()["error"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/predict?top=1&top=2", "/predict?explain=0&explain=1", "/collect?label=cat&label=dog"]
+)
+def test_a_parameter_that_is_given_twice_is_refused(
+    serving: Serving, tmp_path: Path, path: str
+) -> None:
+    response = serving(collect=tmp_path).post(path, content=image_bytes())
+    assert response.status_code == 400
+    assert "twice" in response.json()["error"]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_known_parameters_are_those_that_are_described(serving: Serving) -> None:
     client = serving()
     described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["parameters"]
