@@ -64,7 +64,8 @@ def test_what_cannot_be_used_is_told_once_and_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "resnets.serving")
-    file, used = tmp_path / "keys", []
+    file = tmp_path / "keys"
+    used: list[Keys] = []
     put(file, OLD)
 
     def read() -> tuple[bytes, Keys]:
@@ -82,8 +83,11 @@ def test_what_cannot_be_used_is_told_once_and_changes_nothing(
         return [line["event"] for line in lines]
 
     assert events() == []
-    for damage in (lambda: put(file, "short"), lambda: put(file, b"\x91" * 32), file.unlink):
-        damage()
+    for content in ("short", b"\x91" * 32, None):
+        if content is None:
+            file.unlink()
+        else:
+            put(file, content)
         assert events() == ["changed file not used"]
     assert events(again=True) == ["changed file not used"] * 2
     put(file, OLD)
