@@ -81,8 +81,8 @@ def predict(
         words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml), the folder of a
             run, or published weights by id, such as timm/resnet50.a1_in1k; if it is omitted, a
             small network of the package is used. Then files, folders, patterns such as
-            'photos/*.jpg', folders or addresses of shards, or - for one image's bytes on standard
-            input.
+            'photos/*.jpg', shards, tar or parquet files (one, or a folder or an address), or - for
+            one image's bytes on standard input.
         top: how many classes to list, best first.
         max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
             by default that of the model file (`resnets calibrate` fits stricter ones).

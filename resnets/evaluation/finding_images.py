@@ -1,6 +1,9 @@
-"""Finding the images that words stand for: files, folders, patterns and shards. No torch here."""
+"""Finding the images that words stand for: files, folders, patterns, shards and packed files.
 
-from collections.abc import Sequence
+No torch here.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
@@ -31,7 +34,7 @@ def find_images(words: Sequence[str]) -> list[Source]:
 
     Args:
         words: paths and patterns such as ``photos/*.jpg`` and ``photos/**/*.jpg``, and folders and
-            addresses of shards.
+            addresses of shards, of WebDataset's tar files and of parquet files.
 
     Raises:
         UsageError: there is no such file, or no image in a folder.
@@ -43,7 +46,7 @@ def matching_images(word: str, cache: str | None = None) -> Matches:
     """The images of one path or pattern, and what is passed over: see `find_images`.
 
     Args:
-        word: path, pattern, or the folder or address of shards.
+        word: path, pattern, or the folder or address of shards, or of tar or parquet files.
         cache: for an address, how much of it to keep on the local disk, such as 50GB.
     """
     if not word:  # pathlib would take it as the current folder
@@ -53,26 +56,44 @@ def matching_images(word: str, cache: str | None = None) -> Matches:
     paths, passed_over = [Path(word)], list[PassedOver]()
     if not paths[0].exists():
         paths, passed_over = _matching(word)
-    files: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            below = listing(path)
-            files |= dict.fromkeys(sorted(path / name for name in below.images))
-            passed_over += [(str(path / name), why) for name, why in below.passed_over]
-        else:
-            files[path] = None
-    if not files and (word == "digits" or word.startswith("hub:")):
+    matches = _images_of(paths)
+    passed_over += matches.passed_over
+    if matches.sources:
+        return Matches(matches.sources, passed_over)
+    if word == "digits" or word.startswith("hub:"):
         raise UsageError(
             f"{word}: a data set, and this takes images: give files, folders or patterns such as "
             "'photos/*.jpg'"
         )
-    if not files:
-        refuse_address(word, AS_IMAGE)
-        beside = "".join(f"; {text}" for text in in_words(passed_over))
-        folder = any(path.is_dir() for path in paths)
-        what = "no image in this folder" if folder else "no such image, folder or pattern"
-        raise UsageError(f"{word}: {what}{beside}")
-    return Matches([Source(printable(str(file)), file) for file in files], passed_over)
+    refuse_address(word, AS_IMAGE)
+    folder = any(path.is_dir() for path in paths)
+    if Path(word).is_dir() and any(_may_be_packed(name) for name, _ in passed_over):
+        return Matches(_stored_images(word, None))  # or an error that says what is wrong with them
+    beside = "".join(f"; {text}" for text in in_words(passed_over))
+    what = "no image in this folder" if folder else "no such image, folder or pattern"
+    raise UsageError(f"{word}: {what}{beside}")
+
+
+def _images_of(paths: Sequence[Path]) -> Matches:
+    """The images of files and folders, first those that are files, each once."""
+    files: dict[Path, None] = {}
+    packed: list[Source] = []
+    passed_over: list[PassedOver] = []
+    for path in paths:
+        if path.is_dir():
+            below = listing(path)
+            files |= dict.fromkeys(sorted(path / name for name in below.images))
+            others = list(below.passed_over)
+            if not below.images and _holds_packed(path, [name for name, _ in others]):
+                packed += _stored_images(str(path), None)
+                others = [(name, why) for name, why in others if not _may_be_packed(name)]
+            passed_over += [(str(path / name), why) for name, why in others]
+        elif _holds_packed(path.parent, [path.name]):
+            packed += _stored_images(str(path), None)
+        else:
+            files[path] = None
+    singly = [Source(printable(str(file)), file) for file in files]
+    return Matches([*singly, *packed], passed_over)
 
 
 def _holds_shards(word: str) -> bool:
@@ -89,11 +110,30 @@ def _holds_shards(word: str) -> bool:
     return holds_shards(folder)
 
 
-def _stored_images(word: str, cache: str | None) -> list[Source]:
-    """The images of shards, split after split, in the order in which they lie there."""
-    from resnets.data.sources.opening import read_source, with_cache
+def _may_be_packed(name: str) -> bool:
+    """Whether a file may hold many images, by its name."""
+    return name.lower().endswith((".tar", ".parquet"))
 
-    parts = read_source(with_cache(word, cache)).images.values()
+
+def _holds_packed(folder: Path, names: Iterable[str]) -> bool:
+    """Whether one of some files in a folder is a tar file of samples, or a table with images."""
+    names = [*filter(_may_be_packed, names)]
+    if not names:
+        return False  # before pyarrow is imported
+    from resnets.data.sources.parquet import may_hold_images
+    from resnets.data.sources.webdataset import holds_samples
+
+    def holds(file: Path) -> bool:
+        return holds_samples(file) if file.suffix.lower() == ".tar" else may_hold_images(file)
+
+    return any(holds(folder / name) for name in names)
+
+
+def _stored_images(word: str, cache: str | None) -> list[Source]:
+    """The images of shards and of packed files, by split, in the order in which they lie there."""
+    from resnets.data.sources.opening import read_images
+
+    parts = read_images(word, cache).images.values()
     return [
         Source(name, StoredImage(images.storage, row))
         for images in parts
@@ -125,8 +165,10 @@ def _searched(folder: Path, pattern: Sequence[str]) -> tuple[list[Path], list[Pa
         return any(_fits(parts[:end], pattern) for end in ends)  # a folder: all that is in it
 
     below = listing(folder) if folder.is_dir() else Listing((), ())
-    passed_over = [(str(folder / name), why) for name, why in below.passed_over if fits(name)]
-    return [folder / name for name in below.images if fits(name)], passed_over
+    others = [(name, why) for name, why in below.passed_over if fits(name)]
+    packed = [name for name, _ in others if _may_be_packed(pattern[-1]) and _may_be_packed(name)]
+    passed_over = [(str(folder / name), why) for name, why in others if name not in packed]
+    return [folder / name for name in (*below.images, *packed) if fits(name)], passed_over
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -184,5 +184,8 @@ def _nothing(classes: Mapping[str, Sequence[str]], passed_over: Sequence[PassedO
     stray = sum(why == NO_CLASS for _, why in passed_over)
     if stray:
         return f"{plural(stray, 'image')}, no class folders"
-    what = f"no images in {listed(sorted(classes))}" if classes else "an empty folder"
+    if classes:
+        what = f"no images in {listed(sorted(classes))}"
+    else:
+        what = "no images in this folder" if passed_over else "an empty folder"
     return "; ".join([what, *in_words(passed_over)[:1]])

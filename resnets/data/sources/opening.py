@@ -1,7 +1,7 @@
 """Opening labelled images from any source."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -235,6 +235,59 @@ def _read_path(source: str | os.PathLike[str], layout: Layout) -> SourceContent:
     return _read_from_folder(path, layout) if path.is_dir() else _read_from_file(path)
 
 
+def read_images(source: str, cache: str | None = None) -> SourceContent:
+    """The images of shards, of tar files of samples or of parquet files, with a label or without.
+
+    Args:
+        source: a folder of them, a tar or parquet file, or an address; see `holds_samples` and
+            `may_hold_images`.
+        cache: for an address, how much of it to keep on the local disk, such as 50GB.
+
+    Raises:
+        UsageError: there is no such file at the address, or `cache` is no size.
+        ContentError: a file is broken.
+    """
+    if is_remote(source):
+        return read_address(source, _cache_bytes(cache), labelled=False)
+    path = Path(source)
+    if path.is_dir() and holds_shards(path):
+        return read_shards(path)
+    if holds_shards(path.parent, path):
+        return read_shards(path.parent)
+    kind = _kind_of_files(path, walk(path, "")) if path.is_dir() else path.suffix.lower()
+    return read_tars(path, False) if kind == ".tar" else read_parquet(path, labelled=False)
+
+
+def _kind_of_files(folder: Path, names: Iterable[str]) -> str:
+    """What the files of a folder are, by the first that holds images; reads no further.
+
+    Returns:
+        "image", or ".tar" or ".parquet": the first that holds images, else the first that is there,
+        of which reading says what it lacks; or "" for none of these.
+    """
+    first = ""
+    for name in names:
+        if name.lower().endswith(".parquet"):
+            if may_hold_images(folder / name):
+                return ".parquet"
+            first = first or ".parquet"
+        elif name.lower().endswith(".tar"):
+            if holds_samples(folder / name):
+                return ".tar"
+            first = first or ".tar"
+        elif has_image_ending(name):
+            return "image"
+    return first
+
+
+def _cache_bytes(size: str | None) -> int:
+    """The bytes of a cache; 0 for none. Raises UsageError."""
+    try:
+        return 0 if size is None else bytes_of(size)
+    except UsageError as error:
+        raise UsageError(f"--cache {error}") from None
+
+
 def with_cache(source: Data, size: str | None) -> Data:
     """The content of an address, with a cache of its images; any other source as it is.
 
@@ -248,10 +301,7 @@ def with_cache(source: Data, size: str | None) -> Data:
     """
     if size is None:
         return source
-    try:
-        limit = bytes_of(size)
-    except UsageError as error:
-        raise UsageError(f"--cache {error}") from None
+    limit = _cache_bytes(size)
     if is_path(source) and is_remote(source):
         return _read_address(os.fspath(source), limit)
     raise UsageError(f"--cache {size}: only what is read from an address has a cache")
@@ -345,17 +395,10 @@ def _read_from_folder(path: Path, layout: Layout) -> SourceContent:
     labels = None if layout != UNSPECIFIED else read_metadata(index)
     if labels is not None:
         return labels
-    tables = False
-    for name in index.files():  # ends at the first image, so a large folder costs nothing
-        if name.lower().endswith(".parquet"):
-            if may_hold_images(path / name):
-                return read_parquet(path)
-            tables = True
-        elif name.lower().endswith(".tar") and holds_samples(path / name):
-            return read_tars(path)
-        elif has_image_ending(name):
-            return read_folder(path, layout, index)
-    return read_parquet(path) if tables else read_folder(path, layout, index)
+    kind = _kind_of_files(path, index.files())
+    if kind == ".parquet":
+        return read_parquet(path)
+    return read_tars(path) if kind == ".tar" else read_folder(path, layout, index)
 
 
 def _read_from_file(path: Path) -> SourceContent:

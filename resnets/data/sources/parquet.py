@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from resnets.data.digests import RECENT
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources.names import is_no_label, listed, split_of
+from resnets.data.sources.names import UNLABELLED, is_no_label, listed, split_of
 from resnets.data.sources.tables import MULTI_LABEL, number_or_word
 from resnets.data.sources.walking import PassedOver, in_words, walk
 from resnets.data.splits import SourceContent
@@ -65,25 +65,28 @@ def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> _Col
     Raises:
         ContentError: there is no column of images or of labels.
     """
-    images = _image_columns(schema, features)
+    image = _image_column(schema, features, where)
     classes = {
         name: tuple(map(str, features[name].get("names") or ()))
         for name in schema.names
         if features.get(name, {}).get("_type") == "ClassLabel"
     }
     labels = [name for name in _LABELS if name in schema.names] + list(classes)
-    for names, what in ((images, "encoded images (bytes)"), (labels, "labels")):
-        if not names:
-            raise ContentError(f"{where}: no column of {what}; it has {listed(schema.names, 9)}")
+    if not labels:
+        raise ContentError(f"{where}: no column of labels; it has {listed(schema.names, 9)}")
     _refuse_composite(schema.field(labels[0]).type, labels[0], where)
-    return _Columns(images[0], labels[0], classes.get(labels[0], ()))
+    return _Columns(image, labels[0], classes.get(labels[0], ()))
 
 
-def _image_columns(schema: Any, features: Mapping[str, Any]) -> list[str]:
-    """The columns that hold encoded images."""
+def _image_column(schema: Any, features: Mapping[str, Any], where: str) -> str:
+    """The column of encoded images. Raises ContentError if there is none."""
     names = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
     names = names or [name for name in _IMAGES if name in schema.names]
-    return [name for name in names if _holds_bytes(schema.field(name).type)]
+    encoded: list[str] = [name for name in names if _holds_bytes(schema.field(name).type)]
+    if not encoded:
+        has = listed(schema.names, 9)
+        raise ContentError(f"{where}: no column of encoded images (bytes); it has {has}")
+    return encoded[0]
 
 
 def _features(schema: Any) -> Mapping[str, Any]:
@@ -300,7 +303,9 @@ def may_hold_images(file: Path) -> bool:
         return True
 
 
-def read_parquet(path: Path, unpacked: Path | None = None) -> SourceContent:
+def read_parquet(
+    path: Path, unpacked: Path | None = None, labelled: bool = True, where: str = ""
+) -> SourceContent:
     """Read a parquet file, or all below a folder.
 
     A file belongs to the split that its name begins with (train-00000-of-00004.parquet) or that a
@@ -310,24 +315,51 @@ def read_parquet(path: Path, unpacked: Path | None = None) -> SourceContent:
         path: of the file or folder.
         unpacked: the folder to unpack images into where they are too large for the memory; None
             for the cache.
+        labelled: whether images without a label are left out; else all are taken, as of the one
+            class `UNLABELLED`.
+        where: the address that the path holds copies of, for errors; empty for none.
 
     Raises:
         ContentError: a file is broken, or has no column of images or of labels.
     """
+    with _calling(path, where):
+        return _read_parquet(path, unpacked, labelled)
+
+
+@contextlib.contextmanager
+def _calling(path: Path, where: str) -> Iterator[None]:
+    """Call a folder of copies by the address of its files in a ContentError."""
+    try:
+        yield
+    except ContentError as error:
+        if not where:
+            raise
+        raise ContentError(str(error).replace(str(path), where)) from None
+
+
+def _read_parquet(path: Path, unpacked: Path | None, labelled: bool) -> SourceContent:
+    """As `read_parquet`."""
     by_split, passed_over = _split_files(path)
     first = next(iter(by_split.values()))[0]
     with _parquet_errors(first):
         schema = _open_file(first).schema_arrow
-        columns = choose_columns(schema, _features(schema), str(first))
+        features = _features(schema)
+        columns = choose_columns(schema, features, str(first)) if labelled else None
+        image = columns.image if columns else _image_column(schema, features, str(first))
+    storages = {split: _store(files, image, unpacked) for split, files in by_split.items()}
+    warnings = tuple(in_words(passed_over))
+    if columns is None:
+        images = {
+            split: LabelledImages(storage, np.zeros(len(storage)), (UNLABELLED,))
+            for split, storage in storages.items()
+        }
+        return SourceContent("parquet", images, warnings, passed_over=passed_over)
     labels = {split: _read_column(files, columns.label) for split, files in by_split.items()}
-    storages = {split: _store(files, columns.image, unpacked) for split, files in by_split.items()}
     with _parquet_errors(path):
-        images, warnings = labelled_splits(columns, storages, labels, str(path))
+        images, left_out = labelled_splits(columns, storages, labels, str(path))
     declared = bool(columns.class_names)
-    others = {
-        name: partial(_values_of, by_split, name) for name in schema.names if name != columns.image
-    }
-    warnings = (*warnings, *in_words(passed_over))
+    others = {name: partial(_values_of, by_split, name) for name in schema.names if name != image}
+    warnings = (*left_out, *warnings)
     return SourceContent("parquet", images, warnings, declared, others, passed_over=passed_over)
 
 

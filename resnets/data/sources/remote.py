@@ -24,7 +24,7 @@ _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MOST = 100_000  # files of a range
 
 
-def read_address(address: str, cache_bytes: int) -> SourceContent:
+def read_address(address: str, cache_bytes: int, labelled: bool = True) -> SourceContent:
     """Read what lies at an address.
 
     Args:
@@ -32,6 +32,7 @@ def read_address(address: str, cache_bytes: int) -> SourceContent:
             train-{0000..0012}.tar, or of a folder of them in a bucket.
         cache_bytes: of the cache on the local disk: for images that are read by ranges, and for
             the copies of all parquet files, for which 0 is no limit.
+        labelled: whether images without a label are left out; shards have none.
 
     Raises:
         UsageError: the range means nothing, there is no such file, or the copies would take more
@@ -40,23 +41,23 @@ def read_address(address: str, cache_bytes: int) -> SourceContent:
         OSError: the address cannot be reached.
     """
     try:
-        return _read(address, cache_bytes)
+        return _read(address, cache_bytes, labelled)
     except NoSuchFileError as error:  # as for a path: what is missing later is a fault
         raise UsageError(str(error)) from None
 
 
-def _read(address: str, cache_bytes: int) -> SourceContent:
+def _read(address: str, cache_bytes: int, labelled: bool) -> SourceContent:
     """The same; NoSuchFileError where something is missing."""
     place, _, name = address.rstrip("/").rpartition("/")
     if name == INDEX:
         return read_shards(place, cache_bytes)
     if name.lower().endswith((".tar", ".parquet")):
-        return _read_files(RemoteFolder(place, cache_bytes), [*_expanded(name)], address)
+        return _read_files(RemoteFolder(place, cache_bytes), [*_expanded(name)], address, labelled)
     folder = RemoteFolder(address, cache_bytes)
     if scheme_of(address) != "http" and folder.size(INDEX) is None:
         for ending in (".tar", ".parquet"):
             if files := [file for file in folder.names() if file.lower().endswith(ending)]:
-                return _read_files(folder, files, address)
+                return _read_files(folder, files, address, labelled)
     return read_shards(address, cache_bytes)
 
 
@@ -83,9 +84,11 @@ def _expanded(pattern: str) -> Iterator[str]:
         yield "".join(map("".join, zip(texts, numbers, strict=True))) + last
 
 
-def _read_files(folder: RemoteFolder, files: Sequence[str], address: str) -> SourceContent:
+def _read_files(
+    folder: RemoteFolder, files: Sequence[str], address: str, labelled: bool
+) -> SourceContent:
     """Read tar files, or copies of parquet files."""
     if files[0].lower().endswith(".tar"):
-        return read_tars_in(folder, files, address)
+        return read_tars_in(folder, files, address, labelled)
     copies = copied(folder, files, IN_MEMORY)
-    return read_parquet(copies, unpacked=copies)
+    return read_parquet(copies, copies, labelled, folder.address.rstrip("/"))

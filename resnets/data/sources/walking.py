@@ -23,6 +23,8 @@ _OURS = "written by resnets"
 _OUR_LABELS = "the labels that `resnets serve` collected"
 _NO_FILE = "neither a file nor a folder"
 _NO_IMAGE = f"not an image by its name ({', '.join(ALLOWED)})"
+_COMPRESSED = "a compressed tar file; decompress it, such as by gunzip, and give the .tar file"
+_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _UNREAD = "an image of a kind that is not read here; convert it to JPEG or PNG"
 _UNREAD_HEIC = f"a photo in HEIC; {HEIC_HINT}"
 NO_CLASS = "an image in no class folder"
@@ -134,6 +136,8 @@ def why_no_image(file: Path) -> str:
         return ""
     if is_unread_image(file.name):
         return _UNREAD_HEIC if file.suffix.lower() in (".heic", ".heif") else _UNREAD
+    if file.name.lower().endswith(_COMPRESSED_TARS):
+        return _COMPRESSED
     if file.suffix:
         return _NO_IMAGE
     try:

@@ -277,9 +277,14 @@ def _opened(folder: Folder, file: str) -> Iterator[IO[bytes]]:
         yield stream
 
 
+class _CutOffError(ContentError):
+    """A file is damaged, or was not copied as a whole."""
+
+
 def _scan(folder: Folder, file: str) -> Iterator[dict[str, Any]]:
     """A row for each image in a tar file. Raises ContentError, or RemoteError."""
     where = f"{folder.address.rstrip('/')}/{file}"
+    again = "download it again" if isinstance(folder, LocalFolder) else "upload it again"
     try:
         with _opened(folder, file) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             sample: dict[str, Any] = {}
@@ -294,13 +299,15 @@ def _scan(folder: Folder, file: str) -> Iterator[dict[str, Any]]:
             yield from _row(sample)
             stream.seek(tar.offset)
             if stream.read(2 * tarfile.BLOCKSIZE).strip(b"\0"):  # Python takes it as the end
-                raise ContentError(f"damaged at byte {tar.offset:,}; download it again")
+                raise _CutOffError(f"damaged at byte {tar.offset:,}")
     except RemoteError:
         raise
+    except _CutOffError as error:
+        raise ContentError(f"{where}: {error}; {again}") from None
     except ContentError as error:
         raise ContentError(f"{where}: {error}") from None
     except (tarfile.TarError, OSError, EOFError, ValueError, IndexError) as error:
-        raise ContentError(f"{where}: a broken archive ({error}); download it again") from None
+        raise ContentError(f"{where}: a broken archive ({error}); {again}") from None
 
 
 def _add(sample: dict[str, Any], tar: tarfile.TarFile, member: tarfile.TarInfo, end: str) -> None:
@@ -334,7 +341,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes
     file = tar.extractfile(member)
     data = file.read() if file else b""
     if len(data) != member.size:
-        raise ContentError(f"{printable(member.name)} is cut off; download it again")
+        raise _CutOffError(f"{printable(member.name)} is cut off")
     return data
 
 
