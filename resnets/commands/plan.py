@@ -2,6 +2,7 @@
 
 import re
 import sys
+from decimal import Decimal
 from typing import Annotated
 
 import tyro
@@ -23,7 +24,7 @@ from resnets.json_text import to_json
 from resnets.runs.plan import Machines, Plan, Precision, Training, costs_of
 from resnets.runs.plan import plan as plan_training
 
-_TIMES = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}
+_TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
 def main(argv: list[str]) -> int:
@@ -64,7 +65,7 @@ def plan(
         batch_size: images of a step, over all GPUs; by default 256 for each GPU, while that is at
             most 4,096 in all, and not less than 32 for each.
         size: height and width of the images, in pixels; by default the network's own, such as 224.
-        precision: bf16 or fp32 (in TF32 where the GPU has it).
+        precision: bf16, fp16, which is as fast, or fp32 (in TF32 where the GPU has it).
         rate: images per second that one GPU trains, measured; by default from data sheets.
         reading: images per second that a node can read and decode; by default as many as needed.
         bandwidth: Gbit/s of each node's network; by default as of a DGX with such GPUs.
@@ -87,13 +88,17 @@ def _number(text: str) -> int:
     (1280000, 50000, 1281167, 1000000)
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none, or not a whole one.
     """
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,3})?)([kmb]?)", text.replace(",", "").lower())
     if match is None:
         raise UsageError(f"--images {text}: expected a number such as 50000, 50k, 1.28m or 1e6")
-    number = float(match[1]) * _TIMES[match[2]]
-    return round(min(number, sys.float_info.max))  # which is refused later
+    number = Decimal(match[1]) * _TIMES[match[2]]
+    if number != number.to_integral_value():
+        raise UsageError(
+            f"--images {text}: not a whole number of images; give one such as 50000, 50k or 1.28m"
+        )
+    return int(min(number, Decimal(sys.float_info.max)))  # which is refused later
 
 
 def _show(result: Plan, machines: Machines, training: Training) -> None:

@@ -18,7 +18,7 @@ from resnets.networks.catalog import CATALOG, nearest
 if TYPE_CHECKING:
     from resnets.networks.architecture import Architecture
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _GPU:
 
     Attributes:
         memory: bytes.
-        tensor: operations per second of dense products in bf16 (V100: fp16).
+        tensor: operations per second of dense products in bf16 and fp16 (V100: fp16).
         single: the same for float32 (TF32 where there is one).
         memory_bandwidth: bytes per second.
         link: bytes per second to the other GPUs of its node, one way (NVLink).
@@ -49,7 +49,7 @@ _GPUS = {  # data sheets of the SXM modules; network cards of DGX-1, DGX A100 an
     "h200": _GPU(141e9, 989e12, 495e12, 4.8e12, 450e9, 50e9),
 }
 # NVIDIA's DeepLearningExamples, PyTorch ResNet-50 v1.5, DGX A100 80GB, 224 pixels, images/s
-_ONE_A100: dict[Precision, float] = {"bf16": 2470, "fp32": 938}
+_ONE_A100: dict[Precision, float] = {"bf16": 2470, "fp16": 2470, "fp32": 938}
 _EIGHT_A100 = 16_621  # in mixed precision
 _RESNET50 = 4_089_184_256  # multiply-adds of an image
 _EACH_OTHER = (8 * _ONE_A100["bf16"] / _EIGHT_A100 - 1) / 7  # a node's further GPU costs so much
@@ -237,7 +237,7 @@ class Training:
         images: of an epoch.
         epochs: how many.
         batch_size: images of a step, over all devices; None: see `_usual_batch`.
-        precision: bf16 or fp32.
+        precision: bf16, fp16 or fp32.
         rate: images per second of one device, measured; None: by its data sheet.
         reading: images per second that a node can read and decode; None: as many as needed.
         price: of a GPU for an hour; None: not known.
@@ -276,7 +276,7 @@ def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
     _check(training, batch_size, machines)
     each, kind = ceil(batch_size / machines.devices), _GPUS[machines.kind]
     state = 3 * _NUMBER * costs.parameters + _RESERVED
-    kept = costs.activation_bytes * (0.5 if training.precision == "bf16" else 1)
+    kept = costs.activation_bytes * (1 if training.precision == "fp32" else 0.5)
     largest = max(0, int((_USABLE * kind.memory - state) / kept))
     if each > largest:
         raise UsageError(_does_not_fit(training, batch_size, machines.devices, largest))
@@ -381,7 +381,7 @@ def _rate(costs: Costs, kind: _GPU, precision: Precision) -> float:
     """Images per second of one device, at the share of its peak that an A100 reaches."""
 
     def peak(gpu: _GPU) -> float:
-        return gpu.tensor if precision == "bf16" else gpu.single
+        return gpu.single if precision == "fp32" else gpu.tensor
 
     scale = peak(kind) / peak(_GPUS["a100"])
     return _ONE_A100[precision] * scale * _RESNET50 / costs.multiply_adds

@@ -91,6 +91,12 @@ def test_one_gpu_exchanges_nothing() -> None:
     assert planned("--images", "1m", "--gpus", "1xh100")["exchanges"] == []
 
 
+def test_fp16_is_as_fast_as_bf16_and_takes_as_much_memory() -> None:
+    words = ("--images", "1m", "--gpus", "8xv100")
+    fp16, bf16, fp32 = (planned(*words, "--precision", each) for each in ("fp16", "bf16", "fp32"))
+    assert fp16 == bf16 != fp32
+
+
 def test_a_measured_rate_takes_the_place_of_the_data_sheet() -> None:
     figures = planned("--images", "1m", "--gpus", "1xh100", "--rate", 3000)
     assert figures["computing"] == pytest.approx(256 / 3000)
@@ -131,6 +137,8 @@ def test_the_largest_batch_fits_and_one_more_image_does_not() -> None:
     ("words", "reason"),
     [
         (("--images", "many", "--gpus", "8xh100"), "--images many"),
+        (("--images", "1.28", "--gpus", "8xh100"), "--images 1.28: "),
+        (("--images", "1.2345k", "--gpus", "8xh100"), "--images 1.2345k: "),
         (("--images", "1m", "--gpus", "8xtpu"), "--gpus 8xtpu"),
         (("--images", "1m", "--gpus", "0xh100"), "--gpus 0xh100"),
         (("--images", "1m", "--gpus", "8xh100", "--nodes", "0"), "--nodes 0"),
