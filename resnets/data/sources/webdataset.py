@@ -50,9 +50,7 @@ _SAMPLE = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # key and ending, as We
 _LABELS = ("cls", "label", "label.txt", "cls.txt")
 _CLASS_KEYS = ("class", "class_name", "label")  # in KEY.json
 _MOST_CLASSES = 1 << 20
-_WHOLE = re.compile(
-    r"-1|[0-9]{1,9}"
-)  # labels that are numbers of classes, or say that there is none
+_WHOLE = re.compile(r"-1|[0-9]{1,9}")  # the number of a class, or that there is none
 
 _ROWS = pa.schema(
     [
