@@ -275,7 +275,7 @@ def test_of_an_image_in_shards_nobody_is_told_to_delete_it(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     images = next(iter(read_source(str(tmp_path / "shards")).images.values()))
     photos = next(iter(read_source(str(tmp_path / "photos")).images.values()))
-    for each, way in ((images, "pass --skip-unreadable"), (photos, "delete it")):
+    for each, way in ((images, "pass --skip-unreadable"), (photos, "repair or delete it")):
         with pytest.raises(ContentError, match=re.escape(f"({way}")):
             each.naming(0, lambda: decode(b"no image"))
 
