@@ -228,6 +228,7 @@ def test_dir_shows_the_public_names_of_a_package_that_loads_them_on_use(package:
     assert dir(module) == sorted(module.__all__)
 
 
+@pytest.mark.soak
 def test_two_networks_are_compared_as_by_the_command(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -210,6 +210,7 @@ def test_an_image_for_which_the_numbers_overflow_is_named(data: Path) -> None:
         assert "dark.png" not in str(caught.value), name
 
 
+@pytest.mark.soak
 def test_a_network_that_overflows_is_not_measured_for_speed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

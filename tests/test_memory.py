@@ -32,6 +32,7 @@ def resident(how: str) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_memory_that_is_freed_stays_with_the_process_for_the_next_step() -> None:
     held, kept = resident("settled")

@@ -120,7 +120,7 @@ def recognised_test(splits: Splits) -> list[int]:
     return digests
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_network_is_put_into_the_package_without_the_place_of_its_data(
     untrained: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "exchange.py"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_measure_every_way_of_exchanging(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

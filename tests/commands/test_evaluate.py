@@ -46,7 +46,7 @@ def figures(*words: str | Path, by: Callable[..., CompletedProcess[str]] = run) 
     return result
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_published_resnet20_gets_its_published_accuracy(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:

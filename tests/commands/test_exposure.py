@@ -352,6 +352,7 @@ def test_an_export_is_checked_on_the_part_that_evaluate_takes(
     assert f"the test split of {data}" in output
 
 
+@pytest.mark.soak
 def test_int8_is_judged_on_that_part_too_and_advises_no_flag_of_other_commands(
     data: Path, run: Path, tmp_path: Path
 ) -> None:

@@ -164,6 +164,7 @@ def test_what_would_fail_in_the_end_is_refused_before_the_first_step(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.soak
 def test_a_finished_run_says_that_it_is_and_other_images_are_wrong_usage(
     tmp_path: Path, draw_noise: Callable[..., None]
 ) -> None:

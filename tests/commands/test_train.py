@@ -87,6 +87,7 @@ def test_the_model_file_knows_which_images_are_familiar(finished: Path) -> None:
     assert "unfamiliar" in statuses
 
 
+@pytest.mark.soak
 def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,9 @@ def pictures(notebook: Any) -> list[int]:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.soak] * (path.stem == "train"))
+        pytest.param(
+            path, id=path.stem, marks=[pytest.mark.soak] * (path.stem in ("train", "explain"))
+        )
         for path in NOTEBOOKS
     ],
 )

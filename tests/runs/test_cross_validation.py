@@ -198,6 +198,7 @@ def test_what_does_not_go_with_folds_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.soak
 def test_what_the_start_network_has_seen_is_in_no_fold(photos: Path, tmp_path: Path) -> None:
     start = resnets.train(photos, output=tmp_path / "start", **(FIT | {"folds": None}))
     seen = start.description.data["counts"]

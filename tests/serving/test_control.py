@@ -190,6 +190,7 @@ def test_what_is_replaced_or_unloaded_is_freed_and_measured_no_more(serving: Ser
     assert not gauges
 
 
+@pytest.mark.soak
 def test_what_the_collector_leaves_out_is_freed_when_it_is_replaced(serving: Serving) -> None:
     from starlette.testclient import TestClient
 
