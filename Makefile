@@ -48,7 +48,7 @@ MINUTES ?= 60
 fuzz: $(VENV)/.installed-for-tests  ## damage files for an hour, or MINUTES=5, and keep what breaks a reader
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --minutes $(MINUTES) --seed $$(date +%s)
 
-soak: $(VENV)/.installed-for-tests  ## what takes many minutes: memory that grows, files left open, the full container
+soak: $(VENV)/.installed-for-tests  ## what takes long: memory that grows, load, lost machines, and the like of what `test` runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
 
 lint: $(VENV)/.installed-for-tests  ## ruff, and mypy for Linux, macOS and Windows

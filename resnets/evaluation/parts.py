@@ -145,7 +145,7 @@ def is_done(record: Record, folder: Path) -> bool:
     others = (path for path in _files(folder) if path != own and not _is_cut_off(path))
     other = own if done else next(others, None)
     if other is not None:
-        why = _difference(_read_record(other), replace(record, part=_number(other)))
+        why = _difference(_read_record(other), replace(record, part=_by_name(other).number))
         if why:
             raise UsageError(f"{other}: {why}; name another folder, or delete the older parts")
     return done
@@ -304,9 +304,10 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("part-*.parquet") if _NAME.fullmatch(path.name))
 
 
-def _number(path: Path) -> int:
-    """The number of a part by the name of its file."""
-    return int(path.name.split("-")[1])
+def _by_name(path: Path) -> Part:
+    """The part of a file of `_files`, by its name."""
+    _, number, _, of = path.stem.split("-")
+    return Part(int(number), int(of))
 
 
 def _refuse_misnamed(record: Record, path: Path) -> None:
@@ -315,7 +316,7 @@ def _refuse_misnamed(record: Record, path: Path) -> None:
     Raises:
         UsageError: it does.
     """
-    if path.name != Part(record.part, record.parts).file(path.parent).name:
+    if _by_name(path) != Part(record.part, record.parts):
         raise UsageError(
             f"{path}: holds part {record.part} of {record.parts}, not that of its name; delete it"
         )
@@ -427,8 +428,8 @@ def _read_record(path: Path) -> Record:
         metadata = _open(path).schema_arrow.metadata or {}
         return Record(**json.loads(metadata[_RECORD.encode()]))
     except pa.ArrowInvalid as error:
-        parts = int(_NAME.fullmatch(path.name)[2])  # type: ignore[index]  # as `part_files` finds
-        again = _command_for([_number(path)], parts, path.parent)
+        part = _by_name(path)
+        again = _command_for([part.number], part.of, path.parent)
         raise ContentError(f"{path}: damaged ({error}); {again} again") from None
     except (KeyError, TypeError, ValueError):
         raise ContentError(

@@ -121,7 +121,7 @@ class Launch:
         if processes < 1:
             raise UsageError(f"--rehearse {processes}: it must be at least 1")
         torchrun = [sys.executable, "-m", "resnets.runs.rehearsal", "--standalone"]
-        # all that Kubeflow's PET_* variables would say otherwise
+        # flags come before PET_* variables, as Kubeflow sets them in a pod of many nodes
         flags = ["--nnodes=1", f"--nproc-per-node={processes}"]
         flags.append(f"--max-restarts={self.max_restarts}")
         return [*torchrun, *flags, "--no-python", "bash", "-c", self.worker(sys.executable)]
