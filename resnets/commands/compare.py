@@ -9,7 +9,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.flags import Cache, Split, check_compared
-from resnets.commands.notices import print_notices
+from resnets.commands.notices import print_notices, tell_of_reading
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text, write_csv
@@ -107,6 +107,7 @@ def compare(
         files,
         skip_unreadable=skip_unreadable,
         compared=among,
+        before_comparing=lambda images: tell_of_reading(images, among),
     )
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     result = comparing.compare_networks(engines, names, chosen, batch_size, among)

@@ -8,7 +8,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.flags import Cache, Split, check_compared
-from resnets.commands.notices import print_notices
+from resnets.commands.notices import print_notices, tell_of_reading
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files.outputs import writable
@@ -88,6 +88,8 @@ def report(
         chosen = choose_images(
             with_cache(data, cache), description, split, file=file, skip_unreadable=skip_unreadable
         )
+        if not process.rank:
+            tell_of_reading(chosen, among)
         chosen = without_near_duplicates(chosen, among)
         outputs = outputs_on(loaded, chosen.images, batch_size, process)
         if process.rank:

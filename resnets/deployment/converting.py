@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from resnets import model_file, model_path
+from resnets.data.membership import TrainedOn
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
@@ -166,7 +167,21 @@ def prepare(source: Path | Model, conversion: Conversion, *, overwrite: bool = F
         notes = (*notes, _assumed_in_words(description))
     if conversion.holds_description:
         notes = (*notes, *_of_other_crops(description, conversion.to))
+    if conversion.is_folder:
+        notes = (*notes, *_left_behind(description))
     return Prepared(Model(content.network, description), notes)
+
+
+def _left_behind(description: Description) -> tuple[str, ...]:
+    """What a folder of another project has no place for, of what the network's file says."""
+    names = []
+    if "threshold" in description.calibration or description.familiarity:
+        names.append("the thresholds by which predictions are ok, unsure or unfamiliar")
+    if len(TrainedOn.from_dict(description.trained_on).trained):
+        names.append("the digests of the training images, by which `evaluate` leaves them out")
+    if not names:
+        return ()
+    return (f"the folder has no place for {', nor for '.join(names)}: keep the model file",)
 
 
 def _of_other_crops(description: Description, project: str) -> tuple[str, ...]:

@@ -303,6 +303,7 @@ def images_for_both(
     *,
     skip_unreadable: bool = False,
     compared: int = COMPARED,
+    before_comparing: Callable[[EvaluationImages], object] = lambda _: None,
 ) -> EvaluationImages:
     """The images that are new to both networks, as far as `split` does not name others.
 
@@ -313,6 +314,7 @@ def images_for_both(
         files: of the networks; None where one has none.
         skip_unreadable: leave out images that cannot be read.
         compared: number of training and validation images to decode; 0: none.
+        before_comparing: called with the images before any are decoded to find near-duplicates.
 
     Raises:
         UsageError: as `choose_for_all` does.
@@ -325,6 +327,7 @@ def images_for_both(
         files=files,
         skip_unreadable=skip_unreadable,
     )
+    before_comparing(chosen)
     chosen = without_near_duplicates(chosen, compared)
     both = [file for file in files if file is not None]
     same = _same_network(both) if len(both) == len(files) else []

@@ -510,6 +510,10 @@ def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
         return
     for name in ("steps", "epochs"):
         if length := _length(findings.recipe, name):
+            if name == "epochs" and 0 < findings.epochs < length:  # a callback stopped it
+                text = f"Train longer, all {length:,} epochs: it was stopped after {findings.epochs:,}."
+                yield NextStep(text, findings.command())
+                return
             text = f"Train longer, {_longer_length(findings, name):,} {name} instead of {length:,}"
             command = findings.command(f"--{name}", _longer_length(findings, name))
             yield NextStep(f"{text}: {why}.", command)

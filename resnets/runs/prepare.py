@@ -35,6 +35,7 @@ from resnets.evaluation.source import Source
 from resnets.format import plural
 from resnets.images import Preprocessing, White
 from resnets.networks import Architecture, ResNet
+from resnets.networks.catalog import select
 from resnets.networks.limits import refuse_large_images
 from resnets.networks.norms import BatchNorm2d
 from resnets.networks.resnet import least_side
@@ -148,13 +149,15 @@ def _open_data(job: Job, custom: CustomParts, state: State | None) -> DataSource
     """The labelled images of a run, after what can be refused before they are read.
 
     Raises:
-        UsageError: images cannot be grouped so, or the start network has no such stage.
+        UsageError: images cannot be grouped so, there is no such network, or it has no such stage.
         OtherImages: their classes or their number are not those of the state.
     """
     begun = state is not None
     if job.group_by is not None:
         GroupBy.parse(job.group_by)
     if custom.network is None and not begun:  # a run that goes on needs its start no more
+        if job.start in (None, AUTO) and job.recipe.network != AUTO:
+            select(job.recipe.network)
         refuse_missing_stage(job.recipe, None if job.start == AUTO else job.start)
     source, layout = _source(job, custom), _layout(job, begun=begun)
     refuse = partial(refuse_other_images, state or {}, job.skip_unreadable)

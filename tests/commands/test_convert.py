@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from resnets import load, predict
 from resnets.cli import main
+from resnets.data.membership import NONE, Generation, TrainedOn
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, read_description, read_header, save
 from resnets.networks import build
@@ -84,6 +85,23 @@ def test_a_project_that_cuts_images_elsewhere_is_told(
         save(model, source.network, replace(source.description, preprocessing=seen))
         assert main(["convert", str(model), "--to", project, "--overwrite"]) == 0
         assert ("pixel elsewhere" in capsys.readouterr().out) == (own == rounding)
+
+
+def test_what_a_folder_has_no_place_for_is_told(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = load(model)
+    trained_on = TrainedOn((Generation.of("photos", np.array([7], "u8"), NONE),)).to_dict()
+    for values, words in (
+        ({}, []),
+        ({"calibration": CALIBRATION}, ["thresholds"]),
+        ({"trained_on": trained_on}, ["digests"]),
+        ({"calibration": CALIBRATION, "trained_on": trained_on}, ["thresholds", "digests"]),
+    ):
+        save(model, source.network, replace(source.description, **values))
+        assert main(["convert", str(model), "--to", "timm", "--overwrite"]) == 0
+        text = capsys.readouterr().out
+        assert [word for word in ("thresholds", "digests") if word in text] == words
 
 
 def test_softmax_gives_calibrated_probabilities_there_too(

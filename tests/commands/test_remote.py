@@ -127,6 +127,12 @@ def test_evaluation_tells_of_images_that_it_reads_only_to_find_near_duplicates(
         assert (f"reading {compared} training" in done.stderr) == (compared > 0), done.stderr
         requests[compared] = len([path for path, *_ in server.asked if path.endswith(".tar")])
     assert requests[0] < requests[5] < requests[12]
+    for line in ("report OUT NEW", "compare OUT MODEL NEW --latency 0"):
+        files = words(line, NEW=tmp_path / "new", OUT=tmp_path / "run", MODEL=tmp_path / "b")
+        shutil.copytree(tmp_path / "run", tmp_path / "b", dirs_exist_ok=True)
+        done = call(*files, "--compared", 5)
+        assert done.returncode == 0, done.stderr
+        assert "reading 5 training" in done.stderr, line
 
 
 @pytest.mark.slow

@@ -281,6 +281,16 @@ def test_what_patience_ended_is_not_to_be_trained_longer() -> None:
     assert "Train longer" in all_told(course(*flat, patience=6, best=5))
 
 
+def test_what_was_stopped_is_to_be_trained_as_long_as_was_planned() -> None:
+    recipe = SMALL.to_dict() | {"epochs": 30}
+    stopped = findings([36, 34], training=0.7, recipe=recipe, epochs=10)
+    steps = [step for step in next_steps(stopped) if "longer" in step.text]
+    assert [step.command for step in steps] == [stopped.command()]
+    assert "all 30 epochs" in steps[0].text
+    whole = findings([36, 34], training=0.7, recipe=recipe, epochs=30)
+    assert "60 epochs instead of 30" in all_told(whole)
+
+
 def test_patience_is_long_enough_for_validations_that_are_seldom() -> None:
     recipe = SMALL.to_dict() | {"validation_every": 10}
     rise = LossRise(10, 0.5, 120, 0.9)

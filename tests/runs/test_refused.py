@@ -129,3 +129,12 @@ def test_images_too_small_for_a_network_are_refused_before_the_run_has_a_folder(
     with pytest.raises(UsageError, match=reason):
         resnets.train(tmp_path / "photos", network, output=tmp_path / "run", **sizes, **QUICK)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_there_is_not_is_refused_before_images_are_read(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnets.runs.prepare.open_source", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UsageError, match="nearest: resnet18"):
+        resnets.train("photos", "resnet1x", output="other", **QUICK)
+    assert not Path("other").exists()

@@ -553,7 +553,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if "seed" in description.recipe:
         yield "seed", str(description.recipe["seed"])
     if report.subject.history:
-        yield from _facts_of_run(report.subject.history)
+        yield from _facts_of_run(report.subject.history, bool(report.subject.by_folds))
     yield (
         "versions",
         ", ".join(f"{name} {number}" for name, number in sorted(description.versions.items())),
@@ -606,12 +606,13 @@ def _facts_of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
         yield "started from", f"a network trained on {history.in_words()}{unknown}"
 
 
-def _facts_of_run(history: History) -> Iterator[tuple[str, str]]:
-    """Facts about the run, from its log."""
+def _facts_of_run(history: History, after_folds: bool) -> Iterator[tuple[str, str]]:
+    """Facts about the run, from its log; the networks of folds, if any, are no part of it."""
     start = history.start
     if "time" in start:
         yield "started", str(start["time"])
-    yield "time", f"{duration(history.seconds)} for {plural(history.step, 'step')}"
+    alone = ", without the networks of the folds" if after_folds else ""
+    yield "time", f"{duration(history.seconds)} for {plural(history.step, 'step')}{alone}"
     if "device" in start:
         processes, threads = start.get("processes", 1), start.get("threads", 1)
         several = f", {plural(processes, 'process')}" if processes != 1 else ""
