@@ -511,8 +511,8 @@ def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
     for name in ("steps", "epochs"):
         if length := _length(findings.recipe, name):
             if name == "epochs" and 0 < findings.epochs < length:  # a callback stopped it
-                text = f"Train longer, all {length:,} epochs: it was stopped after {findings.epochs:,}."
-                yield NextStep(text, findings.command())
+                text = f"Train longer, all {length:,} epochs: it was stopped after "
+                yield NextStep(f"{text}{findings.epochs:,}.", findings.command())
                 return
             text = f"Train longer, {_longer_length(findings, name):,} {name} instead of {length:,}"
             command = findings.command(f"--{name}", _longer_length(findings, name))

@@ -76,8 +76,8 @@ class RemoteFolder:
         raise WrongBytesError(
             f"{joined(self.address, place.file)}, bytes {place.offset:,} to {place.stop - 1:,}: "
             f"other bytes than the digest in the index says, {_WRONG_BYTES} times (was the file "
-            f"replaced? The index of tar files that have none is kept in {cache_folder() / 'tars'}: "
-            "delete it, and it is made anew)"
+            f"replaced? Of tar files without an index, the one that was made is in "
+            f"{cache_folder() / 'tars'}: delete it, and another one is made)"
         )
 
     def expect(self, places: Sequence[Place]) -> None:
