@@ -321,6 +321,8 @@ async def _docs(request: Request) -> Response:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     described = _document(request.app.routes, request.scope.get("root_path", ""))
     base = str(request.base_url).rstrip("/")
+    if request.headers.get("x-forwarded-proto") == "https":  # a proxy's word is enough for a text
+        base = base.replace("http://", "https://", 1)
     needs_key = bool(request.app.state.server.access.keys.digests)
     page = _template().render(document=described, style=style, base=base, needs_key=needs_key)
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; " + (

@@ -174,3 +174,11 @@ def test_heat_maps_alone_are_described_for_one_image_and_for_several(
         response = client.post("/predict?explain=1", files=files, headers=headers)
         assert response.status_code == status
         check(document, "POST", "/predict", response)
+
+
+def test_the_commands_that_are_shown_name_the_scheme_that_a_proxy_speaks(serving: Serving) -> None:
+    client = serving()
+    for scheme in ("http", "https", None):
+        headers = {} if scheme is None else {"X-Forwarded-Proto": scheme}
+        page = client.get("/docs", headers=headers).text
+        assert f"curl --data-binary @photo.jpg {scheme or 'http'}://" in page
