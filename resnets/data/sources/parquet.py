@@ -2,10 +2,9 @@
 
 import contextlib
 import hashlib
-import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,14 @@ from numpy.typing import NDArray
 
 from resnets.data.digests import RECENT
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources.names import UNLABELLED, is_no_label, listed, split_of
+from resnets.data.sources.labels import (
+    NO_LABEL,
+    is_label,
+    label_names_of,
+    name_of_label,
+    with_label,
+)
+from resnets.data.sources.names import UNLABELLED, listed, split_of
 from resnets.data.sources.tables import MULTI_LABEL, number_or_word
 from resnets.data.sources.walking import PassedOver, in_words, walk
 from resnets.data.splits import SourceContent
@@ -33,7 +39,7 @@ from resnets.headers import parse_json
 from resnets.json_text import to_json
 from resnets.packing import unpacked_limit
 
-_NO_LABEL, _NO_CLASS = -1, -2  # instead of the number of a class
+_NO_CLASS = -2  # instead of the number of a class, beside `NO_LABEL`
 _NO_IMAGES = "a parquet file without images"
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label", "class")  # the first of these that exists
@@ -177,79 +183,16 @@ def labelled_splits(
     return images, tuple(warnings)
 
 
-def with_label(
-    split: str, labels: NDArray[np.int64], name: Callable[[int], str]
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Which images of a split have a label, (M,), and a warning about the others.
-
-    Args:
-        split: its name.
-        labels: (N,), -1 for none.
-        name: of an image, by its index.
-    """
-    chosen, missing = np.flatnonzero(labels != _NO_LABEL), np.flatnonzero(labels == _NO_LABEL)
-    if not len(missing):
-        return chosen, []
-    if not len(chosen):  # how the hub publishes test splits without labels
-        return chosen, [f"the {split} split is left out: none of its images has a label"]
-    return chosen, [
-        f"left out of {split}: {plural(len(missing), 'image')} without a label, such as "
-        f"{name(int(missing[0]))}"
-    ]
-
-
 def _sorted_names(columns: Iterable[Sequence[str | None]]) -> tuple[str, ...]:
     """The names of classes, numbers in their order."""
     distinct = {name for names in columns for name in names if name is not None}
     return tuple(sorted(distinct, key=number_or_word))
 
 
-def label_names_of(
-    labels_of: Mapping[str, Sequence[Any]], where: str
-) -> dict[str, list[str | None]]:
-    """The labels of each split as names of classes, None where there is none.
-
-    Whether -1 is a class or says that there is no label: it is none where a split has nothing else,
-    as the hub publishes tests without answers, and beside labels that count from 0 to 2 or more.
-
-    Raises:
-        ContentError: a label is a number that is not whole.
-    """
-    for labels in labels_of.values():
-        for value in labels:
-            if isinstance(value, float) and not value.is_integer() and not math.isnan(value):
-                raise ContentError(
-                    f"{where}: a label is {value}; a label must be one whole number or one text "
-                    "an image"
-                )
-    every = {value for labels in labels_of.values() for value in labels if _is_label(value)} - {-1}
-    counted = len(every) >= 3 and every == set(range(len(every)))
-    label_names = {}
-    for split, labels in labels_of.items():
-        void = counted or not any(_is_label(value) and value != -1 for value in labels)
-        label_names[split] = [
-            None if not _is_label(value) or (void and value == -1) else _name(value)
-            for value in labels
-        ]
-    return label_names
-
-
-def _is_label(value: Any) -> bool:
-    """Whether a value is not missing: None, NaN or a text that means it."""
-    if isinstance(value, str):
-        return not is_no_label(value)
-    return value is not None and value == value
-
-
-def _name(value: Any) -> str:
-    """The name of the class that a label stands for."""
-    return str(int(value)) if isinstance(value, float) else str(value)
-
-
 def _numbers(
     column: Any, declared: Sequence[str], names: Sequence[str | None], class_names: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Labels (N,) as numbers of classes, or `_NO_LABEL` or `_NO_CLASS`.
+    """Labels (N,) as numbers of classes, or `NO_LABEL` or `_NO_CLASS`.
 
     Args:
         column: N values.
@@ -258,13 +201,13 @@ def _numbers(
         class_names: of all classes.
     """
     if declared and pa.types.is_integer(column.type):
-        labels = np.array(pc.fill_null(column, _NO_LABEL).cast(pa.int64()).to_numpy())
-        labels[(labels < _NO_LABEL) | (labels >= len(declared))] = _NO_CLASS
+        labels = np.array(pc.fill_null(column, NO_LABEL).cast(pa.int64()).to_numpy())
+        labels[(labels < NO_LABEL) | (labels >= len(declared))] = _NO_CLASS
         return labels
     number: dict[str | None, int] = {name: label for label, name in enumerate(class_names)}
-    number[None] = _NO_LABEL
+    number[None] = NO_LABEL
     if declared:
-        names = [_name(v) if _is_label(v) and v != -1 else None for v in column.to_pylist()]
+        names = [name_of_label(v) if is_label(v) and v != -1 else None for v in column.to_pylist()]
         number |= {str(label): label for label in range(len(declared)) if str(label) not in number}
     return np.array([number.get(name, _NO_CLASS) for name in names], dtype=np.int64)
 

@@ -27,8 +27,8 @@ from resnets.data.places import Folder, LocalFolder
 from resnets.data.remote import RemoteFolder
 from resnets.data.remote.failures import RemoteError
 from resnets.data.shards import SCHEMA, About, Shard, ShardIndex, ShardStorage, SplitCounts
+from resnets.data.sources.labels import label_names_of, with_label
 from resnets.data.sources.names import UNLABELLED, has_image_ending, listed, printable, split_of
-from resnets.data.sources.parquet import label_names_of, with_label
 from resnets.data.sources.tables import number_or_word
 from resnets.data.sources.walking import walk
 from resnets.data.splits import SourceContent
