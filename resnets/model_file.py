@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from resnets.errors import ContentError, UsageError
-from resnets.escaping import escaped
+from resnets.escaping import escaped, shell_line
 from resnets.fields import from_table
 from resnets.files.reading import regular
 from resnets.files.writing import write_atomically
@@ -372,7 +372,7 @@ def load(path: str | Path, device: str = "cpu", network: "Module | None" = None)
     if network is not None and not custom_class(description.architecture):
         raise UsageError(f"{path}: the file says which network it is; load it without network=")
     architecture = check_claims(description, path) if network is None else None
-    verify_file(path, header.metadata.get(DIGEST))
+    _verify(path, header.metadata.get(DIGEST), description)
     if architecture is None:
         _fill(cast("Module", network), path, sound=False)  # masks, say, may be infinite
         return Model(cast("ResNet", network).to(device).eval(), description)
@@ -385,6 +385,27 @@ def load(path: str | Path, device: str = "cpu", network: "Module | None" = None)
         raise ContentError(f"{path}: {error}") from None
     _fill(built, path)
     return Model(built.to(device).eval(), description)
+
+
+def _verify(path: str | Path, digest: str | None, description: Description) -> None:
+    """Refuse a damaged file; say how one in the cache, made of others' weights, is made anew.
+
+    Raises:
+        OSError: it cannot be read.
+        ContentError: it has changed since it was written.
+    """
+    from resnets.pretrained.files import model_folder
+
+    try:
+        verify_file(path, digest)
+    except ContentError as error:
+        if not Path(path).is_relative_to(model_folder()):
+            raise
+        published = description.origin.get("id")
+        how = f"`{shell_line('resnets', 'fetch', published)}` replaces it"
+        raise ContentError(
+            f"{error}; {how if published else 'delete it: it is made anew'}"
+        ) from None
 
 
 def _fill(network: "Module", path: str | Path, sound: bool = True) -> None:

@@ -21,7 +21,7 @@ from resnets.model_file import is_model_file
 from resnets.networks.catalog import CATALOG
 from resnets.networks.checkpoints.hub_folder import is_hub_folder, read_hub_folder
 from resnets.other_formats import ENDINGS
-from resnets.pretrained.files import model_folder
+from resnets.pretrained.files import hub_folder, model_folder
 from resnets.pretrained.reference import is_reference, read_reference
 from resnets.pretrained.table import find_recommended, published
 from resnets.run_files import CONFIG, LOG, MODEL, STATES
@@ -273,7 +273,8 @@ def files_of(model: str | Path) -> list[Path]:
 def folder_beside(file: Path) -> Path:
     """Where what is made from a MODEL goes by default: beside it, or here.
 
-    Networks of the package, and published ones in the cache, have nothing beside them.
+    Networks of the package, and published ones in a cache, have nothing beside them.
     """
-    kept = file.parent == shipped.FOLDER or model_folder() in file.parents
+    caches = (model_folder(), hub_folder())
+    kept = file.parent == shipped.FOLDER or any(cache in file.parents for cache in caches)
     return Path() if kept else file.parent

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnets.files.folders import cache_folder
+from resnets.files.folders import cache_folder, in_home, library_cache
 from resnets.files.reading import open_input
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -44,6 +44,13 @@ def is_offline() -> bool:
 def model_folder() -> Path:
     """Where the model files are kept that are made of published networks."""
     return cache_folder() / "pretrained"
+
+
+def hub_folder() -> Path:
+    """Where huggingface_hub keeps its files."""
+    if folder := os.environ.get("HF_HUB_CACHE"):
+        return in_home(folder)
+    return library_cache("HF_HOME", "huggingface") / "hub"
 
 
 def sha256(path: Path) -> str:

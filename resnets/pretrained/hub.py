@@ -13,11 +13,10 @@ from typing import Any
 
 from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.escaping import say
-from resnets.files.folders import in_home, library_cache
 from resnets.model_file import is_model_file
 from resnets.networks.catalog import nearest
 from resnets.networks.checkpoints.hub_folder import CONFIG, PREPROCESSOR, WEIGHTS, read_table
-from resnets.pretrained.files import Files, is_offline, sha256
+from resnets.pretrained.files import Files, hub_folder, is_offline, sha256
 from resnets.pretrained.reference import Reference
 from resnets.pretrained.table import published
 
@@ -109,18 +108,11 @@ def is_hub_cached(reference: Reference) -> bool:
         return False
 
 
-def _cache() -> Path:
-    """Where huggingface_hub keeps its files."""
-    if folder := os.environ.get("HF_HUB_CACHE"):
-        return in_home(folder)
-    return library_cache("HF_HOME", "huggingface") / "hub"
-
-
 def _cached(source: _Repository) -> dict[str, Path | None]:
     """The files in the cache by name; None where it is known that the repository has none."""
     lookup = require("huggingface_hub", "pretrained").try_to_load_from_cache
     paths = {
-        name: lookup(source.reference.name, name, cache_dir=_cache(), revision=source.revision)
+        name: lookup(source.reference.name, name, cache_dir=hub_folder(), revision=source.revision)
         for name in (*WEIGHTS, CONFIG, PREPROCESSOR, _CARD)
     }
     answers = {name: path for name, path in paths.items() if path is not None}
@@ -201,7 +193,7 @@ def _download(source: _Repository, name: str, force: bool = False) -> Path:
             source.reference.name,
             name,
             revision=source.revision,
-            cache_dir=_cache(),
+            cache_dir=hub_folder(),
             endpoint=source.endpoint,
             etag_timeout=_PATIENCE,
             force_download=force,
@@ -236,8 +228,9 @@ def _explained(source: _Repository, error: Exception, name: str = "") -> Excepti
         return ContentError(f"{this}: the download of {name} broke off; try again")
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return ContentError(
-            f"{this}: the cache of the hub, {_cache()}, cannot be written to ({error.strerror}: "
-            f"{error.filename}); set HF_HUB_CACHE to a folder that can be written to"
+            f"{this}: the cache of the hub, {hub_folder()}, cannot be written to "
+            f"({error.strerror}: {error.filename}); set HF_HUB_CACHE to a folder that can be "
+            "written to"
         )
     return ContentError(_by_hand(source))
 
@@ -255,7 +248,7 @@ def _by_hand(source: _Repository) -> str:
     if near := _nearest_id(source.reference):
         why = f"`resnets list --pretrained` does not have it{near}. If it is on the hub: {why}"
     return (
-        f"{source.reference}: {why}, and there is no copy in {_cache()}; put "
+        f"{source.reference}: {why}, and there is no copy in {hub_folder()}; put "
         f"{source.url(CONFIG)} and {source.url(WEIGHTS[0])} in a folder, and give that folder "
         f"in place of the id; or run `resnets fetch {source.reference} --to FOLDER` where there "
         "is a network, and bring that folder here"

@@ -3,6 +3,7 @@
 It is made once, from the publisher's files, and kept in the cache folder of this package.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -14,13 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from resnets.data.membership import Generation, TrainedOn
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.escaping import say
 from resnets.files.folders import temporary_folder, warn_of_cache, writing_to_cache
 from resnets.files.reading import read_text
 from resnets.files.writing import write_atomically
 from resnets.images import Preprocessing
-from resnets.model_file import Description, is_model_file, read_description, save
+from resnets.integrity import DIGEST, verify_file
+from resnets.model_file import (
+    Description,
+    is_model_file,
+    read_description,
+    read_header,
+    save,
+)
 from resnets.networks.checkpoints.foreign import load_checkpoint
 from resnets.networks.checkpoints.hub_folder import (
     CONFIG,
@@ -52,7 +60,7 @@ def open_published(
 
     Args:
         reference: its id.
-        again: ask for the newest version.
+        again: ask for the newest version, and replace a damaged copy.
         accept_licence: the user accepts a licence for non-commercial use, now and later.
 
     Raises:
@@ -74,7 +82,7 @@ def open_published(
     licence = row.licence if row else _licence_of(config, files.card)
     _check_licence(reference, licence, accept_licence)
     target = _place(reference.name, files, row)
-    if not _is_there(target):
+    if not _is_usable(target, whole=again):
         origin = {"id": reference.id, "licence": licence, "url": files.url}
         origin |= {"commit": files.commit} if files.commit else {}
         origin |= {"sha256": files.sha256}
@@ -111,7 +119,7 @@ def open_folder(folder: Path) -> Path:
     )
     name = folder.resolve().name
     target = _place(name, files, None)
-    if not _is_there(target):
+    if not _is_usable(target):
         licence = _licence_of((read_table(files.config) if files.config else {}), None)
         origin = {"folder": name, "licence": licence, "sha256": files.sha256}
         return _save(target, name, _read(hub_folder, str(folder)), origin)
@@ -126,12 +134,20 @@ def _place(name: str, files: Files, row: Published | None) -> Path:
     return model_folder() / key / f"{name.rpartition('/')[2]}.safetensors"
 
 
-def _is_there(path: Path) -> bool:
-    """Whether the cache has a file; not where it may not be looked into."""
+def _is_usable(path: Path, whole: bool = False) -> bool:
+    """Whether the cache has a model file; not where it may not be looked into, or is cut off.
+
+    Args:
+        path: of the file.
+        whole: look for damage anywhere in it, as those do who load it; else in its header alone.
+    """
     try:
-        return path.is_file()
-    except OSError:
+        digest = read_header(path).get(DIGEST)
+        if whole:
+            verify_file(path, digest)
+    except (OSError, ContentError):
         return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -243,7 +259,9 @@ def _check_licence(reference: Reference, licence: str, accept: bool) -> None:
     if not is_non_commercial(licence):
         return
     record, line = model_folder() / _ACCEPTED, f"{reference.id} {licence}"
-    accepted = read_text(record).splitlines() if _is_there(record) else []
+    accepted: list[str] = []
+    with contextlib.suppress(OSError):  # none was accepted yet, or the cache cannot be read
+        accepted = read_text(record).splitlines()
     if line in accepted:
         return
     if not accept:

@@ -269,6 +269,29 @@ def test_fetch_repairs_a_damaged_copy(
     assert main(["predict", ID, str(photo)]) == 0
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut off"])
+def test_fetch_repairs_a_damaged_model_file_made_of_the_copy(
+    damage: str,
+    published: HubServer,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["fetch", ID]) == 0
+    place = Path(capsys.readouterr().out.splitlines()[0])
+    content = bytearray(place.read_bytes())
+    content[-100] ^= 1
+    place.write_bytes(content[: -1000 if damage == "cut off" else None])
+    published.asked.clear()
+    found_at_once = damage == "cut off"  # by the header, and then it is made anew
+    assert main(["predict", ID, str(photo)]) == (0 if found_at_once else 1)
+    assert (f"resnets fetch {ID}" in capsys.readouterr().err) == (not found_at_once)
+    assert main(["fetch", ID, "--to", str(tmp_path / "carried")]) == 0
+    for model in (ID, tmp_path / "carried"):
+        assert main(["predict", str(model), str(photo)]) == 0
+    assert not [path for path in published.asked if "/store/" in str(path)], "downloaded again"
+
+
 def test_without_a_network_fetch_takes_the_copy_of_the_cache(
     published: HubServer,
     photo: Path,

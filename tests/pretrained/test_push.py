@@ -16,7 +16,9 @@ from resnets.errors import MissingExtra
 from resnets.evaluation.report.card import CardSubject, _source_name
 from resnets.images import Preprocessing
 from resnets.model_file import Description, read_description, save
+from resnets.model_path import calibrated_beside, find_weights
 from resnets.networks import build
+from resnets.pretrained.files import hub_folder
 from resnets.pretrained.upload import upload
 from tests.hub_server import Fault, HubServer
 from tests.pretrained.conftest import ID, know_address
@@ -106,6 +108,18 @@ def test_what_was_pushed_predicts_bit_for_bit_as_before(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert main(["predict", "hf-hub:ann/pets", *words]) == 0  # from the cache, without asking
     assert len(hub.asked) == asked
+
+
+def test_what_is_made_of_a_network_on_the_hub_lies_here_and_not_in_its_cache(
+    pushed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["convert", "hf-hub:ann/pets", "--to", "resnets"]) == 0
+    assert calibrated_beside(find_weights("hf-hub:ann/pets")).parent == Path()
+    assert [path.name for path in Path().iterdir()] == ["model-resnets.safetensors"]
+    kept = {path.name for path in hub_folder().glob("models--ann--pets/snapshots/*/*")}
+    assert kept <= pushed.keys()
 
 
 def test_the_code_in_the_card_runs_and_agrees(
