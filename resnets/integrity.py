@@ -8,6 +8,7 @@ protection from an attacker, who would write another digest.
 import hashlib
 import mmap
 from pathlib import Path
+from typing import IO
 
 from resnets.errors import ContentError
 from resnets.files.reading import open_input
@@ -30,7 +31,15 @@ def stamped(content: bytes, *others: bytes | memoryview) -> bytes:
     return content[:place] + digest.encode() + content[place + len(UNSTAMPED) :]
 
 
-def _matches(content: bytes | mmap.mmap, digest: str, *others: bytes | memoryview) -> bool:
+def stamp(file: IO[bytes]) -> None:
+    """Put the digest into a file that is open and whole, in the place of its last `UNSTAMPED`."""
+    file.flush()
+    with mmap.mmap(file.fileno(), 0) as content:
+        place = content.rfind(UNSTAMPED.encode())
+        content[place : place + len(UNSTAMPED)] = (KIND + _digest(content, place)).encode()
+
+
+def matches(content: bytes | mmap.mmap, digest: str, *others: bytes | memoryview) -> bool:
     """Whether a file is unchanged since it was stamped with this digest."""
     place = content.find(digest.encode())
     if not digest.startswith(KIND) or len(digest) != len(UNSTAMPED) or place < 0:
@@ -52,7 +61,7 @@ def verify(
     Raises:
         ContentError: it has changed since.
     """
-    if digest is not None and not _matches(content, digest, *others):
+    if digest is not None and not matches(content, digest, *others):
         raise ContentError(
             f"{source}: damaged: its content does not match the digest in its header (copy or "
             "download it again, or write it anew)"

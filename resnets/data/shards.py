@@ -36,6 +36,7 @@ from resnets.files.writing import replacing
 from resnets.format import byte_size, plural
 from resnets.headers import parse_json
 from resnets.images.opening import MAX_BYTES
+from resnets.integrity import DIGEST, UNSTAMPED, matches, stamped
 from resnets.json_text import to_json
 
 INDEX = "index.parquet"
@@ -146,13 +147,13 @@ def index_bytes(about: About, tables: Sequence[pa.Table]) -> bytes:
     """The content of an index, one row group for each shard. All have the same columns."""
     sink = io.BytesIO()
     own = schema_with(_columns_of(tables[0].schema))
-    schema = own.with_metadata(about.metadata())
+    schema = own.with_metadata(about.metadata() | {DIGEST.encode(): UNSTAMPED.encode()})
     small = [name for name in schema.names if name not in _AS_THEY_ARE]
     ways: dict[str, Any] = {"use_dictionary": small, "compression": _compression(schema)}
     with pq.ParquetWriter(sink, schema, **ways) as writer:
         for table in tables:
             writer.write_table(table.cast(own).replace_schema_metadata(schema.metadata))
-    return sink.getvalue()
+    return stamped(sink.getvalue())
 
 
 def _compression(schema: pa.Schema) -> dict[str, str]:
@@ -182,6 +183,9 @@ def _read_rows(content: bytes) -> tuple[About, pa.Table]:
     """
     try:
         parquet = pq.ParquetFile(pa.BufferReader(content))
+        digest = (parquet.metadata.metadata or {}).get(DIGEST.encode())
+        if digest is not None and not matches(content, digest.decode("latin-1")):
+            raise ContentError("damaged: its content does not match the digest in it")
         about = About.of(parquet.schema_arrow)
         rows = parquet.metadata.num_rows
         if not 0 <= rows * _BYTES_A_ROW <= len(content):

@@ -19,6 +19,7 @@ from resnets.evaluation.prediction_table import ROWS, write_tables
 from resnets.files.reading import open_input, regular
 from resnets.files.writing import remove_left_over, replacing
 from resnets.format import plural
+from resnets.integrity import DIGEST, UNSTAMPED, verify_file
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Record:
 
     def metadata(self) -> dict[str, str]:
         """For the footer of the part's file."""
-        return {_RECORD: to_json(asdict(self))}
+        return {_RECORD: to_json(asdict(self)), DIGEST: UNSTAMPED}
 
 
 def record_of(
@@ -132,7 +133,7 @@ def record_of(
 
 
 def is_done(record: Record, folder: Path) -> bool:
-    """Whether the file of a part is in a folder, and whole: one that was cut off is written anew.
+    """Whether the file of a part is in a folder, and as it was written; a damaged one is not.
 
     Another part of the folder, if there is one, is looked at, too.
 
@@ -141,8 +142,8 @@ def is_done(record: Record, folder: Path) -> bool:
         ContentError: a file there is no part, but something else.
     """
     own = Part(record.part, record.parts).file(folder)
-    done = own.exists() and not _is_cut_off(own)
-    others = (path for path in _files(folder) if path != own and not _is_cut_off(path))
+    done = own.exists() and not _is_damaged(own)
+    others = (path for path in _files(folder) if path != own and not _is_damaged(path))
     other = own if done else next(others, None)
     if other is not None:
         why = _difference(_read_record(other), replace(record, part=_by_name(other).number))
@@ -168,6 +169,21 @@ def _is_cut_off(path: Path) -> bool:
             raise ContentError(
                 f"{path}: not written by `predict --part`; name another folder"
             ) from None
+        return True
+    return False
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a part's file is cut off, or has changed since; raises as `_is_cut_off`."""
+    return _is_cut_off(path) or _is_changed(path)
+
+
+def _is_changed(path: Path) -> bool:
+    """Whether the content of a part's file is another one, as far as the file carries a digest."""
+    digest = (_open(path).metadata.metadata or {}).get(DIGEST.encode())
+    try:
+        verify_file(path, None if digest is None else digest.decode("latin-1"))
+    except ContentError:
         return True
     return False
 
@@ -425,9 +441,11 @@ def _read_record(path: Path) -> Record:
     import pyarrow as pa
 
     try:
+        if _is_changed(path):
+            raise pa.ArrowInvalid("its content does not match the digest in it")
         metadata = _open(path).schema_arrow.metadata or {}
         return Record(**json.loads(metadata[_RECORD.encode()]))
-    except pa.ArrowInvalid as error:
+    except pa.ArrowInvalid as error:  # a ValueError, too
         part = _by_name(path)
         again = _command_for([part.number], part.of, path.parent)
         raise ContentError(f"{path}: damaged ({error}); {again} again") from None
@@ -466,10 +484,20 @@ def _row_groups(files: Iterable[Path]) -> "Iterator[pa.Table]":
 
 
 def _open(path: Path) -> Any:
-    """A parquet file."""
+    """A parquet file.
+
+    Raises:
+        ArrowInvalid: it is damaged.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(regular(path, _LARGEST))
+    try:
+        return pq.ParquetFile(regular(path, _LARGEST))
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise pa.ArrowInvalid(str(error)) from None  # which pyarrow says of other damage
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.predict import Prediction
 from resnets.files.writing import replacing
+from resnets.integrity import UNSTAMPED, stamp
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,13 +89,22 @@ def write_tables(
     schema: "pa.Schema",
     metadata: Mapping[str, str] | None = None,
 ) -> "Iterator[pa.Table]":
-    """Write tables into one parquet file, each when it is asked for, and pass them on."""
+    """Write tables into one parquet file, each when it is asked for, and pass them on.
+
+    Args:
+        tables: of rows.
+        file: opened by `replacing`.
+        schema: of the tables.
+        metadata: texts of the file's footer; an `UNSTAMPED` one becomes the digest of the file.
+    """
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(file, schema.with_metadata(dict(metadata or {}))) as writer:
         for table in tables:
             writer.write_table(table.replace_schema_metadata(None))
             yield table
+    if UNSTAMPED in (metadata or {}).values():
+        stamp(file)
 
 
 def tables_of(predictions: Iterable[Prediction], schema: "pa.Schema") -> "Iterator[pa.Table]":

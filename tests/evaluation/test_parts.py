@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnets.deployment.engines import open_engine
-from resnets.evaluation.parts import Part
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.parts import Part, merge
 from resnets.evaluation.predict import Prediction, read
 from resnets.evaluation.source import Source
 from tests.in_process import call
@@ -198,6 +199,32 @@ def test_merging_refuses_what_is_mixed_or_damaged(
     assert not (tmp_path / "all.parquet").exists()
     again.unlink()
     assert "5 rows" in call(*words).stderr
+
+
+def test_no_damage_of_a_part_gets_into_the_joined_file(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    """A flipped bit in the numbers of a page is no error to readers of parquet files."""
+    parts, target = tmp_path / "parts", tmp_path / "all.parquet"
+    words = (model, photos, "--features", "--output", parts)
+    for number in (1, 2):
+        assert predict(*words, "--part", f"{number}/2")[0] == 0
+    merge(parts, target)
+    whole, part = target.read_bytes(), parts / "part-00002-of-00002.parquet"
+    content = part.read_bytes()
+    for place in range(4, len(content), len(content) // 150):
+        part.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        try:
+            merge(parts, target)
+        except (ContentError, UsageError):
+            continue
+        assert target.read_bytes() == whole, f"byte {place} of {len(content)}"
+    middle = len(content) // 2
+    part.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
+    done = call("merge", parts, "--output", target)
+    assert (done.returncode, "damaged" in done.stderr) == (1, True)
+    assert predict(*words, "--part", "2/2")[0] == 0
+    assert part.read_bytes() == content
 
 
 def test_shards_that_were_written_anew_between_two_parts_are_noticed(

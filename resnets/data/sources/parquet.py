@@ -364,7 +364,7 @@ def _open_file(file: Path) -> pq.ParquetFile:
     Raises:
         ContentError: it claims more rows than its size allows.
     """
-    parquet = pq.ParquetFile(regular(file, _LARGEST))
+    parquet = pq.ParquetFile(regular(file, _LARGEST), page_checksum_verification=True)
     size, rows = file.stat().st_size, parquet.metadata.num_rows
     if not 0 <= rows <= _ROWS + size:
         raise ContentError(f"{file}: claims {rows:,} rows, in {plural(size, 'byte')}")

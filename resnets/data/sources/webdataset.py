@@ -242,11 +242,12 @@ def _rows_of(folder: Folder, file: str) -> pa.Table:
     name = hashlib.sha256(to_json(state).encode()).hexdigest()[:32]
     kept = cache_folder() / "tars" / f"{name}.parquet"
     try:
-        return pq.read_table(pa.BufferReader(read_input(kept, _LARGEST_ROWS))).cast(_ROWS)
+        rows = pa.BufferReader(read_input(kept, _LARGEST_ROWS))
+        return pq.read_table(rows, page_checksum_verification=True).cast(_ROWS)
     except (OSError, ValueError, pa.ArrowException):
         table = pa.Table.from_pylist([*_scan(folder, file)], _ROWS)
     content = io.BytesIO()
-    pq.write_table(table, content)
+    pq.write_table(table, content, write_page_checksum=True)
     with writing_to_cache():
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, content.getvalue())

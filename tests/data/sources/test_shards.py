@@ -235,6 +235,19 @@ def test_a_damaged_index_is_one_clear_error(place: Path, data: st.DataObject) ->
     assert "\n" not in problem
 
 
+def test_no_damage_of_an_index_changes_a_label(place: Path) -> None:
+    sound, file = read_source(place).images["all"], place / "index.parquet"
+    whole = file.read_bytes()
+    for where in range(4, len(whole), 3):
+        file.write_bytes(whole[:where] + bytes([whole[where] ^ 4]) + whole[where + 1 :])
+        try:
+            images = read_source(place).images["all"]
+        except ContentError:
+            continue
+        assert images.labels.tolist() == sound.labels.tolist(), where
+        assert images.class_names == sound.class_names, where
+
+
 def test_the_index_has_the_checksum_of_each_shard_and_the_number_of_each_class(
     place: Path,
 ) -> None:
