@@ -533,8 +533,16 @@ def _larger_budget(findings: Findings) -> str:
     """Time for twice as many steps, and for `LEAST_STEPS`, in whole minutes or hours."""
     steps = max(2 * findings.steps, LEAST_STEPS)
     networks = findings.folds + 1  # which share it
-    seconds = networks * findings.seconds / findings.steps * steps
+    training = sum(map(_seconds_of, findings.epoch_records)) or findings.seconds
+    beside = max(0.0, findings.seconds - training)  # such as to fit a classifier before
+    seconds = networks * (beside + training / findings.steps * steps)
     return time_limit(max(seconds, 2 * parse_duration(findings.budget)))
+
+
+def _seconds_of(epoch: Mapping[str, Any]) -> float:
+    """How long the steps of an epoch took, without what came between them; 0 if unknown."""
+    images = epoch.get("training", {}).get("images", 0)
+    return float(images / epoch["images_per_second"]) if epoch.get("images_per_second") else 0.0
 
 
 def _length(recipe: Mapping[str, Any], name: str) -> int:

@@ -277,6 +277,11 @@ def _measure(result: Result) -> Result:
         flattered = name == "validation" and result.candidates > 1
         chosen = "penalty" if result.setup.job.recipe.freeze == "all" else "epoch"
         why = f"; these images chose the {chosen}, so it is somewhat too high" if flattered else ""
+        if not measured.better_than_chance:
+            why += (
+                f"; always predicting the most frequent class would be right on "
+                f"{percent(measured.largest_class.value)}"
+            )
         result.notify(f"{name} accuracy {measured.top1}{why}{_trained_among(result, name)}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)

@@ -144,6 +144,9 @@ def test_a_budget_is_to_be_larger_and_no_other_limit_is_set() -> None:
     assert "--epochs" not in text
     longer = short | {"steps": 600, "seconds": 550.0, "budget": "10m", "training": 0.6}
     assert "--budget 20m" in all_told(findings([36, 34], **longer))
+    epoch = {"training": {"images": 70}, "images_per_second": 35.0}  # 2 of the 48 seconds
+    told_apart = findings([25, 25], **short, epoch_records=[epoch])
+    assert "--budget 4m" in all_told(told_apart)  # 46 seconds, and 500 steps at 2 / 7 seconds: 3:09
     in_folds = findings([25, 25], **short, folds=5)  # which share the time with the last network
     assert "--budget 6h" in all_told(in_folds)
 

@@ -120,3 +120,22 @@ def test_crops_that_were_chosen_for_a_short_run_are_told(
 ) -> None:
     lines = list(crops_in_words(recipe, recipe.resolved(side)))
     assert ["60 %" in line and "--smallest-crop" in line for line in lines] == [True] * is_told
+
+
+def test_an_accuracy_that_guessing_reaches_is_told_beside_what_guessing_gives(
+    draw_noise: Draw, tmp_path: Path
+) -> None:
+    for seed in range(48):
+        draw_noise(
+            tmp_path / f"photos/{'rare' if seed % 6 == 0 else 'usual'}/{seed}.png", 8, 8, seed
+        )
+    lines: list[str] = []
+
+    def listen(record: object) -> None:
+        lines.extend([record.text] if isinstance(record, resnets.Notice) else [])
+
+    few: dict[str, Any] = {"epochs": 1, "report": False, "progress": False, "output": False}
+    resnets.train(tmp_path / "photos", "resnet14", callbacks=[listen], **few)
+    measured = [line for line in lines if " accuracy " in line]
+    assert measured, lines
+    assert all("most frequent class" in line for line in measured), measured
