@@ -57,14 +57,17 @@ def free_port() -> str:
 
 
 def run(command: str) -> int:
-    """Run a command: ours in this process, torchrun in its own."""
+    """Run a command: ours in this process, torchrun and what becomes it in its own."""
     words = shlex.split(command)
     if words[0] == "curl":
         done = subprocess.run([*words, "--fail", "-sS"], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
         return 0
-    if words[0] == "torchrun":
-        words[0:1] = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    started_by = {"torchrun": ["torch.distributed.run", "--standalone"]}
+    if "--rehearse" in words:  # which becomes torchrun in place of its process
+        started_by["resnets"] = ["resnets"]
+    if words[0] in started_by:
+        words[0:1] = [sys.executable, "-m", *started_by[words[0]]]
         done = subprocess.run(words, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return 0
