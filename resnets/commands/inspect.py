@@ -62,7 +62,7 @@ def _exported_rows(facts: InspectedExport) -> Iterator[tuple[str, str]]:
     if isinstance(checked, dict) and {"images", "source", "same_answer"} <= checked.keys():
         yield (
             "checked on",
-            f"{plural(checked['images'], 'image')} ({checked['source']}): the same class as "
+            f"{plural(checked['images'], 'image')} (drawn from {checked['source']}): the same class as "
             "PyTorch on "
             f"{checked['same_answer']}",
         )

@@ -41,7 +41,7 @@ def test_an_exported_network_answers_and_is_measured_as_the_model_it_is_from(
     assert done.returncode == 0, done.stderr
     file = model.with_suffix(".onnx")
     assert done.stdout.startswith(
-        f"{file}: the same class as PyTorch on 5 of 5 images (all of digits)"
+        f"{file}: the same class as PyTorch on 5 of 5 images (drawn from all of digits)"
     )
     assert done.stderr == ""
     for path, more in ((file, ()), (model, ()), (file, ("--engine", "openvino"))):

@@ -174,7 +174,7 @@ class Agreement:
     def __str__(self) -> str:
         return (
             f"the same class as PyTorch on {self.same_answer} of {plural(self.images, 'image')} "
-            f"({self.source}), probabilities within {self.difference:.1g}, "
+            f"(drawn from {self.source}), probabilities within {self.difference:.1g}, "
             f"where the file resizes within {self.own_difference:.1g}"
         )
 
