@@ -62,9 +62,8 @@ def _exported_rows(facts: InspectedExport) -> Iterator[tuple[str, str]]:
     if isinstance(checked, dict) and {"images", "source", "same_answer"} <= checked.keys():
         yield (
             "checked on",
-            f"{plural(checked['images'], 'image')} (drawn from {checked['source']}): the same class as "
-            "PyTorch on "
-            f"{checked['same_answer']}",
+            f"{plural(checked['images'], 'image')} (drawn from {checked['source']}): the same "
+            f"class as PyTorch on {checked['same_answer']}",
         )
 
 
