@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import escaped, shell_line
 from resnets.fields import from_table
+from resnets.files.folders import cache_folder
 from resnets.files.reading import regular
 from resnets.files.writing import write_atomically
 from resnets.format import percent, plural
@@ -394,12 +395,10 @@ def _verify(path: str | Path, digest: str | None, description: Description) -> N
         OSError: it cannot be read.
         ContentError: it has changed since it was written.
     """
-    from resnets.pretrained.files import model_folder
-
     try:
         verify_file(path, digest)
     except ContentError as error:
-        if not Path(path).is_relative_to(model_folder()):
+        if not Path(path).is_relative_to(cache_folder()):
             raise
         published = description.origin.get("id")
         how = f"`{shell_line('resnets', 'fetch', published)}` replaces it"
