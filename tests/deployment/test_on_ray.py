@@ -357,7 +357,7 @@ def test_an_interrupt_ends_with_one_line_and_leaves_whole_parts(
             assert process.poll() is None
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)
-        _, printed = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=180)  # Ray ends slowly beside other work
     assert process.returncode == 128 + signal.SIGINT, printed
     assert printed.splitlines()[-1] == "resnets predict: interrupted"
     assert len(printed.splitlines()) == (1 if starts else 2), printed
