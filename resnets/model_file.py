@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import escaped, shell_line
 from resnets.fields import from_table
-from resnets.files.folders import cache_folder
+from resnets.files.folders import is_cached
 from resnets.files.reading import regular
 from resnets.files.writing import write_atomically
 from resnets.format import percent, plural
@@ -398,7 +398,7 @@ def _verify(path: str | Path, digest: str | None, description: Description) -> N
     try:
         verify_file(path, digest)
     except ContentError as error:
-        if not Path(path).is_relative_to(cache_folder()):
+        if not is_cached(path):
             raise
         published = description.origin.get("id")
         how = f"`{shell_line('resnets', 'fetch', published)}` replaces it"

@@ -51,6 +51,15 @@ def cache_folder(platform: str = sys.platform) -> Path:
     return in_home(base or defaults.get(platform, "~/.cache")) / "resnets"
 
 
+def is_cached(path: str | Path) -> bool:
+    """Whether a file is in the folder for caches.
+
+    >>> is_cached(cache_folder() / "pretrained" / "model.safetensors"), is_cached("run")
+    (True, False)
+    """
+    return Path(path).is_relative_to(cache_folder())
+
+
 @contextlib.contextmanager
 def writing_to_cache() -> Iterator[None]:
     """Go on where the cache folder cannot be written to, which only costs time; say so once."""
