@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from resnets import model_file, model_path
-from resnets.data.membership import TrainedOn
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
@@ -174,6 +173,8 @@ def prepare(source: Path | Model, conversion: Conversion, *, overwrite: bool = F
 
 def _left_behind(description: Description) -> tuple[str, ...]:
     """What a folder of another project has no place for, of what the network's file says."""
+    from resnets.data.membership import TrainedOn  # numpy, which --help does not need
+
     names = []
     if "threshold" in description.calibration or description.familiarity:
         names.append("the thresholds by which predictions are ok, unsure or unfamiliar")
