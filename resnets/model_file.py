@@ -401,10 +401,10 @@ def _verify(path: str | Path, digest: str | None, description: Description) -> N
         if not is_cached(path):
             raise
         published = description.origin.get("id")
-        how = f"`{shell_line('resnets', 'fetch', published)}` replaces it"
-        raise ContentError(
-            f"{error}; {how if published else 'delete it: it is made anew'}"
-        ) from None
+        how = "delete it, and it is made anew"
+        if published:
+            how = f"`{shell_line('resnets', 'fetch', published)}` replaces it"
+        raise ContentError(f"{error}; {how}") from None
 
 
 def _fill(network: "Module", path: str | Path, sound: bool = True) -> None:

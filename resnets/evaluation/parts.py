@@ -142,8 +142,8 @@ def is_done(record: Record, folder: Path) -> bool:
         ContentError: a file there is no part, but something else.
     """
     own = Part(record.part, record.parts).file(folder)
-    done = own.exists() and not _is_damaged(own)
-    others = (path for path in _files(folder) if path != own and not _is_damaged(path))
+    done = own.exists() and not _is_cut_off(own) and not _is_changed(own)
+    others = (path for path in _files(folder) if path != own and not _is_cut_off(path))
     other = own if done else next(others, None)
     if other is not None:
         why = _difference(_read_record(other), replace(record, part=_by_name(other).number))
@@ -171,11 +171,6 @@ def _is_cut_off(path: Path) -> bool:
             ) from None
         return True
     return False
-
-
-def _is_damaged(path: Path) -> bool:
-    """Whether a part's file is cut off, or has changed since; raises as `_is_cut_off`."""
-    return _is_cut_off(path) or _is_changed(path)
 
 
 def _is_changed(path: Path) -> bool:
@@ -341,7 +336,7 @@ def _refuse_misnamed(record: Record, path: Path) -> None:
 def _checked(folder: Path) -> list[Path]:
     """The files of all parts, which belong together and are all there."""
     files = part_files(folder)
-    records = {path: _read_record(path) for path in files}
+    records = {path: _read_record(path, whole=True) for path in files}
     for path, record in records.items():
         _refuse_misnamed(record, path)
     stored = next(filter(None, (record.stored_digest for record in records.values())), None)
@@ -432,8 +427,12 @@ def _as_flag(name: str, value: Any) -> str:
     return f"with {flag}" if value is True else f"with {flag} {value}"
 
 
-def _read_record(path: Path) -> Record:
+def _read_record(path: Path, whole: bool = False) -> Record:
     """The record of a part's file.
+
+    Args:
+        path: of the file.
+        whole: look for damage anywhere in it, which reads all of it; else in its footer.
 
     Raises:
         ContentError: it is damaged, or no part.
@@ -441,7 +440,7 @@ def _read_record(path: Path) -> Record:
     import pyarrow as pa
 
     try:
-        if _is_changed(path):
+        if whole and _is_changed(path):
             raise pa.ArrowInvalid("its content does not match the digest in it")
         metadata = _open(path).schema_arrow.metadata or {}
         return Record(**json.loads(metadata[_RECORD.encode()]))

@@ -279,7 +279,7 @@ def _measure(result: Result) -> Result:
         why = f"; these images chose the {chosen}, so it is somewhat too high" if flattered else ""
         if not measured.better_than_chance:
             why += (
-                f"; always predicting the most frequent class would be right on "
+                "; always predicting the most frequent class would be right on "
                 f"{percent(measured.largest_class.value)}"
             )
         result.notify(f"{name} accuracy {measured.top1}{why}{_trained_among(result, name)}")

@@ -607,7 +607,7 @@ def _facts_of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
 
 
 def _facts_of_run(history: History, after_folds: bool) -> Iterator[tuple[str, str]]:
-    """Facts about the run, from its log; the networks of folds, if any, are no part of it."""
+    """Facts about the run, from its log, which has the final network and none of the folds'."""
     start = history.start
     if "time" in start:
         yield "started", str(start["time"])
