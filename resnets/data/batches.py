@@ -23,7 +23,7 @@ from resnets.data.augmentation.draws import (
 )
 from resnets.data.labelled import LabelledImages
 from resnets.data.processes import worker_count
-from resnets.data.storage import in_threads
+from resnets.data.storage import Filled, filled
 from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
@@ -75,7 +75,11 @@ class _Streamed:
 
 
 def _open_pixels(
-    reader: Reader, workers: int, device: torch.device, memory_limit: int = _MEMORY_LIMIT
+    reader: Reader,
+    workers: int,
+    device: torch.device,
+    memory_limit: int = _MEMORY_LIMIT,
+    fill_array: Filled = filled,
 ) -> _PixelSource:
     """Load a set into memory if it fits, else stream it.
 
@@ -87,32 +91,28 @@ def _open_pixels(
     channels = reader.preprocessing.channels
     if reader.crop is None:
         if len(images) * size * size * channels <= memory_limit:
-            pixels = torch.from_numpy(_read_all(reader))
+            pixels = torch.from_numpy(_read_all(reader, fill_array))
             return _InMemory(pixels.to(device), reader.preprocessing, None)
     elif (bytes_each := images.image(0, channels).size) <= _LARGEST_HELD and (
         bytes_each * len(images) <= memory_limit
     ):
         try:
-            pixels = torch.from_numpy(images.stacked(channels))
+            pixels = torch.from_numpy(images.stacked(channels, fill_array))
             return _InMemory(pixels.to(device), reader.preprocessing, reader.crop)
         except ContentError:
             pass  # several sizes; or unreadable, which raises again when it is streamed
     return _Streamed(reader, workers, device)
 
 
-def _read_all(reader: Reader) -> NDArray[np.uint8]:
+def _read_all(reader: Reader, fill_array: Filled) -> NDArray[np.uint8]:
     """Every image of a set, (N, size, size, C) uint8."""
-    count, size = len(reader.images), reader.preprocessing.size
-    pixels = np.empty((count, size, size, reader.preprocessing.channels), np.uint8)
+    count = len(reader.images)
 
-    def fill(part: range) -> None:
-        pixels[part.start : part.stop] = reader.read(
-            Draws(0, 0, count, np.arange(part.start, part.stop))
-        )
+    def fill(pixels: NDArray[np.uint8], part: range) -> None:
+        rows = slice(part.start, part.stop)
+        reader.read(Draws(0, 0, count, np.arange(count)[rows]), pixels[rows])
 
-    for _ in in_threads(fill, count):
-        pass
-    return pixels
+    return fill_array((count, *reader.shape), fill)
 
 
 class Batch(NamedTuple):
@@ -196,6 +196,7 @@ class TrainingBatches:
         repeats: int = 1,
         carry_over: bool = False,
         memory_limit: int = _MEMORY_LIMIT,
+        fill_array: Filled = filled,
         custom: CustomAugmentation | None = None,
     ) -> None:
         """Load a set that fits in memory, or prepare to stream it.
@@ -214,6 +215,8 @@ class TrainingBatches:
             repeats: how often a batch holds each of its images, each time augmented anew
                 (arXiv:1901.09335); an epoch then uses fewer images by this factor.
             memory_limit: the largest number of bytes of pixels in memory.
+            fill_array: makes the array of a set in memory: see
+                `shared_pixels.filled_together`.
             carry_over: begin each epoch with the images that did not fill a batch of the one
                 before; not with `balanced` or `repeats`, which leave out others at random.
             custom: a user's augmentation, applied before `augmentation`.
@@ -238,7 +241,7 @@ class TrainingBatches:
         self.normalise = Normaliser(preprocessing, self.device)
         reader = Reader.of(images, preprocessing, augmentation.resized_crop)
         workers = process.workers(workers)
-        self.source = _open_pixels(reader, workers, self.device, memory_limit)
+        self.source = _open_pixels(reader, workers, self.device, memory_limit, fill_array)
         self.labels = torch.from_numpy(images.labels).to(self.device)
 
     @property

@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from resnets.data.storage import (
     DigestsOf,
     FileStorage,
+    Filled,
     JoinedStorage,
     Pixels,
     PixelStorage,
     Storage,
     expect,
-    in_threads,
+    filled,
     reads_ahead,
 )
 from resnets.errors import ContentError, UnreadableImage
@@ -193,8 +194,12 @@ class LabelledImages:
         data = self.storage.read(int(self.indices[index]))
         return None if isinstance(data, np.ndarray) else read_deep(data)
 
-    def stacked(self, channels: int = 3) -> Pixels:
+    def stacked(self, channels: int = 3, fill_array: Filled = filled) -> Pixels:
         """All the pixels as one array (N, H, W, channels) uint8.
+
+        Args:
+            channels: 1, 3 or 4.
+            fill_array: makes the array.
 
         Raises:
             ContentError: an image differs in size from the first, or cannot be decoded.
@@ -202,9 +207,8 @@ class LabelledImages:
         if isinstance(self.storage, PixelStorage):
             return from_pixels(self.storage.pixels[self.indices], channels)
         height, width, _ = self.image(0, channels).shape
-        stack = np.empty((len(self), height, width, channels), dtype=np.uint8)
 
-        def fill(part: range) -> None:
+        def fill(stack: Pixels, part: range) -> None:
             self.expect(part)
             for index in part:
                 with IN_USE:
@@ -217,9 +221,7 @@ class LabelledImages:
                     )
                 stack[index] = image
 
-        for _ in in_threads(fill, len(self)):
-            pass
-        return stack
+        return fill_array((len(self), height, width, channels), fill)
 
 
 def joined(parts: Sequence[LabelledImages]) -> LabelledImages:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -344,3 +344,30 @@ def in_threads(function: Callable[[range], Any], count: int, size: int = 256) ->
     ranges = [range(start, min(start + size, count)) for start in range(0, count, size)]
     with ThreadPoolExecutor(reading_threads()) as pool:
         yield from pool.map(function, ranges)
+
+
+Fill: TypeAlias = Callable[[NDArray[np.uint8], range], None]  # fills some rows of an array
+
+
+def filled(
+    shape: tuple[int, ...],
+    fill: Fill,
+    into: NDArray[np.uint8] | None = None,
+    rows: range | None = None,
+) -> NDArray[np.uint8]:
+    """An array (N, ...) of uint8 whose rows are filled in threads.
+
+    Args:
+        shape: of the array.
+        fill: fills some rows of it.
+        into: the array; a new one by default.
+        rows: which are to be filled; all by default.
+    """
+    array = np.empty(shape, np.uint8) if into is None else into
+    wanted = range(shape[0]) if rows is None else rows
+    for _ in in_threads(lambda part: fill(array, wanted[part.start : part.stop]), len(wanted)):
+        pass
+    return array
+
+
+Filled: TypeAlias = Callable[[tuple[int, ...], Fill], NDArray[np.uint8]]  # such as `filled`

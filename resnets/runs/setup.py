@@ -28,6 +28,7 @@ from resnets.runs.image_statistics import measured_preprocessing, sample_images
 from resnets.runs.job import Job
 from resnets.training.optimisation import CustomLoss, make_loss
 from resnets.training.recipe import Recipe
+from resnets.training.shared_pixels import filled_together
 from resnets.training.trainer import Measured, Trainer
 
 # images of a batch that estimates statistics, where there are as many: so that they are near those
@@ -118,6 +119,7 @@ class Setup:
             balanced=recipe.balanced_sampling,
             repeats=recipe.repeats,
             carry_over=recipe.carry_over,
+            fill_array=filled_together,
             custom=self.custom.augmentation,
         )
         loss: nn.Module = make_loss(recipe, splits.train.labels, len(splits.class_names))
