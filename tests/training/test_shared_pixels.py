@@ -21,7 +21,7 @@ from resnets.training.parallel import processes
 
 storage.in_threads.__defaults__ = (4,)  # rows at a time
 case, folder = sys.argv[1:]
-rank, done, said = int(os.environ["RANK"]), [], ""
+rank, done, reasons = int(os.environ["RANK"]), [], ""
 if case == "no such memory":
     del os.memfd_create
 if case == "closed to one" and rank == 1:
@@ -38,9 +38,9 @@ with processes(torch.device("cpu")):
     try:
         pixels = shared_pixels.filled_together((50, 4, 3, 3), fill).tolist()
     except ContentError as error:
-        pixels, said = None, str(error)
+        pixels, reasons = None, str(error)
 with open(f"{folder}/{rank}.json", "w") as file:
-    json.dump([sorted(done), pixels, said], file)
+    json.dump([sorted(done), pixels, reasons], file)
 """
 
 
@@ -50,8 +50,10 @@ def results(tmp_path: Path, case: str) -> tuple[list[list[int]], list[object], l
     done = several(case, tmp_path, script=tmp_path / "script.py", processes=3)
     assert done.returncode == 0, done.stderr
     files = (tmp_path / f"{rank}.json" for rank in range(3))
-    rows, pixels, said = zip(*(json.loads(file.read_text("utf-8")) for file in files), strict=True)
-    return list(rows), list(pixels), list(said)
+    rows, pixels, reasons = zip(
+        *(json.loads(file.read_text("utf-8")) for file in files), strict=True
+    )
+    return list(rows), list(pixels), list(reasons)
 
 
 def every() -> object:
@@ -76,9 +78,9 @@ def test_without_shared_memory_each_fills_all(case: str, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_what_one_cannot_read_is_an_error_of_all(tmp_path: Path) -> None:
-    _, pixels, said = results(tmp_path, "damaged")
+    _, pixels, reasons = results(tmp_path, "damaged")
     assert pixels == [None] * 3
-    assert said == ["photo 30: damaged"] * 3
+    assert reasons == ["photo 30: damaged"] * 3
 
 
 def test_a_process_alone_fills_all() -> None:
