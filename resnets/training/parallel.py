@@ -9,6 +9,7 @@ import datetime
 import os
 import pickle
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
@@ -33,6 +34,7 @@ _PATIENCE = 1800.0  # seconds: reading images takes processes unequally long
 _OPENED = "data opened"  # the word of a process that has opened the data
 _recent: deque[Any] = deque(maxlen=16)  # collectives, see `_wait`
 _heartbeats: list[Heartbeat] = []  # of this process, while it is one of several
+_wrapped: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()  # see `leave_group`
 
 
 @contextlib.contextmanager
@@ -67,7 +69,20 @@ def processes(device: torch.device, timeout: float = _PATIENCE) -> Iterator[Proc
             yield ProcessRank(group.rank, group.size, on_machine, group.launch)
     finally:
         _heartbeats.clear()
-        dist.destroy_process_group()
+        leave_group()
+
+
+def leave_group() -> None:
+    """End this process's part in the process group, whose wrapped networks compute no more.
+
+    Who frees a group last waits for its threads, and those may wait for Python's lock, to free the
+    gradients that they sent. What exchanges gradients for `DistributedDataParallel` holds that lock
+    while it is freed, so both would wait for ever: here it is freed before the group.
+    """
+    for wrapped in list(_wrapped):
+        for name in ("logger", "reducer"):  # both hold the group, by way of C++
+            wrapped.__dict__.pop(name, None)
+    dist.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -154,6 +169,7 @@ def distribute(network: nn.Module, device: torch.device, recipe: Recipe) -> nn.M
     if recipe.gradient_exchange == "bf16" and dist.get_world_size() > 1:
         _exchange_in_bf16(wrapped)
     _settle_buckets(wrapped, network)
+    _wrapped.add(wrapped)
     return wrapped
 
 
