@@ -107,6 +107,41 @@ def test_where_the_server_fails_in_the_middle_the_way_to_go_on_is_told(
     assert (run / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
+def test_where_images_turn_out_to_be_damaged_in_the_middle_the_way_to_go_on_is_told(
+    shards: Path, tmp_path: Path
+) -> None:
+    """As an address that fails does: the state is kept, and goes on once they are repaired."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(shards.parent / "photos", photos)
+    for number, label in enumerate(["cat", "dog"] * 3):  # of another size: not held in memory
+        Image.new("RGB", (30, 50), (number, 9, 9)).save(photos / label / f"tall{number}.jpg")
+    files = sorted(photos.glob("*/*.jpg"))
+    sound = {path: path.read_bytes() for path in files}
+    ended = threading.Event()
+
+    def damage() -> None:
+        while not any((run / "checkpoints").glob("*")) and not ended.is_set():
+            time.sleep(0.005)
+        for path in files:
+            path.write_bytes(sound[path][:200])
+
+    watcher = threading.Thread(target=damage, daemon=True)
+    watcher.start()
+    line = "--network resnet14 --from none --epochs 6 --image-size 16 --batch-size 8 --no-report"
+    how = (*line.split(), "--checkpoint-every", 1, "--workers", 0, "--threads", 1)
+    crops = ("--smallest-crop", "0.3")
+    done = call("train", photos, *how, *crops, "--output", run)
+    ended.set()
+    watcher.join()
+    assert (done.returncode, "unreadable" in done.stderr) == (1, True), done.stderr
+    (hint,) = (line for line in done.stderr.splitlines() if line.startswith("To continue: "))
+    for path, content in sound.items():
+        path.write_bytes(content)
+    again = call(*shlex.split(hint.removeprefix("To continue: resnets ")))
+    assert again.returncode == 0, again.stderr
+
+
 def test_evaluation_tells_of_images_that_it_reads_only_to_find_near_duplicates(
     server: RangeServer, tmp_path: Path
 ) -> None:

@@ -185,8 +185,10 @@ def all_unreadable(images: Callable[[], Iterable[LabelledImages]]) -> Iterator[N
     try:
         yield
     except UnreadableImage as error:
-        words = _unreadable_in_words(images())
-        raise ContentError(words or str(error)) from None
+        all_of_them = ContentError(_unreadable_in_words(images()) or str(error))
+        for note in getattr(error, "__notes__", ()):  # such as how to go on
+            all_of_them.add_note(note)
+        raise all_of_them from None
 
 
 def _unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
