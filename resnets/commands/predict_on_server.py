@@ -100,14 +100,23 @@ def _model_and_images(served: Sequence[str], words: Sequence[str]) -> tuple[str,
     """The name of one of a server's models, and what stands for images.
 
     Where a first word is MODEL as it would be without a server, the server has it by that name.
+
+    Raises:
+        UsageError: the first word is neither; or a model of the server and a folder or file here.
     """
     from resnets.deployment.engines.swapped import is_model
     from resnets.serving.served_model import name_of
 
-    if words and words[0] in served and not Path(words[0]).exists():
-        return words[0], words[1:]
     if words and is_model(words[0]):
-        return name_of(Path(words[0])), words[1:]
+        return words[0] if words[0] in served else name_of(Path(words[0])), words[1:]
+    if words and words[0] in served:
+        if not Path(words[0]).exists():
+            return words[0], words[1:]
+        if len(words) > 1:
+            raise UsageError(
+                f"{words[0]}: a model of the server, and here a file or folder of this name; "
+                f"write ./{words[0]} for that, or run this in another folder"
+            )
     first = words[0] if len(words) > 1 else ""
     if first and not Path(first).exists() and not set(first) & set("*?[:"):
         raise UsageError(

@@ -66,7 +66,12 @@ class Answering:
         self._decoders_of_large = Threads(decoders, "decode large")
 
     async def answers(
-        self, model: ServedModel, uploads: Sequence[Upload], top: int, features: bool = False
+        self,
+        model: ServedModel,
+        uploads: Sequence[Upload],
+        top: int,
+        features: bool = False,
+        repeated: bool = False,
     ) -> list[Answer]:
         """The answers for images, in their order; an image that cannot be read fails alone.
 
@@ -78,6 +83,7 @@ class Answering:
             uploads: the images.
             top: how many of the most probable classes each prediction lists, 1 to K.
             features: whether the outputs shall hold the features.
+            repeated: whether the images were sent before: see `Answered`.
         """
         loop, begin = asyncio.get_running_loop(), time.perf_counter()
         jobs = [_Job(upload, top, features, loop.create_future()) for upload in uploads]
@@ -85,14 +91,14 @@ class Answering:
         try:
             for job in jobs:
                 self._decoders_for(model).put(self._decode, model, job)
-            answers = [await self._answer(model, job) for job in jobs]
+            answers = [await self._answer(model, job, repeated) for job in jobs]
             return answers
         finally:
             for job in jobs:
                 _give_up(job.result)
             decoding = [job.decoding for job in jobs if job.decoding is not None]
             seconds = time.perf_counter() - begin
-            model.events.tell(Answered(model.name, seconds, answers, decoding))
+            model.events.tell(Answered(model.name, seconds, answers, decoding, repeated))
 
     def _decoders_for(self, model: ServedModel) -> Threads:
         """The threads that decode for a model: on one core, the one that computes.
@@ -173,7 +179,7 @@ class Answering:
         job.decoding = time.perf_counter() - job.since
         model.compute(frame, job.features, job.top, job.result)
 
-    async def _answer(self, model: ServedModel, job: _Job) -> Answer:
+    async def _answer(self, model: ServedModel, job: _Job, repeated: bool) -> Answer:
         """The answer for one image."""
         name = job.upload.name
         try:
@@ -181,7 +187,8 @@ class Answering:
         except ContentError as error:
             status = next(code for kind, code in _HTTP_STATUS if isinstance(error, kind))
             return Answer(Prediction(name, error=str(error)), http_status=status)
-        self.answered(model, job.upload, outputs)
+        if not repeated:
+            self.answered(model, job.upload, outputs)
         return Answer(prediction_of(name, outputs.status, outputs.top), outputs)
 
 

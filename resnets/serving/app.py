@@ -173,12 +173,14 @@ class _Asked:
         top: how many of the most probable classes.
         features: whether the features of the network.
         explanation: whether a heat map.
+        repeated: whether the images were sent before.
         deadline: by the event loop's clock, in seconds.
     """
 
     top: int
     features: bool
     explanation: bool
+    repeated: bool
     deadline: float
 
 
@@ -196,7 +198,8 @@ def _asked(request: Request, model: ServedModel, deadline: float) -> _Asked:
         raise HTTPException(406, _NO_PICTURE)
     classes = len(model.description.class_names)
     top = parameter(request, "top", 1, classes, min(_TOP, classes))
-    return _Asked(top, switch(request, "features"), explanation, deadline)
+    features, repeated = switch(request, "features"), switch(request, "repeated")
+    return _Asked(top, features, explanation, repeated, deadline)
 
 
 def _takes_pictures_only(request: Request) -> bool:
@@ -210,7 +213,9 @@ async def _answers(
     server: Server, model: ServedModel, uploads: Sequence[Upload], asked: _Asked
 ) -> tuple[list[Answer], list[bytes | None]]:
     """The answers for images, and their heat maps as PNG files if they are asked for."""
-    answers = await server.answering.answers(model, uploads, asked.top, asked.features)
+    answers = await server.answering.answers(
+        model, uploads, asked.top, asked.features, asked.repeated
+    )
     pictures = [
         await server.explaining.picture(model, upload, answer, asked.deadline)
         for upload, answer in zip(uploads, answers, strict=True)
@@ -232,7 +237,7 @@ def _only_picture(answers: Sequence[Answer], pictures: Sequence[bytes | None]) -
     return Response(pictures[0], media_type=_PNG)
 
 
-_PARAMETERS = ("top", "model", "features", "explain")  # of the query of /predict
+_PARAMETERS = ("top", "model", "features", "explain", "repeated")  # of the query of /predict
 _TOP = 5  # classes listed unless the request says otherwise
 _PNG = "image/png"
 _NO_PICTURE = f"{_PNG} is the heat map, which ?explain=1 asks for; else accept application/json"

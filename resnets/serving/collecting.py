@@ -92,7 +92,7 @@ async def _collect(request: Request) -> Response:
         raise HTTPException(400, "send the bytes of the image, or ?image=DIGEST of the queue")
     server.answering.places.take()
     try:
-        work = server.answering.answers(model, [Upload("image", content)], 1)
+        work = server.answering.answers(model, [Upload("image", content)], 1, repeated=True)
         (answer,) = await while_wanted(request, work, deadline)
     finally:
         server.answering.places.give_back()

@@ -45,6 +45,7 @@ class Collection:
         self.folder = writable_folder(folder)
         self.most = most
         self.queue = Queue()
+        self._labelled = Queue()  # those that waited: one whose label is taken back waits again
         self.lock = asyncio.Lock()  # of changes of the folder
         self._look()
         self._own: set[str] = set()  # digests of images that this process has written
@@ -110,6 +111,8 @@ class Collection:
         self._size += 0 if before else len(content)
         self._places[digest] = target
         self._own.add(digest)
+        if (candidate := self.queue.drop(digest)) is not None:
+            self._labelled.add(candidate)
         return {"image": line["image"], "digest": digest, "stored": True}
 
     def has(self, digest: str) -> bool:
@@ -118,7 +121,7 @@ class Collection:
         return place is not None and place.exists()
 
     def withdraw(self, digest: str) -> None:
-        """Remove an image that was labelled since the start.
+        """Remove an image that was labelled since the start; if it waited for that, it waits again.
 
         Raises:
             HTTPException: 404, there is none.
@@ -129,6 +132,8 @@ class Collection:
         self._own.discard(digest)
         self._size -= path.stat().st_size if path.exists() else 0
         _remove(path)
+        if (candidate := self._labelled.drop(digest)) is not None:
+            self.queue.add(candidate)
         self._note({"image": path.relative_to(self.folder).as_posix(), "withdrawn": _now()})
 
     def _refuse_beyond(self, more: int) -> None:

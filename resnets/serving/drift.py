@@ -45,8 +45,8 @@ class Drift:
         self.images = 0
 
     def observe(self, event: Event) -> None:
-        """Count the images that were answered."""
-        if not isinstance(event, Answered):
+        """Count the images that were answered, each once."""
+        if not isinstance(event, Answered) or event.repeated:
             return
         for answer in event.answers:
             if answer.outputs is not None:

@@ -39,12 +39,15 @@ class Answered(NamedTuple):
         seconds: from the arrival of the images to their answers.
         answers: one an image; empty where the deadline passed, or the client went away, before.
         decoding: seconds of each image that was decoded, with waiting for a thread.
+        repeated: whether the images were sent before, and come again for a label or a heat map:
+            they say nothing new of what images users have.
     """
 
     model: str
     seconds: float
     answers: Sequence[Answer]
     decoding: Sequence[float] = ()
+    repeated: bool = False
 
 
 class Responded(NamedTuple):

@@ -66,7 +66,7 @@ class Metrics:
                 decode = self._labelled(self._phase_seconds, event.model, "decode")
                 for seconds in event.decoding:
                     decode.observe(seconds)
-                for answer in event.answers:
+                for answer in () if event.repeated else event.answers:
                     self._answered(event.model, answer)
 
     def _computed(self, batch: Computed) -> None:

@@ -90,6 +90,12 @@ _PREDICT: _Json = {
             "PNG of the only image comes alone.",
             type="string",
         ),
+        _query(
+            "repeated",
+            "1 says that the images were sent before, such as for a heat map now: metrics and "
+            "drift count no image twice.",
+            type="string",
+        ),
         _TIMEOUT,
     ],
     "requestBody": {

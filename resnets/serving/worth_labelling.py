@@ -72,10 +72,11 @@ class Queue:
         """The image of a digest; None if it does not wait."""
         return self._waiting.get(digest)
 
-    def drop(self, digest: str) -> None:
-        """Let an image wait no more, if it does."""
+    def drop(self, digest: str) -> Candidate | None:
+        """Let an image wait no more; it, if it did."""
         candidate = self._waiting.pop(digest, None)
         self._size -= len(candidate.content) if candidate else 0
+        return candidate
 
     def ordered(self) -> list[Candidate]:
         """The images, the one most worth a label first."""

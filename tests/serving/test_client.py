@@ -313,6 +313,22 @@ def test_the_command_prints_the_same_with_a_server_as_without(
     assert len(list(copies.rglob("*.png"))) == 2
 
 
+def test_a_word_that_is_a_model_of_the_server_and_a_folder_here_is_refused(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/0.png").write_bytes(image_bytes())
+    monkeypatch.chdir(tmp_path)
+    command = ["predict", "--server", url, "--json"]
+    assert main([*command, "tiny", "tiny"]) == 2
+    assert "./tiny" in capsys.readouterr().err
+    for words in (["tiny"], ["./tiny", "tiny"]):
+        assert main([*command, *words]) == 0
+        assert len(json.loads(capsys.readouterr().out)) == len(words)
+    (tmp_path / "tiny/model.safetensors").touch()  # as in the folder where it was trained
+    assert main([*command, "tiny", "tiny/0.png"]) == 0
+
+
 @pytest.mark.parametrize("features", [[], ["--features"]])
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_parquet_file_is_the_same_with_a_server_as_without(

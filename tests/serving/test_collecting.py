@@ -204,6 +204,10 @@ def test_images_wait_until_they_are_labelled(serving: Serving, tmp_path: Path) -
     assert response.json()["image"] == f"owl/{digest}.png"
     assert client.get(f"/queue/{digest}").status_code == 404
     assert len(client.get("/queue").json()["images"]) == 2
+    for _ in range(2):  # one whose label is taken back waits again
+        assert client.delete(f"/collect/{digest}").status_code == 200
+        assert client.get("/queue").json()["images"] == waiting
+        client.post(f"/collect?label=owl&image={digest}")
 
 
 def candidate(

@@ -53,6 +53,27 @@ def test_an_event_whose_timer_fails_keeps_no_other_from_being_counted() -> None:
     assert seen == ["inside"]
 
 
+def test_an_image_that_comes_again_for_a_label_or_a_heat_map_is_counted_once(
+    serving: Serving, tmp_path: Path
+) -> None:
+    client = serving(collect=tmp_path)
+    model = client.app.state.server.models["tiny"]
+    seen: list[object] = []
+    client.app.state.server.answering.answered = lambda *image: seen.append(image)
+
+    def counted() -> tuple[float, ...]:
+        values = samples(client)
+        images = values["resnets_images_total", "tiny", "not calibrated"]
+        return images, values["resnets_confidence_count", "tiny"], len(model.drift._statuses)
+
+    for path in ("predict", "predict?repeated=1", "predict?explain=1&repeated=1"):
+        assert client.post(f"/{path}", content=image_bytes()).status_code == 200
+    assert client.post("/collect?label=owl", content=image_bytes()).status_code == 201
+    assert (counted(), len(seen)) == ((1, 1, 1), 1)
+    client.post("/predict", content=image_bytes())
+    assert (counted(), len(seen)) == ((2, 2, 2), 2)
+
+
 def test_requests_images_batches_and_limits_are_counted(serving: Serving) -> None:
     client = serving(queue=7)
     for _ in range(3):

@@ -439,8 +439,9 @@ def test_buttons_that_were_clicked_keep_no_label_back(visit: Open, lonely: LiveS
         assert page.evaluate("document.querySelector('#labels').contains(document.activeElement)")
 
 
-def test_enter_stores_the_predicted_class_on_the_tab_that_arrows_led_to(
-    visit: Open, model_file: Path, tmp_path: Path
+@pytest.mark.parametrize(("keys", "focus"), [((), "tab-labels"), (("Tab",), "labels")])
+def test_enter_stores_the_predicted_class_where_arrows_and_tab_led_to(
+    visit: Open, model_file: Path, tmp_path: Path, keys: tuple[str, ...], focus: str
 ) -> None:
     live = LiveServer(tmp_path / "collected", tiny=model_file)
     try:
@@ -451,10 +452,11 @@ def test_enter_stores_the_predicted_class_on_the_tab_that_arrows_led_to(
         guess = page.locator("#labels .guess span").inner_text()
         hint = page.locator("#labels .hint", has_text="Enter").inner_text()
         assert "etters" not in hint  # of three classes each has a digit
-        page.keyboard.press("Enter")
+        for key in (*keys, "Enter"):
+            page.keyboard.press(key)
         page.wait_for_selector(f"#labels p:text('Stored as {guess}.')")
         assert len([*(tmp_path / "collected").glob(f"{guess}/*.png")]) == 1
-        assert page.evaluate("document.activeElement.id") == "tab-labels"
+        assert page.evaluate("document.activeElement.id") == focus
     finally:
         live.stop()
 

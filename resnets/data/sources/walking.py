@@ -16,11 +16,14 @@ from resnets.data.sources.names import (
 from resnets.errors import ContentError
 from resnets.files.reading import open_input
 from resnets.images.opening import ALLOWED, HEIC_HINT, MAX_BYTES, format_of
+from resnets.locks import LOCK
 from resnets.run_files import CONFIG, LOG
 
 HIDDEN = "hidden, or made by a system"
 _OURS = "written by resnets"
 _OUR_LABELS = "the labels that `resnets serve` collected"
+_OUR_LOCK = "keeps two commands from writing into a folder"
+_NOT_TOLD = frozenset({_OUR_LABELS, _OUR_LOCK})  # these belong there
 _NO_FILE = "neither a file nor a folder"
 _NO_IMAGE = f"not an image by its name ({', '.join(ALLOWED)})"
 _COMPRESSED = "a compressed tar file; decompress it, such as by gunzip, and give the .tar file"
@@ -88,7 +91,7 @@ def entries(folder: Path) -> Entries:
             for entry in scan:
                 linked |= entry.is_symlink()
                 if is_hidden(entry.name):
-                    others.append((entry.name, HIDDEN))
+                    others.append((entry.name, _OUR_LOCK if entry.name == LOCK else HIDDEN))
                 elif entry.is_dir():
                     folders.append(entry.name)
                 elif entry.is_file() or entry.is_symlink():
@@ -150,14 +153,14 @@ def why_no_image(file: Path) -> str:
 def in_words(passed_over: Iterable[PassedOver]) -> list[str]:
     """One sentence for each reason, with the first path and how many more there are.
 
-    Nothing is said of collected labels: they belong there, and the folders have them too.
+    Nothing is said of collected labels, which the folders have too, and of the lock beside them.
 
     >>> in_words([("a/notes.txt", "no image"), ("b/notes.txt", "no image")])
     ['a/notes.txt and 1 more ignored: no image']
     """
     by_reason: dict[str, list[str]] = {}
     for path, why in passed_over:
-        if why != _OUR_LABELS:
+        if why not in _NOT_TOLD:
             by_reason.setdefault(why, []).append(path)
     return [
         f"{printable(paths[0])}{f' and {len(paths) - 1:,} more' if len(paths) > 1 else ''} "
