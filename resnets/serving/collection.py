@@ -67,6 +67,8 @@ class Collection:
         reason = None
         if not label.strip() or len(label) > _LONGEST:
             reason = f"a class has a name of 1 to {_LONGEST} characters"
+        elif "\N{REPLACEMENT CHARACTER}" in label:
+            reason = "it is not written in UTF-8"
         elif safe_name(label) != label or is_hidden(label):
             reason = f"a folder of this name is not allowed on every system; {_advice(label)}"
         elif label.casefold() == LABELS or (self.folder / label).is_file():

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Literal, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from resnets.serving.logs import log
 
@@ -42,6 +42,7 @@ class Connection(HttpToolsProtocol):
         self._refused = False  # whether nothing more is read
         self._patience: asyncio.TimerHandle | None = None  # until its headers are here
         self._gone: asyncio.Future[None] = self.loop.create_future()
+        self._answered: RequestResponseCycle | None = None  # the request that is being answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the headers of the first request."""
@@ -53,7 +54,15 @@ class Connection(HttpToolsProtocol):
         self._wait_no_more()
         if not self._gone.done():
             self._gone.set_result(None)
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True  # uvicorn tells the last one that was sent only
+            self._answered.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Answer a request, which may have waited for the one before it."""
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Read; refuse what is not HTTP, and more beside the body than is allowed."""
@@ -151,6 +160,8 @@ class Connection(HttpToolsProtocol):
             return  # it is read again: see `_parse`
         if self._beside_body > _LARGEST and self._head() > _LARGEST:
             raise _Refusal(431, f"{_BESIDE_BODY['head']} are {_ALLOWED}")
+        if sum(name == b"host" for name, _ in self.headers) > 1:  # RFC 9112, 3.2
+            raise _Refusal(400, "there are several headers Host")
         self._wait_no_more()
         self.scope[GONE] = self._gone  # type: ignore[literal-required]
         if not self.url.startswith(b"/"):  # as proxies send it: http://HOST/PATH (RFC 9112, 3.2.2)

@@ -51,7 +51,8 @@ class Watched(Generic[_T]):
         try:
             mark, content = self.read()
         except (UsageError, OSError) as error:
-            log("changed file not used", file=names, reason=f"{error}; {_OLD}")
+            reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+            log("changed file not used", file=names, reason=f"{reason}; {_OLD}")
             return
         if mark != self.used:
             self.use(content)

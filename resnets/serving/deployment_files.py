@@ -17,7 +17,9 @@ import yaml
 from resnets import shipped
 from resnets.errors import UsageError
 from resnets.json_text import to_json
+from resnets.serving.access import is_loopback
 from resnets.serving.memory_limit import memory_limit, usual_memory
+from resnets.serving.served_model import name_of
 from resnets.serving.settings import Settings
 from resnets.templates import filled_in
 
@@ -94,11 +96,26 @@ class Deployment:
 
     def arguments(self, folder: str, keys: str = _KEYS, port: int = _PORT) -> list[str]:
         """The words after `resnets` in a container whose models are in a folder."""
-        words = self.model_words(lambda path: f"{folder}/{path.name}")
-        # in a cluster a server is called by names that are not known here
-        needed = ["--api-key", keys] if self.keys else ["--allow-host", "*"]
+        words = self.model_words(lambda path: f"{folder}/{place_of(path)}")
+        hosts = self.allowed_hosts
+        if not hosts and not self.keys:
+            hosts = ["*"]  # in a cluster a server is called by names that are not known here
+        needed = ["--api-key", keys] if self.keys else []
+        needed += ["--allow-host", *hosts] if hosts else []
         address = ["--host", "0.0.0.0", "--port", str(port)]
         return ["serve", *words, *address, *needed, *self.flags]
+
+    @property
+    def claim(self) -> str:
+        """What the volume with the models holds, in words."""
+        names = [(place_of(path), path) for path in self.files]
+        return ", ".join(to if to == path.name else f"{to} ({path})" for to, path in names)
+
+    @property
+    def _words(self) -> list[str]:
+        """All that comes from the command line and stands in the file."""
+        paths = [*self.files, *filter(None, [self.keys])]
+        return [*map(str, paths), *self.flags, self.image, *self.allowed_hosts]
 
     def model_words(self, place: Callable[[Path], str]) -> list[str]:
         """The words for the models, by name or, of those not in the package, by their place."""
@@ -114,9 +131,12 @@ def deployment_file(target: Target, deployment: Deployment) -> str:
         UsageError: two models have one file name, KServe is to run several, or a flag is given that
             does not work there.
     """
-    names = [path.name for path in deployment.files]
+    for word in deployment._words:
+        if len(word.splitlines()) > 1:  # it would go on as a line of the file
+            raise UsageError(f"{word!r}: a line break cannot be printed; rename the file")
+    names = [place_of(path) for path in deployment.files]
     if len(set(names)) < len(names):
-        raise UsageError("two models have the same file name; rename one of the files")
+        raise UsageError("two models have the same name; rename one of the files")
     if target != "systemd" and any(word.startswith("--tls-") for word in deployment.flags):
         raise UsageError(f"--print {target}: https ends before the container; leave out --tls-...")
     if target != "systemd" and "--collect" in deployment.flags:
@@ -127,6 +147,17 @@ def deployment_file(target: Target, deployment: Deployment) -> str:
     if target == "kserve" and len(deployment.models) > 1:
         raise UsageError("KServe runs one model in each service; give one")
     return _WRITERS[target](deployment)
+
+
+def place_of(path: Path) -> str:
+    """Where a file of a model lies in the folder of a container: there it has the name that it has.
+
+    >>> [place_of(Path(path)) for path in ("runs/cats/model.safetensors", "cats.onnx", "model.xml")]
+    ['cats.safetensors', 'cats.onnx', 'model/model.xml']
+    """
+    name = name_of(path.with_suffix(".xml") if path.suffix == ".bin" else path)
+    file = name if name.endswith(path.suffix) else f"{name}{path.suffix}"
+    return f"model/{file}" if name == "model" else file
 
 
 def _is_shipped(path: Path) -> bool:
@@ -167,6 +198,7 @@ def _systemd(deployment: Deployment) -> str:
         credentials={
             flag.removeprefix("--"): str(path).replace("%", "%%") for flag, path in secret.items()
         },
+        is_open=deployment.keys is None and not is_loopback(settings.host),
         is_privileged=0 < settings.port < _FIRST_PORT,
         collect=_systemd_word(collect) if collect else "",
     )
@@ -189,7 +221,7 @@ def _compose(deployment: Deployment) -> str:
     settings = deployment.settings
     host = settings.host if settings.host != "localhost" else Settings.host
     address = f"[{host}]" if ":" in host else host
-    mounts = [(path, f"{_MODELS}/{path.name}") for path in deployment.files]
+    mounts = [(path, f"{_MODELS}/{place_of(path)}") for path in deployment.files]
     mounts += [(deployment.keys, _KEYS)] if deployment.keys else []
     service = {
         "image": deployment.image,
@@ -280,8 +312,7 @@ def _kubernetes(deployment: Deployment) -> str:
         "# kubectl apply --filename FILE, with the image of the Dockerfile in a registry of yours."
     ]
     if deployment.files:
-        names = ", ".join(path.name for path in deployment.files)
-        head.append(f"# The volume claim resnets-models holds {names}.")
+        head.append(f"# The volume claim resnets-models holds {deployment.claim}.")
     return _yaml([*head, *_about_keys(deployment)], runs, service)
 
 
@@ -332,8 +363,9 @@ def _kserve(deployment: Deployment) -> str:
         "# kubectl apply --filename FILE, with the image of the Dockerfile in a registry of yours."
     ]
     if deployment.files:
-        names = ", ".join(path.name for path in deployment.files)
-        head.append(f"# The volume claim resnets-models holds {names}; KServe mounts it.")
+        head.append(
+            f"# The volume claim resnets-models holds {deployment.claim}; KServe mounts it."
+        )
         uri = {"name": "STORAGE_URI", "value": "pvc://resnets-models/"}
         container["env"].append(uri)
     volumes: list[dict[str, Any]] = [{"name": "temporary", "emptyDir": {}}]

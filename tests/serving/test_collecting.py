@@ -99,7 +99,8 @@ def test_an_image_is_stored_once_with_its_latest_label(serving: Serving, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "label", ["", "../up", "a/b", "con", ".hidden", "train", "CAT", "x" * 101, "labels.jsonl"]
+    "label",
+    ["", "../up", "a/b", "con", ".hidden", "train", "CAT", "x" * 101, "labels.jsonl", "\ufffd"],
 )
 def test_names_that_are_no_safe_class_are_refused(
     serving: Serving, tmp_path: Path, label: str

@@ -107,6 +107,7 @@ DAMAGED = {
     "chunk": ([CHUNKED + b"1\r\nx\r\nzz"], 400, "chunk"),
     "no HTTP": ([b"\0" * 100], 400, "HTTP"),
     "path": ([b"GET http://[ HTTP/1.1\r\n\r\n"], 400, "path"),
+    "two hosts": ([b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nhost: a.example\r\n\r\n"], 400, "Host"),
     "tunnel": ([b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"], 501, "proxy"),
 }
 
@@ -131,6 +132,28 @@ def test_what_is_refused_has_its_status_also_in_log_and_metrics(
     assert new == Counter({str(status): 1})
     logged = [json.loads(each.getMessage()) for each in caplog.records]
     assert [each["status"] for each in logged if each["path"] != "/metrics"] == [status]
+
+
+def test_who_sends_many_requests_and_goes_without_reading_is_no_fault(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvicorn tells the last request that was sent of it, and not the one that is answered."""
+    host, _, port = address.rpartition(":")
+    before = counted(address)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect((host, int(port)))
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 60)
+        end = time.monotonic() + 20
+        answered = 0
+        while time.monotonic() < end:  # until nothing more can be sent
+            time.sleep(0.2)
+            if answered == (answered := sum((counted(address) - before).values())) > 0:
+                break
+        assert 0 < answered < 60
+    time.sleep(0.5)
+    assert "Traceback" not in caplog.text
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
 def test_head_of_a_path_that_cannot_be_read_gets_no_body(address: str) -> None:

@@ -14,6 +14,8 @@ import jsonschema
 import pytest
 
 from resnets.cli import main
+from resnets.serving.deployment_files import place_of
+from resnets.serving.served_model import name_of
 
 yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
 
@@ -228,6 +230,72 @@ def test_a_comment_says_how_to_ask_for_keys_where_none_is_needed(
         comments = [x for x in printed(target, *flags).splitlines() if x.startswith("#")]
         assert any("--api-key" in line for line in comments) == is_open
         assert any(keys.name in line for line in comments) != is_open
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "kserve"])
+def test_a_model_has_the_name_in_a_container_that_it_has_here(
+    printed: Printed, model_file: Path, tmp_path: Path, target: str
+) -> None:
+    """By which requests name it, also that of a run and of a file that is called model."""
+    for folder in ("ants", "bees"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(model_file, tmp_path / folder / "model.safetensors")
+    names = [name_of(Path("ants/model.safetensors")), name_of(Path("model.safetensors"))]
+    assert names == ["ants", "model"]
+    for word, name in (("ants", "ants"), ("ants/model.safetensors", "ants")):
+        (words,) = _commands(printed(target, model=str(tmp_path / word)))
+        assert name_of(Path(words[1])) == name
+    assert name_of(Path("/models") / place_of(Path("model.safetensors"))) == "model"
+    more = () if target == "kserve" else (str(tmp_path / "bees"),)
+    (words,) = _commands(printed(target, *more, model=str(tmp_path / "ants")))
+    assert [name_of(Path(each)) for each in words[1 : 2 + len(more)]] == ["ants", "bees"][
+        : 1 + len(more)
+    ]
+
+
+def _commands(text: str) -> list[list[str]]:
+    """The words of the containers that a file runs."""
+    documents = [*yaml.safe_load_all(text)]
+    services = [each.get("services", {}).values() for each in documents]
+    compose = [service["command"] for group in services for service in group]
+    return compose + [each["args"] for document in documents for each in containers(document)]
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "kserve"])
+def test_host_names_that_are_allowed_are_those_that_were_given(
+    printed: Printed, keys: Path, target: str
+) -> None:
+    def hosts(*flags: str) -> list[str]:
+        (words,) = _commands(printed(target, *flags, model="resnet20_cifar10"))
+        place = words.index("--allow-host") + 1 if "--allow-host" in words else len(words)
+        return words[place : place + 2]
+
+    assert hosts("--allow-host", "a.example", "b.example") == ["a.example", "b.example"]
+    assert hosts()[:1] == ["*"]
+    assert hosts("--api-key", str(keys)) == []
+
+
+@pytest.mark.parametrize("target", ["systemd", "compose", "kubernetes", "kserve"])
+@pytest.mark.parametrize("line_break", ["\n", "\u2028"])
+def test_a_name_that_would_go_on_as_a_line_of_the_file_is_refused(
+    model_file: Path, tmp_path: Path, target: str, line_break: str
+) -> None:
+    file = tmp_path / f"nl{line_break}  evil: yes.safetensors"
+    shutil.copy(model_file, file)
+    assert main(["serve", str(file), "--print", target]) == 2
+    words = ["serve", str(model_file), "--print", target, "--cors", f"https://a{line_break}b"]
+    assert main(words) == 2
+
+
+def test_a_unit_of_systemd_says_where_whoever_reaches_it_may_ask(
+    printed: Printed, keys: Path
+) -> None:
+    for flags, is_open in (
+        (("--host", "0.0.0.0"), True),
+        ((), False),
+        (("--host", "0.0.0.0", "--api-key", str(keys)), False),
+    ):
+        assert ("# Whoever reaches it may ask" in printed("systemd", *flags)) == is_open
 
 
 def test_a_unit_of_systemd_names_files_by_their_whole_path(
