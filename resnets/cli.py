@@ -16,6 +16,7 @@ from pathlib import Path
 from resnets.errors import (
     Advice,
     CacheWarning,
+    ContentError,
     GuessWarning,
     RenamedWarning,
     UsageError,
@@ -178,10 +179,11 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
             return 128 + _SIGPIPE
         line = escaped(f"{name}: {_describe(error)}")
         leave_reason(line)
-        if isinstance(error, UsageError):
+        if isinstance(error, ChildProcessError):
+            if not speaks_for_machine():
+                return 1  # all who waited for the lost process would say the same
+        elif isinstance(error, UsageError | ContentError | OSError):
             let_first_say_it()
-        if isinstance(error, ChildProcessError) and not speaks_for_machine():
-            return 1  # all who waited for the lost process would say the same
         with contextlib.suppress(OSError):  # the code tells, where nothing can be printed
             if debug:
                 say_text(traceback.format_exc().rstrip("\n"), file=sys.stderr)

@@ -30,11 +30,17 @@ def leave_reason(text: str) -> None:
 def let_first_say_it() -> None:
     """Wait until the first process of this machine has said why it ends, which ends this one.
 
-    All processes have the same words, so most of what one refuses, all refuse at the same time.
+    All processes have the same words and data, so most of what one refuses, all refuse at the same
+    time.
     """
     if os.environ.get(_FILE) and not is_first_of_machine():
         with contextlib.suppress(KeyboardInterrupt):  # which ends it all the sooner
             time.sleep(_FIRST_SAYS_IT)
+
+
+def is_under_torchrun() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_first_of_machine() -> bool:

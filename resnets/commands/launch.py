@@ -125,7 +125,7 @@ def launch(
     _refuse(asked, job, on, job.processes)
     if nodes == 1:
         devices = f"with {plural(gpus, 'GPU')}" if gpus else "without a GPU"
-        say(f"for 1 machine {devices}: --nodes and --gpus take other numbers", file=sys.stderr)
+        say(f"for 1 machine {devices}; --nodes N is for N machines", file=sys.stderr)
     if on == "slurm" and image != IMAGE:
         say("--image is for kubernetes: it will have no effect", file=sys.stderr)
     if on == "kubernetes" and image == IMAGE:

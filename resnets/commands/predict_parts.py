@@ -78,7 +78,7 @@ def predict_part(
         say(f"{path}: done already", file=sys.stderr)
         return 0
     if path.exists():
-        say(f"{path}: cut off, so it is predicted again", file=sys.stderr)
+        say(f"{path}: cut off or damaged, so it is predicted again", file=sys.stderr)
     remove_left_over(path)
     images = part.of_list(sources)
     predictor = flags.open_engine(file, measure=len(images) >= SEVERAL)

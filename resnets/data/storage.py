@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -335,15 +336,32 @@ class JoinedStorage:
             expect(part, [place for storage, place in places if storage is part])
 
 
-def in_threads(function: Callable[[range], Any], count: int, size: int = 256) -> Iterator[Any]:
+def in_threads(function: Callable[[range], Any], count: int, size: int = 16) -> Iterator[Any]:
     """Call a function with consecutive ranges of ``size`` indices below ``count``, in threads.
+
+    What stops the caller, such as Ctrl-C, waits for the ranges that are being worked on. A photo
+    may take tenths of a second, so these are small; a thread takes several at once.
 
     Yields:
         The results, in order. An exception is raised in place of its result.
     """
-    ranges = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    stopped = threading.Event()
+
+    def work(part: range) -> list[Any]:
+        pieces = (part[start : start + size] for start in range(0, len(part), size))
+        return [function(piece) for piece in pieces if not stopped.is_set()]
+
+    several = size * max(1, _TOGETHER // size)
+    parts = [range(start, min(start + several, count)) for start in range(0, count, several)]
     with ThreadPoolExecutor(reading_threads()) as pool:
-        yield from pool.map(function, ranges)
+        try:
+            for results in pool.map(work, parts):
+                yield from results
+        finally:
+            stopped.set()
+
+
+_TOGETHER = 256  # indices that a thread takes at once
 
 
 Fill: TypeAlias = Callable[[NDArray[np.uint8], range], None]  # fills some rows of an array

@@ -336,7 +336,7 @@ def _refuse_misnamed(record: Record, path: Path) -> None:
 def _checked(folder: Path) -> list[Path]:
     """The files of all parts, which belong together and are all there."""
     files = part_files(folder)
-    records = {path: _read_record(path, whole=True) for path in files}
+    records = _records(files)
     for path, record in records.items():
         _refuse_misnamed(record, path)
     stored = next(filter(None, (record.stored_digest for record in records.values())), None)
@@ -362,6 +362,27 @@ def _checked(folder: Path) -> list[Path]:
             f"{_command_for(missing, first.parts, folder)}"
         )
     return files
+
+
+def _records(files: Sequence[Path]) -> dict[Path, Record]:
+    """The records of parts' files, each read whole.
+
+    Raises:
+        ContentError: some are damaged, or no parts; it names all of them.
+    """
+    records, faults = {}, {}
+    for path in files:
+        try:
+            records[path] = _read_record(path, whole=True)
+        except ContentError as error:
+            faults[path] = error
+    if not faults:
+        return records
+    first, *others = faults
+    if not others:
+        raise faults[first]
+    more = ", ".join(path.name for path in others)
+    raise ContentError(f"{faults[first]}. Nor can these be read: {more}")
 
 
 def _command_for(missing: Sequence[int], parts: int, folder: Path) -> str:

@@ -16,6 +16,7 @@ from resnets.model_path import RUNS
 from resnets.run_files import CONFIG, LOG, MODEL, REPORT, STATES
 from resnets.runs.checkpoint import Checkpoints
 from resnets.runs.refusals import is_in_job
+from resnets.torchrun import is_under_torchrun
 
 FOLD = "fold-{}"  # the folder of the run of one fold, in that of a cross-validation
 _MADE_BY_A_RUN = (
@@ -131,7 +132,7 @@ def processes_here() -> tuple[int, int]:
 
     (0, 1) where it has not started this one.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not is_under_torchrun():
         return 0, 1
     each, machines = (
         os.environ.get(name, "1") for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE")

@@ -12,6 +12,7 @@ from typing import Any
 from resnets.data.batches import ProcessRank
 from resnets.interrupting import STOPPING, Signalled, signals_raise
 from resnets.runs.folder import how_to_continue, how_to_repeat
+from resnets.torchrun import is_under_torchrun
 
 _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
 
@@ -49,11 +50,20 @@ class Interrupted(KeyboardInterrupt):
             return [saved, how_to_continue(self.elsewhere)]
         if self.folder is None:
             before = f"{by} before training began: nothing was trained, and no run was written."
-            return [before, how_to_repeat()] if self.early else []
+            return [f"{before}{self._sender()}", how_to_repeat()] if self.early else []
         done = f"{by} and saved after step {self.step}."
         if self.early:
-            done = f"{by} before a step was done: nothing new was saved."
+            done = f"{by} before a step was done: nothing new was saved.{self._sender()}"
         return [done, how_to_continue(self.folder)]
+
+    def _sender(self) -> str:
+        """Who may have sent the signal: before the first step no process looks for lost ones."""
+        if self.signal != signal.SIGTERM or not is_under_torchrun():
+            return ""
+        return (
+            " torchrun sends SIGTERM when it is stopped, and when a process has ended, which its "
+            "last lines name."
+        )
 
 
 class StopSignals:

@@ -1,3 +1,4 @@
+import _thread
 import threading
 import time
 from pathlib import Path
@@ -43,6 +44,21 @@ def test_rows_are_named_by_their_file_and_their_place_in_it(rows: list[int]) -> 
 @given(st.integers(0, 70), st.integers(1, 9))
 def test_threads_share_out_every_index_once_and_in_order(count: int, size: int) -> None:
     assert [index for part in in_threads(list, count, size) for index in part] == list(range(count))
+
+
+def test_what_stops_the_caller_waits_for_few_indices_only() -> None:
+    """A photo may take tenths of a second, and Ctrl-C waited for hundreds."""
+    done: list[int] = []
+
+    def work(part: range) -> None:
+        if part.start == 0:
+            _thread.interrupt_main()
+        time.sleep(0.02)
+        done.extend(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_threads(work, 20_000))
+    assert len(done) < 256
 
 
 def test_an_error_in_a_thread_is_raised_here_and_ends_the_rest() -> None:

@@ -348,12 +348,18 @@ sys.exit(main(["train", "digits", "--epochs", "0"]) if os.environ["RANK"] == "1"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("of_all", spread([True, False]))
-def test_torchrun_ends_with_the_reason_that_was_printed_once(tmp_path: Path, of_all: bool) -> None:
+@pytest.mark.parametrize("by", spread(["the data", "the words", "one process"]))
+def test_torchrun_ends_with_the_reason_that_was_printed_once(tmp_path: Path, by: str) -> None:
     """Its own traceback stays; the reason is the last that it prints, as of any first failure."""
     (tmp_path / "one.py").write_text(ONE_REFUSES, encoding="utf-8")
-    words = ("train", "digits", "--epochs", "0")
-    done = by_torchrun(*words) if of_all else by_torchrun(script=tmp_path / "one.py")
+    for number, label in enumerate(["cat", "dog"] * 6):
+        (tmp_path / "photos" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / label / f"{number}.png").write_bytes(b"\x89PNG\r\n")
+    if by == "one process":
+        done = by_torchrun(script=tmp_path / "one.py")
+    else:
+        words = {"the words": ("digits", "--epochs", "0"), "the data": (tmp_path / "photos",)}[by]
+        done = by_torchrun("train", *words)
     lines = done.stderr.splitlines()
     (reason,) = [line for line in lines if line.startswith("resnets train: ")]
     last = [line for line in lines if line.lstrip().startswith("traceback :")][-1]
