@@ -96,7 +96,7 @@ class Deployment:
 
     def arguments(self, folder: str, keys: str = _KEYS, port: int = _PORT) -> list[str]:
         """The words after `resnets` in a container whose models are in a folder."""
-        words = self.model_words(lambda path: f"{folder}/{place_of(path)}")
+        words = self.model_words(lambda path: f"{folder}/{_place_of(path)}")
         hosts = self.allowed_hosts
         if not hosts and not self.keys:
             hosts = ["*"]  # in a cluster a server is called by names that are not known here
@@ -108,7 +108,7 @@ class Deployment:
     @property
     def claim(self) -> str:
         """What the volume with the models holds, in words."""
-        names = [(place_of(path), path) for path in self.files]
+        names = [(_place_of(path), path) for path in self.files]
         return ", ".join(to if to == path.name else f"{to} ({path})" for to, path in names)
 
     @property
@@ -134,7 +134,7 @@ def deployment_file(target: Target, deployment: Deployment) -> str:
     for word in deployment._words:
         if len(word.splitlines()) > 1:  # it would go on as a line of the file
             raise UsageError(f"{word!r}: a line break cannot be printed; rename the file")
-    names = [place_of(path) for path in deployment.files]
+    names = [_place_of(path) for path in deployment.files]
     if len(set(names)) < len(names):
         raise UsageError("two models have the same name; rename one of the files")
     if target != "systemd" and any(word.startswith("--tls-") for word in deployment.flags):
@@ -149,10 +149,10 @@ def deployment_file(target: Target, deployment: Deployment) -> str:
     return _WRITERS[target](deployment)
 
 
-def place_of(path: Path) -> str:
+def _place_of(path: Path) -> str:
     """Where a file of a model lies in the folder of a container: there it has the name that it has.
 
-    >>> [place_of(Path(path)) for path in ("runs/cats/model.safetensors", "cats.onnx", "model.xml")]
+    >>> [_place_of(Path(path)) for path in ("cats/model.safetensors", "cats.onnx", "model.xml")]
     ['cats.safetensors', 'cats.onnx', 'model/model.xml']
     """
     name = name_of(path.with_suffix(".xml") if path.suffix == ".bin" else path)
@@ -221,7 +221,7 @@ def _compose(deployment: Deployment) -> str:
     settings = deployment.settings
     host = settings.host if settings.host != "localhost" else Settings.host
     address = f"[{host}]" if ":" in host else host
-    mounts = [(path, f"{_MODELS}/{place_of(path)}") for path in deployment.files]
+    mounts = [(path, f"{_MODELS}/{_place_of(path)}") for path in deployment.files]
     mounts += [(deployment.keys, _KEYS)] if deployment.keys else []
     service = {
         "image": deployment.image,

@@ -34,7 +34,7 @@ _PATIENCE = 1800.0  # seconds: reading images takes processes unequally long
 _OPENED = "data opened"  # the word of a process that has opened the data
 _recent: deque[Any] = deque(maxlen=16)  # collectives, see `_wait`
 _heartbeats: list[Heartbeat] = []  # of this process, while it is one of several
-_wrapped: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()  # see `leave_group`
+_wrapped: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()  # see `_leave_group`
 
 
 @contextlib.contextmanager
@@ -69,10 +69,10 @@ def processes(device: torch.device, timeout: float = _PATIENCE) -> Iterator[Proc
             yield ProcessRank(group.rank, group.size, on_machine, group.launch)
     finally:
         _heartbeats.clear()
-        leave_group()
+        _leave_group()
 
 
-def leave_group() -> None:
+def _leave_group() -> None:
     """End this process's part in the process group, whose wrapped networks compute no more.
 
     Who frees a group last waits for its threads, and those may wait for Python's lock, to free the

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from resnets.cli import main
-from resnets.serving.deployment_files import place_of
+from resnets.serving.deployment_files import _place_of
 from resnets.serving.served_model import name_of
 
 yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
@@ -245,7 +245,7 @@ def test_a_model_has_the_name_in_a_container_that_it_has_here(
     for word, name in (("ants", "ants"), ("ants/model.safetensors", "ants")):
         (words,) = _commands(printed(target, model=str(tmp_path / word)))
         assert name_of(Path(words[1])) == name
-    assert name_of(Path("/models") / place_of(Path("model.safetensors"))) == "model"
+    assert name_of(Path("/models") / _place_of(Path("model.safetensors"))) == "model"
     more = () if target == "kserve" else (str(tmp_path / "bees"),)
     (words,) = _commands(printed(target, *more, model=str(tmp_path / "ants")))
     assert [name_of(Path(each)) for each in words[1 : 2 + len(more)]] == ["ants", "bees"][

@@ -29,7 +29,7 @@ from resnets.training.devices import (
     refuse_other_launchers,
     synchronise,
 )
-from resnets.training.parallel import _backend, distribute, leave_group
+from resnets.training.parallel import _backend, _leave_group, distribute
 from resnets.training.recipe import Recipe
 
 
@@ -165,7 +165,7 @@ def test_a_network_wrapped_for_several_processes_makes_no_warning() -> None:
             wrapped = distribute(network, torch.device("cpu"), Recipe())
             wrapped(images).sum().backward()
     finally:
-        leave_group()
+        _leave_group()
         torch.set_warn_always(warns)
 
 
@@ -174,7 +174,7 @@ def test_a_process_that_leaves_its_group_waits_for_no_thread_that_waits_for_it()
     rounds = """
 import torch
 from torch import distributed as dist, nn
-from resnets.training.parallel import distribute, leave_group
+from resnets.training.parallel import distribute, _leave_group
 from resnets.training.recipe import Recipe
 
 for _ in range(400):
@@ -182,7 +182,7 @@ for _ in range(400):
     wrapped = distribute(nn.Linear(4, 4), torch.device("cpu"), Recipe())
     for _ in range(3):
         wrapped(torch.ones(2, 4)).sum().backward()
-    leave_group()
+    _leave_group()
     del wrapped
 """
     subprocess.run([sys.executable, "-c", rounds], check=True, timeout=120)
