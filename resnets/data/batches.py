@@ -110,9 +110,9 @@ def _read_all(reader: Reader, fill_array: Filled) -> NDArray[np.uint8]:
 
     def fill(pixels: NDArray[np.uint8], part: range) -> None:
         rows = slice(part.start, part.stop)
-        reader.read(Draws(0, 0, count, np.arange(count)[rows]), pixels[rows])
+        reader.read(Draws(0, 0, count, np.arange(count)[rows]), pixels[rows], announced=True)
 
-    return fill_array((count, *reader.shape), fill)
+    return fill_array((count, *reader.shape), fill, reader.images.expect)
 
 
 class Batch(NamedTuple):

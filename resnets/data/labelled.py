@@ -209,7 +209,6 @@ class LabelledImages:
         height, width, _ = self.image(0, channels).shape
 
         def fill(stack: Pixels, part: range) -> None:
-            self.expect(part)
             for index in part:
                 with IN_USE:
                     image = self.image(index, channels)
@@ -221,7 +220,7 @@ class LabelledImages:
                     )
                 stack[index] = image
 
-        return fill_array((len(self), height, width, channels), fill)
+        return fill_array((len(self), height, width, channels), fill, self.expect)
 
 
 def joined(parts: Sequence[LabelledImages]) -> LabelledImages:

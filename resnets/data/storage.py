@@ -336,11 +336,22 @@ class JoinedStorage:
             expect(part, [place for storage, place in places if storage is part])
 
 
-def in_threads(function: Callable[[range], Any], count: int, size: int = 16) -> Iterator[Any]:
+def in_threads(
+    function: Callable[[range], Any],
+    count: int,
+    size: int = 16,
+    begin: Callable[[range], object] = lambda _: None,
+) -> Iterator[Any]:
     """Call a function with consecutive ranges of ``size`` indices below ``count``, in threads.
 
     What stops the caller, such as Ctrl-C, waits for the ranges that are being worked on. A photo
     may take tenths of a second, so these are small; a thread takes several at once.
+
+    Args:
+        function: of a range.
+        count: of all indices.
+        size: of a range.
+        begin: called before with several ranges that a thread takes at once, as one.
 
     Yields:
         The results, in order. An exception is raised in place of its result.
@@ -348,6 +359,7 @@ def in_threads(function: Callable[[range], Any], count: int, size: int = 16) -> 
     stopped = threading.Event()
 
     def work(part: range) -> list[Any]:
+        begin(part)
         pieces = (part[start : start + size] for start in range(0, len(part), size))
         return [function(piece) for piece in pieces if not stopped.is_set()]
 
@@ -370,6 +382,7 @@ Fill: TypeAlias = Callable[[NDArray[np.uint8], range], None]  # fills some rows 
 def filled(
     shape: tuple[int, ...],
     fill: Fill,
+    begin: Callable[[range], object] = lambda _: None,
     into: NDArray[np.uint8] | None = None,
     rows: range | None = None,
 ) -> NDArray[np.uint8]:
@@ -378,14 +391,24 @@ def filled(
     Args:
         shape: of the array.
         fill: fills some rows of it.
+        begin: called before with rows that will be filled soon.
         into: the array; a new one by default.
         rows: which are to be filled; all by default.
     """
     array = np.empty(shape, np.uint8) if into is None else into
     wanted = range(shape[0]) if rows is None else rows
-    for _ in in_threads(lambda part: fill(array, wanted[part.start : part.stop]), len(wanted)):
+
+    def fill_part(part: range) -> None:
+        fill(array, wanted[part.start : part.stop])
+
+    def begin_part(part: range) -> None:
+        begin(wanted[part.start : part.stop])
+
+    for _ in in_threads(fill_part, len(wanted), begin=begin_part):
         pass
     return array
 
 
-Filled: TypeAlias = Callable[[tuple[int, ...], Fill], NDArray[np.uint8]]  # such as `filled`
+Filled: TypeAlias = Callable[  # such as `filled`
+    [tuple[int, ...], Fill, Callable[[range], object]], NDArray[np.uint8]
+]

@@ -21,7 +21,9 @@ from resnets.training.parallel import from_all
 _T = TypeVar("_T")
 
 
-def filled_together(shape: tuple[int, ...], fill: Fill) -> NDArray[np.uint8]:
+def filled_together(
+    shape: tuple[int, ...], fill: Fill, begin: Callable[[range], object] = lambda _: None
+) -> NDArray[np.uint8]:
     """An array (N, ...) of uint8: every process calls this, and gets all that any has filled.
 
     Where the processes of a machine cannot share memory, as without Linux, each fills all of it.
@@ -29,22 +31,23 @@ def filled_together(shape: tuple[int, ...], fill: Fill) -> NDArray[np.uint8]:
     Args:
         shape: of the array, the same in every process.
         fill: fills some rows of an array of this shape.
+        begin: called before with rows that will be filled soon.
 
     Raises:
         ContentError: what is to be read is damaged, for this process or another one.
     """
     if not dist.is_initialized():
-        return filled(shape, fill)
+        return filled(shape, fill, begin)
     place, count = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     first = dist.get_rank() - place  # of this machine
     with _offered(prod(shape)) if place == 0 and count > 1 else contextlib.nullcontext() as offer:
         memory = _mapped(from_all(offer)[first], prod(shape))
         together = all(from_all(memory is not None)[first : first + count])
     if memory is None or not together:
-        return _each_alike(filled, shape, fill)
+        return _each_alike(filled, shape, fill, begin)
     pixels: NDArray[np.uint8] = np.frombuffer(memory, np.uint8).reshape(shape)
     rows = range(*(shape[0] * end // count for end in (place, place + 1)))
-    return _each_alike(filled, shape, fill, pixels, rows)
+    return _each_alike(filled, shape, fill, begin, pixels, rows)
 
 
 def _each_alike(function: Callable[..., _T], *arguments: Any) -> _T:

@@ -19,7 +19,7 @@ from resnets.errors import ContentError
 from resnets.training import shared_pixels
 from resnets.training.parallel import processes
 
-storage.in_threads.__defaults__ = (4,)  # rows at a time
+storage.in_threads.__defaults__ = (4, lambda _: None)  # rows at a time
 case, folder = sys.argv[1:]
 rank, done, reasons = int(os.environ["RANK"]), [], ""
 if case == "no such memory":
