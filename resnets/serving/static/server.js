@@ -120,7 +120,7 @@ export async function explain(file, { model, top, signal, onBusy }) {
   } catch {
     return { unexplained: GONE };
   }
-  const response = await ask(content, file.name, { model: model.name, top, explain: 1, repeated: 1 }, { signal, onBusy });
+  const response = await ask(content, file.name, { model: model.name, top, repeated: 1, explain: 1 }, { signal, onBusy });
   const { status } = response;
   const answer = await answerOf(response);
   if (answer.explanation) return answer;
