@@ -23,7 +23,7 @@ from tests.pretrained.conftest import know_address, published, safetensors_file,
 __all__ = ["published", "safetensors_file", "weights"]  # fixtures
 
 TUTORIALS = sorted(path.stem for path in (DOCS / "tutorials").glob("*.md"))
-LONG = ("export", "gpus", "machines")  # 20 to 30 s of CPU each; other tests have these commands too
+LONG = ("export", "gpus", "machines", "resume")  # 20 to 50 s; other tests have their commands
 CLASSES = ("church", "golf ball", "parachute")
 
 
