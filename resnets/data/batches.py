@@ -109,8 +109,8 @@ def _read_all(reader: Reader, fill_array: Filled) -> NDArray[np.uint8]:
     count = len(reader.images)
 
     def fill(pixels: NDArray[np.uint8], part: range) -> None:
-        rows = slice(part.start, part.stop)
-        reader.read(Draws(0, 0, count, np.arange(count)[rows]), pixels[rows], announced=True)
+        draws = Draws(0, 0, count, np.arange(part.start, part.stop))
+        reader.read(draws, pixels[part.start : part.stop], announced=True)
 
     return fill_array((count, *reader.shape), fill, reader.images.expect)
 

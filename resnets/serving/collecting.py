@@ -109,7 +109,7 @@ async def _collect(request: Request) -> Response:
     }
     async with collection.lock:
         stored = await asyncio.to_thread(collection.add, content, folder, entry)
-    collection.queue.drop(stored["digest"])
+    collection.wait_no_more(stored["digest"])
     return JSON(stored, 201 if stored["stored"] else 200)
 
 
@@ -118,6 +118,7 @@ async def _withdraw(request: Request) -> Response:
     collection = _collection(request)
     async with collection.lock:
         await asyncio.to_thread(collection.withdraw, request.path_params["digest"])
+    collection.wait_again(request.path_params["digest"])
     return JSON({"withdrawn": True})
 
 

@@ -113,8 +113,6 @@ class Collection:
         self._size += 0 if before else len(content)
         self._places[digest] = target
         self._own.add(digest)
-        if (candidate := self.queue.drop(digest)) is not None:
-            self._labelled.add(candidate)
         return {"image": line["image"], "digest": digest, "stored": True}
 
     def has(self, digest: str) -> bool:
@@ -123,7 +121,7 @@ class Collection:
         return place is not None and place.exists()
 
     def withdraw(self, digest: str) -> None:
-        """Remove an image that was labelled since the start; if it waited for that, it waits again.
+        """Remove an image that was labelled since the start.
 
         Raises:
             HTTPException: 404, there is none.
@@ -134,9 +132,17 @@ class Collection:
         self._own.discard(digest)
         self._size -= path.stat().st_size if path.exists() else 0
         _remove(path)
+        self._note({"image": path.relative_to(self.folder).as_posix(), "withdrawn": _now()})
+
+    def wait_no_more(self, digest: str) -> None:
+        """Let an image that has a label wait for none. In the event loop."""
+        if (candidate := self.queue.drop(digest)) is not None:
+            self._labelled.add(candidate)
+
+    def wait_again(self, digest: str) -> None:
+        """Let an image wait whose label was taken back, if it waited. In the event loop."""
         if (candidate := self._labelled.drop(digest)) is not None:
             self.queue.add(candidate)
-        self._note({"image": path.relative_to(self.folder).as_posix(), "withdrawn": _now()})
 
     def _refuse_beyond(self, more: int) -> None:
         if self._size + more > self.most:
