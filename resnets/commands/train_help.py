@@ -20,6 +20,7 @@ _TOPICS: Mapping[str, Sequence[str]] = {
             "--skip-unreadable",
             "--repeats",
             "--workers",
+            "--memory-gb",
             "--cache",
         ),
         *("--class-level", "--train-folder", "--validation-folder", "--test-folder", "--verbose"),
@@ -36,7 +37,8 @@ _TOPICS: Mapping[str, Sequence[str]] = {
     ),
     "progressive resizing": ("--progressive-resizing-scale", "--progressive-resizing-until"),
     "batches": (
-        *("--batch-size", "--accumulate", "--no-carry-over", "--batch-norm-images"),
+        *("--batch-size", "--accumulate", "--no-even-batches", "--no-carry-over"),
+        *("--batch-norm-images",),
         *("--sync-batch-norm", "--gradient-exchange", "--bucket-mb"),
     ),
     "the optimizer": (

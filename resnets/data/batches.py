@@ -20,6 +20,7 @@ from resnets.data.augmentation.draws import (
     Samples,
     balanced_order,
     epoch_order,
+    epoch_steps,
 )
 from resnets.data.labelled import LabelledImages
 from resnets.data.processes import worker_count
@@ -174,10 +175,9 @@ class TrainingBatches:
     the images. In both cases, all augmentation after the crop works on whole batches.
 
     Attributes:
-        batch_size: images of a batch over all processes together.
+        batch_size: images of a full batch over all processes together.
         process: which of several processes this is.
-        steps_per_epoch: batches of an epoch; images that do not fill a batch are left out of it,
-            and may come first in the next.
+        steps_per_epoch: batches of an epoch.
         in_memory: whether the set is in memory.
     """
 
@@ -194,6 +194,7 @@ class TrainingBatches:
         device: torch.device | str = "cpu",
         balanced: bool = False,
         repeats: int = 1,
+        even: bool = False,
         carry_over: bool = False,
         memory_limit: int = _MEMORY_LIMIT,
         fill_array: Filled = filled,
@@ -205,7 +206,7 @@ class TrainingBatches:
             images: at least one for each process.
             preprocessing: size, mean and standard deviation of the network's input.
             augmentation: random changes of the images.
-            batch_size: images of a batch over all processes; a smaller set is one batch.
+            batch_size: images of a full batch over all processes; a smaller set is one batch.
             seed: of order and augmentation.
             process: which of several processes this is.
             workers: processes that read images of a set that is not in memory; see
@@ -217,8 +218,10 @@ class TrainingBatches:
             memory_limit: the largest number of bytes of pixels in memory.
             fill_array: makes the array of a set in memory: see
                 `shared_pixels.filled_together`.
-            carry_over: begin each epoch with the images that did not fill a batch of the one
-                before; not with `balanced` or `repeats`, which leave out others at random.
+            even: use every image in every epoch, in batches that differ by one image at most; not
+                with `repeats`. Else all batches are full, and images that fill none are left out.
+            carry_over: begin each epoch with the images that the one before left out; not with
+                `balanced` or `repeats`, which leave out others at random.
             custom: a user's augmentation, applied before `augmentation`.
 
         Raises:
@@ -229,10 +232,12 @@ class TrainingBatches:
         self.process, self.balanced, self.repeats, self.custom = process, balanced, repeats, custom
         self.device = torch.device(device)
         self.batch_size = _total_batch_size(len(images), batch_size, repeats, process)
-        self.steps_per_epoch = len(images) // self.batch_size
-        used = self.steps_per_epoch * self.batch_size
-        carries = carry_over and repeats == 1 and used < len(images)
-        self.carrying = CarryingOrder(len(images), seed, used) if carries else None
+        is_even = even and repeats == 1
+        self.steps_per_epoch = epoch_steps(len(images), self.batch_size, is_even)
+        self._used = len(images) if is_even else self.steps_per_epoch * self.batch_size // repeats
+        _refuse_small_batches(len(images), self.steps_per_epoch, process.world_size)
+        carries = carry_over and repeats == 1 and self._used < len(images)
+        self.carrying = CarryingOrder(len(images), seed, self._used) if carries else None
         channels = preprocessing.channels
         if augmentation.policy != "none" and channels not in (1, 3):
             raise UsageError(f"{augmentation.policy} needs 1 or 3 channels, not {channels}")
@@ -291,7 +296,7 @@ class TrainingBatches:
 
         They are the same for any number of processes and workers.
         """
-        used = self.order(epoch)[: self.steps_per_epoch * self.batch_size // self.repeats]
+        used = self.order(epoch)[: self._used]
         return hashlib.sha256(used.astype("<i8").tobytes()).hexdigest()[:16]
 
     def part(self, order: Samples, step: int) -> Samples:
@@ -299,14 +304,24 @@ class TrainingBatches:
 
         For the first sample of the whole batch that is its last one.
         """
-        count, distinct = len(self.images), self.batch_size // self.repeats
-        numbers = order[step * distinct : (step + 1) * distinct]
+        count = len(self.images)
+        numbers = order[slice(*self._places(step))]
         uses = numbers // count * self.repeats + np.arange(self.repeats)[:, None]
         samples = (numbers % count + uses * count).flatten()
-        share = self.process.share(self.batch_size)
+        share = self.process.share(len(samples))
         first = share.start - 1 if self.augmentation.mixes else share.start
-        places = np.arange(first, share.stop) % self.batch_size
+        places = np.arange(first, share.stop) % len(samples)
         return samples[places]
+
+    def images_of(self, step: int) -> int:
+        """Images of the batch of a step, counted over all epochs, over all processes."""
+        start, stop = self._places(step % self.steps_per_epoch)
+        return (stop - start) * self.repeats
+
+    def _places(self, step: int) -> tuple[int, int]:
+        """Where in the order of its epoch the images of a step begin and end."""
+        start, stop = (self._used * end // self.steps_per_epoch for end in (step, step + 1))
+        return start, stop
 
     def batch(self, draws: Draws, pixels: Tensor) -> Batch:
         """Pixels (B, S, S, C) uint8, augmented and normalised, with their targets."""
@@ -371,6 +386,19 @@ def _total_batch_size(count: int, batch_size: int, repeats: int, process: Proces
             f"{plural(count, 'training image')}: at least {least} are needed to fill a batch"
         )
     return min(batch_size, count // repeats * repeats)
+
+
+def _refuse_small_batches(count: int, steps: int, processes: int) -> None:
+    """Refuse batches of which a process would get no image.
+
+    Raises:
+        UsageError: the smallest has fewer images than there are processes.
+    """
+    if count // steps < processes:
+        raise UsageError(
+            f"{plural(count, 'training image')} in {plural(steps, 'batch')}: {processes} processes "
+            f"need an image of each batch; take a larger --batch-size, up to {count}"
+        )
 
 
 def _resize(images: Tensor, size: int) -> Tensor:

@@ -70,10 +70,11 @@ def _for_data(recipe: Recipe, batches: TrainingBatches) -> str:
     """What speeds up getting images."""
     if batches.in_memory:
         return "less augmentation" if recipe.augmentation.policy != "none" else "larger batches"
-    return (
-        f"more cores, as many --workers (now {batches.process.workers(recipe.workers)}), images "
-        f"stored at about the --resize of the recipe, or {install_hint('fast')}"
-    )
+    helps = [f"more cores, as many --workers (now {batches.process.workers(recipe.workers)})"]
+    if recipe.augmentation.resized_crop is None:  # else images must have one size to be held
+        helps += [f"a larger --memory-gb (now {recipe.memory_gb:g}) if memory has room for all"]
+    helps += ["images stored at about the --resize of the recipe", f"or {install_hint('fast')}"]
+    return ", ".join(helps)
 
 
 def _for_compute(recipe: Recipe, device: torch.device) -> str:

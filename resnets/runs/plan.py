@@ -293,7 +293,7 @@ def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
     reads = batch_size / machines.nodes  # images of a step
     least = reads / training.reading if training.reading else 0.0
     step = max(sum(parts), least)
-    steps = max(1, int(training.epochs * (training.images // batch_size)))
+    steps = max(1, int(training.epochs * ceil(training.images / batch_size)))
     hours = steps * step / _HOUR
     return Plan(
         steps,

@@ -118,7 +118,9 @@ class Setup:
             device=self.device,
             balanced=recipe.balanced_sampling,
             repeats=recipe.repeats,
+            even=recipe.even_batches,
             carry_over=recipe.carry_over,
+            memory_limit=recipe.memory_limit,
             fill_array=filled_together,
             custom=self.custom.augmentation,
         )
@@ -168,6 +170,7 @@ class Setup:
             size,
             workers=process.workers(self.job.recipe.workers),
             device=self.device,
+            memory_limit=self.job.recipe.memory_limit,
         )
 
     def at_size(self, size: int) -> "Setup":
@@ -191,9 +194,15 @@ class Setup:
     def in_order(self, images: LabelledImages, size: int | None = None) -> EvaluationBatches:
         """Images as in evaluation, every one once, in batches of a size or of the recipe's."""
         size = size or max(1, self.job.recipe.batch // self.process.world_size)
-        workers = self.job.recipe.workers
+        recipe = self.job.recipe
         return evaluation_batches(
-            images, self.preprocessing, size, self.process, workers, self.device
+            images,
+            self.preprocessing,
+            size,
+            self.process,
+            recipe.workers,
+            self.device,
+            recipe.memory_limit,
         )
 
     def identity(self) -> dict[str, Any]:

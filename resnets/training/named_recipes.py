@@ -21,6 +21,7 @@ RECIPES = {
         epochs=0,
         steps=64_000,
         batch_size=128,
+        even_batches=False,
         validation=0.0,
         optimizer="sgd",
         learning_rate=0.1,

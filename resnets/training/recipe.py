@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from resnets.data.augmentation.augmentation import Augmentation
+from resnets.data.augmentation.draws import epoch_steps
 from resnets.errors import ContentError, RenamedWarning, UsageError
 from resnets.fields import Between, check, from_table, parse_toml, to_toml
 from resnets.machine import MOST_THREADS
@@ -58,7 +59,8 @@ FOR_OPTIMIZER: dict[OptimizerName, dict[str, float]] = {
 # classifier first.
 _FINE_TUNING_RATE: dict[OptimizerName, float] = {"sgd": 0.08, "adamw": 0.0005, "muon": 0.002}
 
-_AS_BEFORE_4: dict[str, Any] = {  # what was not said then
+_AS_BEFORE_5: dict[str, Any] = {"even_batches": False}  # what was not said then
+_AS_BEFORE_4: dict[str, Any] = {
     **{"batch_norm_images": 0, "carry_over": False, "validation_every": 1},
     **{"batch_size": 128, "epochs": 24, "learning_rate": 0.02},
 }
@@ -119,9 +121,13 @@ class Recipe:
     images, the largest of 64, 32 and 16 that gives an epoch at least 16 steps, else 16; for more
     photos, the largest that gives a short run 500 steps. auto: half of that, or a quarter ..., if
     a GPU's memory is too small."""
+    even_batches: bool = True
+    """Use every image in every epoch, in batches that differ by one image at most (with
+    balanced_sampling, as many as there are). Off, or with repeats: all batches are full, and
+    images that fill none are left out of the epoch."""
     carry_over: bool = True
-    """Begin an epoch with the images that did not fill a batch of the one before. With repeats or
-    balanced_sampling, other images are left out of every epoch at random."""
+    """Without even_batches: begin an epoch with the images that were left out of the one before.
+    With repeats or balanced_sampling, others are left out of every epoch at random."""
     validation_every: Positive | None = None
     """Epochs from one validation to the next; the last epoch always has one. Unset: 1; for fewer
     than 2,048 images and without patience, more, so that a run has about 24 validations."""
@@ -236,8 +242,12 @@ class Recipe:
     workers: _Threads | None = None
     """Processes that decode images, if these do not fit in memory. Unset: one per core. 0: decode
     in this process."""
+    memory_gb: _NonNegative = 2.0
+    """Largest set of images that is held in memory, in GiB of pixels at the size the network sees
+    (for crops of random size: of the images themselves, if all have one size). A larger one is
+    read again in every epoch. A GPU holds its own copy. 0: none is held."""
 
-    FORMAT = 4  # of the TOML; `upgraded` says what changed
+    FORMAT = 5  # of the TOML; `upgraded` says what changed
 
     def __post_init__(self) -> None:
         check(self)
@@ -253,6 +263,16 @@ class Recipe:
     def batch(self) -> int:
         """Images per training step; where batch_size is unset, those of a large set."""
         return self.batch_size if isinstance(self.batch_size, int) else _LARGEST_BATCH
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes of `memory_gb`."""
+        return int(self.memory_gb * 2**30)
+
+    @property
+    def fills_evenly(self) -> bool:
+        """Whether every image is in a batch of every epoch."""
+        return self.even_batches and self.repeats == 1
 
     @property
     def passes(self) -> int:
@@ -466,7 +486,7 @@ class Recipe:
             batch = min(batch, _power_of_two(self.epochs * count // least))
         batch = max(batch, _SMALLEST_BATCH)
         sized = self if isinstance(self.batch_size, int) else replace(self, batch_size=batch)
-        steps_per_epoch = max(1, count // sized.batch)
+        steps_per_epoch = epoch_steps(max(count, 1), min(max(count, 1), sized.batch), self.fills_evenly)
         enough = -(-least // steps_per_epoch)
         epochs = usual if is_large else min(max(enough, usual), _MOST_EPOCHS)
         return replace(
@@ -487,7 +507,7 @@ class Recipe:
 
         Before format 2, ``workers = 0`` meant one per core; before 3, fields had `EARLIER_NAMES`;
         before 4, no statistics of batch norms were estimated, nothing followed from the number of
-        images, and those that did not fill a batch were left out.
+        images, and those that did not fill a batch were left out; before 5, all batches were full.
 
         >>> Recipe.upgraded({"workers": 0, "drop": 0.2}, form=1)["gamma"]
         0.2
@@ -500,7 +520,8 @@ class Recipe:
         table = {EARLIER_NAMES.get(key, key): value for key, value in table.items()}
         if form < 2 and repr(table.get("workers")) == "0":
             table = {key: value for key, value in table.items() if key != "workers"}
-        return table if form >= 4 else _AS_BEFORE_4 | table
+        unsaid = (_AS_BEFORE_5 if form < 5 else {}) | (_AS_BEFORE_4 if form < 4 else {})
+        return unsaid | table
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

@@ -390,7 +390,8 @@ class Trainer:
             seconds = self.now() - start  # with what the score and the losses have waited for
             if score is not None:
                 yield Interval(self.epoch + 1, self.step, score, rate)
-            yield Step(self.epoch + 1, self.step, self.batches.batch_size, seconds, waiting)
+            images = self.batches.images_of(self.step - 1)
+            yield Step(self.epoch + 1, self.step, images, seconds, waiting)
             self.timed = max(0, self.timed - 1)
             start = self.now()
 
@@ -422,7 +423,7 @@ class Trainer:
 
     def add_gradient(self, images: Tensor, targets: Tensor, last: bool) -> None:
         """Add the gradient of a piece of a batch; after the last, processes exchange gradients."""
-        share = self.batches.batch_size / self.batches.process.world_size
+        share = self.batches.images_of(self.step) / self.batches.process.world_size
         dtype = AUTOCAST.get(self.recipe.precision)
         with gradient_exchange(self.parallel, last):
             with (

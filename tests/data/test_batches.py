@@ -210,6 +210,44 @@ def test_an_order_goes_on_from_what_a_checkpoint_keeps(count: int, size: int, ep
         assert resumed.order(epoch)[: len(kept["samples"])].tolist() == kept["samples"].tolist()
 
 
+@given(
+    count=st.integers(4, 90),
+    size=st.integers(1, 40),
+    epoch=st.integers(0, 5),
+    processes=st.integers(1, 3),
+    balanced=st.booleans(),
+)
+def test_even_batches_have_every_image_exactly_once(
+    count: int, size: int, epoch: int, processes: int, balanced: bool
+) -> None:
+    """In an order that is a function of seed and epoch, whatever precedes it, for any processes."""
+    rest: dict[str, Any] = {"batch_size": max(size, 2 * processes), "even": True}
+    rest |= {"carry_over": True, "balanced": balanced, "seed": 3}
+    images, ranks = labelled(count), [ProcessRank(rank, processes) for rank in range(processes)]
+    parts = [training(images, Augmentation(), process=rank, **rest) for rank in ranks]
+    steps = list(zip(*(part.epoch(epoch) for part in parts), strict=True))
+    whole = [torch.cat([batch.indices for batch in step]).tolist() for step in steps]
+    sizes = [len(batch) for batch in whole]
+    assert sizes == [parts[0].images_of(step) for step in range(len(steps))]
+    assert sizes == [parts[-1].images_of(len(steps) * 7 + step) for step in range(len(steps))]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= max(parts[0].batch_size, 3)
+    assert len(sizes) - count / parts[0].batch_size < 1
+    order = [index for batch in whole for index in batch]
+    assert parts[0].carried(epoch) is None
+    if balanced:
+        times = np.bincount(images.labels[order])
+        assert len(order) == count and np.ptp(times) <= 1
+    else:
+        assert order == epoch_order(count, 3, epoch).tolist()
+        assert sorted(order) == list(range(count))
+
+
+def test_even_batches_leave_no_process_without_an_image() -> None:
+    with pytest.raises(UsageError, match=r"9 training images in 2 batches: 5 processes .* up to 9"):
+        training(labelled(9), Augmentation(), batch_size=8, even=True, process=ProcessRank(0, 5))
+
+
 def test_without_augmentation_batches_are_the_normalised_images_with_their_labels() -> None:
     images = labelled(30)
     for batch in training(images, Augmentation()).epoch(0):

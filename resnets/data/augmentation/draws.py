@@ -80,6 +80,21 @@ def epoch_order(count: int, seed: int, epoch: int) -> Samples:
     return generator.permutation(count)
 
 
+def epoch_steps(count: int, batch_size: int, even: bool) -> int:
+    """Batches of an epoch over `count` images, of at most `batch_size` up to `count`.
+
+    Args:
+        even: whether all images are used, in batches that differ by one image at most; else all
+            batches are full. Batches of two may get a third one, as batch norm needs two.
+
+    >>> [epoch_steps(count, 16, even) for count in (48, 49) for even in (True, False)]
+    [3, 3, 4, 3]
+    """
+    full = count // batch_size
+    is_short = even and count % batch_size and count // (full + 1) >= 2
+    return full + 1 if is_short else full
+
+
 class CarryingOrder:
     """Orders of epochs that each use only their first samples, so that none is left out for long.
 

@@ -31,11 +31,17 @@ class WrongBytesError(RemoteError, ContentError):
 
 
 class WrongLengthError(Exception):
-    """A server sent another number of bytes than the range has."""
+    """A server sent another number of bytes than the range has.
 
-    def __init__(self, expected: int, received: int) -> None:
-        super().__init__(expected, received)
-        self.expected, self.received = expected, received
+    Attributes:
+        expected: bytes of the range.
+        received: bytes that came.
+        end: the size of the file, if the range goes beyond it.
+    """
+
+    def __init__(self, expected: int, received: int, end: int | None = None) -> None:
+        super().__init__(expected, received, end)
+        self.expected, self.received, self.end = expected, received, end
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,8 @@ def failure_of(error: BaseException, limit: float) -> Failure:
 
 def _wrong_length(error: WrongLengthError) -> Failure:
     """A shorter answer may have been cut; a longer one comes from a server without ranges."""
+    if error.end is not None:
+        return Failure(f"the file ends at byte {error.end:,}, was it cut off?", again=False)
     sent = f"the server sent {plural(error.received, 'byte')} instead of {error.expected:,}"
     if error.received < error.expected:
         return Failure(sent)
@@ -189,7 +197,7 @@ def _of_status(status: int, headers: Any) -> Failure:
     if status in (401, 403):
         return Failure(f"access denied (status {status})", again=False, denied=True)
     if status == 416:
-        return Failure("the file ends before the range (status 416)", again=False)
+        return Failure("the file ends before, was it cut off? (status 416)", again=False)
     again = status in _BUSY or status >= 500
     return Failure(f"status {status} of the server", again, _seconds_to_wait(headers))
 

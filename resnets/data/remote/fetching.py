@@ -66,7 +66,9 @@ async def fetch(own: Connections, address: str, start: int, stop: int, patience:
     async def act(system: Any) -> bytes:
         data = bytes(await system._cat_file(address, start=start, end=stop))
         if len(data) != stop - start:
-            raise WrongLengthError(stop - start, len(data))
+            size = (await system._info(address))["size"] if len(data) < stop - start else None
+            is_beyond = size is not None and size < stop
+            raise WrongLengthError(stop - start, len(data), size if is_beyond else None)
         return data
 
     subject = f"{address}, bytes {start:,} to {stop - 1:,}"

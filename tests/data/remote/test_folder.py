@@ -160,6 +160,15 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again(folder: Path) -> No
         remote(server.address).read(place(0, 10))
 
 
+def test_a_file_that_was_cut_off_is_told_at_once(folder: Path) -> None:
+    end = len(CONTENT)
+    with serving(folder) as server:
+        with pytest.raises(RemoteError, match=rf"bytes .* ends at byte {end:,}") as caught:
+            remote(server.address).read(place(end - 10, 20))
+        assert len(server.asked) == 1
+    assert "attempts" not in str(caught.value)
+
+
 def test_a_server_without_ranges_is_refused_after_one_answer(folder: Path) -> None:
     with serving(folder, ranges=False) as server:
         with pytest.raises(RemoteError, match="requests for a range"):
