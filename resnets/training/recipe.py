@@ -448,7 +448,7 @@ class Recipe:
         ('resnet18d', 224, 224, 256)
         >>> few = Recipe().resolved(side=500, count=221)
         >>> few.image_size, few.batch_size, few.epochs, few.learning_rate
-        (128, 16, 39, 0.00707)
+        (128, 16, 36, 0.00707)
         """
         small = not are_photos(side)
         sized = self._with_counts(count, photos=not small)
@@ -486,7 +486,8 @@ class Recipe:
             batch = min(batch, _power_of_two(self.epochs * count // least))
         batch = max(batch, _SMALLEST_BATCH)
         sized = self if isinstance(self.batch_size, int) else replace(self, batch_size=batch)
-        steps_per_epoch = epoch_steps(max(count, 1), min(max(count, 1), sized.batch), self.fills_evenly)
+        some = max(count, 1)
+        steps_per_epoch = epoch_steps(some, min(some, sized.batch), self.fills_evenly)
         enough = -(-least // steps_per_epoch)
         epochs = usual if is_large else min(max(enough, usual), _MOST_EPOCHS)
         return replace(

@@ -237,7 +237,8 @@ def test_even_batches_have_every_image_exactly_once(
     assert parts[0].carried(epoch) is None
     if balanced:
         times = np.bincount(images.labels[order])
-        assert len(order) == count and np.ptp(times) <= 1
+        assert len(order) == count
+        assert np.ptp(times) <= 1
     else:
         assert order == epoch_order(count, 3, epoch).tolist()
         assert sorted(order) == list(range(count))

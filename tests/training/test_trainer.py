@@ -196,11 +196,11 @@ def test_a_state_keeps_what_the_order_of_its_epoch_began_with() -> None:
 def test_a_loss_that_is_no_number_stops_it_at_once_and_names_the_step() -> None:
     trainer = trainer_of(replace(PLAIN, learning_rate=0.0))
     records = trainer.run()
-    step_of(trainer, records, 5)
+    step_of(trainer, records, 3)
     with torch.no_grad():
         next(trainer.network.parameters()).fill_(float("nan"))
     with pytest.raises(
-        NotFiniteError, match=r"step 6: the loss is nan; try a lower --learning-rate"
+        NotFiniteError, match=r"step 4: the loss is nan; try a lower --learning-rate"
     ):
         list(records)
 
@@ -218,14 +218,14 @@ def test_patience_ends_the_run_and_the_best_epoch_is_known() -> None:
     trainer = trainer_of(replace(PLAIN, epochs=50, learning_rate=0.0, patience=3))
     epochs = [record for record in trainer.run() if isinstance(record, Epoch)]
     assert [epoch.best for epoch in epochs] == [True, False, False, False]
-    assert (trainer.best_epoch, trainer.best_step) == (1, 4)
+    assert (trainer.best_epoch, trainer.best_step) == (1, 5)
 
 
 def test_steps_end_the_run_within_an_epoch_with_a_validation() -> None:
-    records = list(trainer_of(replace(PLAIN, epochs=0, steps=6)).run())
+    records = list(trainer_of(replace(PLAIN, epochs=0, steps=7)).run())
     last = records[-1]
     assert isinstance(last, Epoch)
-    assert (last.epoch, last.step, last.training.images) == (2, 6, 16)
+    assert (last.epoch, last.step, last.training.images) == (2, 7, 14)
 
 
 def test_without_validation_images_it_trains_to_the_end() -> None:
@@ -382,11 +382,11 @@ def test_a_validation_loss_that_is_not_a_number_ends_training_and_is_never_the_b
     def follow() -> None:
         for record in trainer.run():
             records.append(record)
-            if isinstance(record, Step) and record.step == 4:  # the last before the validation
+            if isinstance(record, Step) and record.step == 5:  # the last before the validation
                 with torch.no_grad():
                     next(trainer.network.parameters()).fill_(float("nan"))
 
-    with pytest.raises(NotFiniteError, match=r"step 4: the validation loss is nan; .*--learning"):
+    with pytest.raises(NotFiniteError, match=r"step 5: the validation loss is nan; .*--learning"):
         follow()
     assert not [record for record in records if isinstance(record, Epoch)]
     assert trainer.best_step == 0

@@ -81,9 +81,11 @@ def epoch_order(count: int, seed: int, epoch: int) -> Samples:
 
 
 def epoch_steps(count: int, batch_size: int, even: bool) -> int:
-    """Batches of an epoch over `count` images, of at most `batch_size` up to `count`.
+    """Batches of an epoch.
 
     Args:
+        count: images.
+        batch_size: images of a full batch, 1 to `count`.
         even: whether all images are used, in batches that differ by one image at most; else all
             batches are full. Batches of two may get a third one, as batch norm needs two.
 
