@@ -1,8 +1,8 @@
-"""Copies of whole remote files in the cache, for formats whose images cannot be read by ranges.
+"""What is kept of remote files whose images cannot be read by ranges: copies, or their parts.
 
-The copies of one place lie in a folder of their own, with what is unpacked of them. Where there is
-a limit, those of other places go, the one that was used longest ago first, unless a process uses
-it. A process uses copies as long as it lives: it holds a lock on a file beside them.
+What is kept of one place lies in a folder of its own. Where there is a limit, that of other places
+goes, the one that was used longest ago first, unless a process uses it. A process uses a folder as
+long as it lives: it holds a lock on a file in it.
 """
 
 import contextlib
@@ -10,9 +10,10 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from resnets.data.remote.failures import RemoteError
 from resnets.data.remote.folder import RemoteFolder
@@ -22,48 +23,103 @@ from resnets.files.writing import open_updating, replacing
 from resnets.format import byte_size
 from resnets.json_text import to_json
 
+_T = TypeVar("_T")
 _LOCK = ".in-use"
+_AT_ONCE = 16  # files that are asked for at a time
 _PIECE = 1 << 20  # bytes that are copied at a time
 
 _in_use: list[int] = []  # descriptors of the locks of this process, see `_use`
 
 
-def copied(folder: RemoteFolder, files: Sequence[str], unpacks_from: int) -> Path:
+def copied(folder: RemoteFolder, files: Sequence[str]) -> Path:
     """A folder with copies of remote files, which stay as long as the files are the same.
 
     Args:
         folder: of the files; its `cache_bytes` limit the copies of all places, 0 does not.
         files: their names.
-        unpacks_from: bytes from which on about as many again are unpacked into the same folder.
 
     Raises:
         UsageError: the copies would take more than the limit.
         RemoteError: a file cannot be reached.
     """
-    state = to_json([folder.address, *((file, folder.version(file)) for file in files)])
+    needed, limit = sum(sizes_of(folder, files)), folder.cache_bytes
+    if limit and needed > limit:
+        raise UsageError(
+            f"--cache: these files are copied whole, which takes {byte_size(needed)}, more than "
+            f"the {byte_size(limit)} that it allows; allow more, leave --cache out, or write them "
+            "as shards (resnets shard), which are read by ranges"
+        )
+
+    def fill(place: Path) -> None:
+        for file in files:
+            if not (place / file).exists():
+                with folder.stream(file) as stream, replacing(place / file) as target:
+                    shutil.copyfileobj(stream, target, _PIECE)
+
+    return kept(folder, files, needed, fill)
+
+
+def kept(
+    folder: RemoteFolder, files: Sequence[str], needed: int, fill: Callable[[Path], None]
+) -> Path:
+    """A folder in the cache for what is kept of remote files while they are the same.
+
+    Args:
+        folder: of the files; its `cache_bytes` limit what is kept of all places, 0 does not.
+        files: their names.
+        needed: bytes that are needed in the folder, at most the limit if there is one.
+        fill: writes into the folder what is missing there.
+
+    Raises:
+        RemoteError: a file cannot be reached.
+    """
+    versions = of_each(folder.version, files)
+    state = to_json([folder.address, *zip(files, versions, strict=True)])
     name = hashlib.sha256(state.encode()).hexdigest()[:32]
     place = cache_folder() / "copies" / name
     try:
         _use(place)
         if folder.cache_bytes:
-            needed = sum(folder.size(file) or 0 for file in files)
-            _make_room(place, needed * (1 + (needed > unpacks_from)), folder.cache_bytes)
-        return _filled(place, folder, files)
+            _make_room(place, needed, folder.cache_bytes)
+        fill(place)
+        return place
     except RemoteError:
         raise
     except OSError as error:
         warn_of_cache(error)
-    return _filled(temporary_folder() / name, folder, files)
-
-
-def _filled(place: Path, folder: RemoteFolder, files: Sequence[str]) -> Path:
-    """The folder of copies, with those that it lacks."""
+    place = temporary_folder() / name
     place.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        if not (place / file).exists():
-            with folder.stream(file) as stream, replacing(place / file) as target:
-                shutil.copyfileobj(stream, target, _PIECE)
+    fill(place)
     return place
+
+
+def sizes_of(folder: RemoteFolder, files: Sequence[str]) -> list[int]:
+    """The bytes of files, 0 of what there is not."""
+    return [size or 0 for size in of_each(folder.size, files)]
+
+
+def of_each(function: Callable[[str], _T], files: Sequence[str]) -> list[_T]:
+    """What a function returns for each file, many at a time, as each takes a round trip."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [*pool.map(function, files)]
+
+
+def trim(place: Path, pattern: str, limit: int) -> None:
+    """Remove files of a place that were used longest ago, so that all in it takes a limit at most.
+
+    Args:
+        place: of `kept`.
+        pattern: of the files that can be made again; the one that was used last stays.
+        limit: bytes.
+    """
+    used = _bytes_of(place)
+    for file in sorted(place.glob(pattern), key=_last_use)[:-1]:
+        if used <= limit:
+            return
+        with contextlib.suppress(OSError):  # gone, or in use by another process of Windows
+            status = file.stat()
+            file.unlink()
+            used -= _on_disk(status)
 
 
 def _use(place: Path) -> None:
@@ -96,18 +152,7 @@ def _lock(file: BinaryIO, *, alone: bool) -> bool:
 
 
 def _make_room(place: Path, needed: int, limit: int) -> None:
-    """Remove copies of other places, so that those of one fit beside what is left.
-
-    Raises:
-        UsageError: they do not fit.
-    """
-    if needed > limit:
-        raise UsageError(
-            f"--cache: these files have to be copied whole, which takes {byte_size(needed)} with "
-            f"what is unpacked of them, more than the {byte_size(limit)} that it allows; allow "
-            "more, leave --cache out, or write them as shards (resnets shard), which are read by "
-            "ranges"
-        )
+    """Remove what is kept of other places, so that what one needs fits beside what is left."""
     others = [other for other in place.parent.iterdir() if other.is_dir() and other != place]
     used = {other: _bytes_of(other) for other in others}
     for other in sorted(others, key=_last_use):
@@ -131,8 +176,14 @@ def _bytes_of(place: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         for file in place.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                total += file.stat().st_size
+                total += _on_disk(file.stat())
     return total
+
+
+def _on_disk(status: os.stat_result) -> int:
+    """The bytes that a file takes: those it has, or fewer if it lacks some (a sparse file)."""
+    blocks: int | None = getattr(status, "st_blocks", None)  # of 512 bytes; Windows has none
+    return status.st_size if blocks is None else min(status.st_size, 512 * blocks)
 
 
 def _remove(place: Path) -> bool:

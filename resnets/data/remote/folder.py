@@ -87,6 +87,11 @@ class RemoteFolder:
         if missing:
             self._reader.announce(missing)
 
+    def forget(self, places: Sequence[Place]) -> None:
+        """Expect places no longer: they are not needed."""
+        for place in places:
+            self._reader.drop(place)
+
     def __getstate__(self) -> dict[str, Any]:
         """The values alone: the cache of another process may lie elsewhere."""
         return {name: value for name, value in vars(self).items() if name != "_cache"}

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from resnets.data.remote.ranges import Place
 
 _PIECE = 4 << 20  # bytes that one request fetches
+_FEW = 4096  # bytes that are fetched elsewhere than in the part that is read
 _AHEAD = 4  # pieces that are fetched before they are needed
 
 
@@ -22,11 +23,19 @@ class _Folder(Protocol):
 
 
 class RemoteStream(io.RawIOBase):
-    """A remote file of a known size."""
+    """A remote file of a known size.
 
-    def __init__(self, folder: _Folder, name: str, size: int) -> None:
+    Args:
+        folder: of the file.
+        name: of the file.
+        size: in bytes.
+        part: which bytes will be read, all by default; nothing else is fetched before it is needed.
+    """
+
+    def __init__(self, folder: _Folder, name: str, size: int, part: range | None = None) -> None:
         super().__init__()
         self.folder, self.file, self.size = folder, name, size
+        self.part = range(size) if part is None else part
         self.position = 0
         self.start, self.piece = 0, b""  # what was fetched last
 
@@ -53,19 +62,25 @@ class RemoteStream(io.RawIOBase):
         if self.position >= self.size:
             return 0
         if not 0 <= self.position - self.start < len(self.piece):
-            self._fetch(self.position // _PIECE)
+            self._fetch()
         first = self.position - self.start
         data = self.piece[first : first + len(buffer)]
         buffer[: len(data)] = data
         self.position += len(data)
         return len(data)
 
-    def _fetch(self, number: int) -> None:
-        """Fetch a piece, and begin with those behind it."""
-        pieces = [self._place(number + ahead) for ahead in range(_AHEAD + 1)]
-        self.folder.expect([piece for piece in pieces if piece.length > 0])
-        self.start, self.piece = pieces[0].offset, self.folder.read(pieces[0])
+    def pieces(self) -> list[Place]:
+        """Of what its part is fetched, in order."""
+        end = self.part.stop
+        return [Place(self.file, at, min(_PIECE, end - at)) for at in self.part[::_PIECE]]
 
-    def _place(self, number: int) -> Place:
-        start = number * _PIECE
-        return Place(self.file, start, min(_PIECE, self.size - start))
+    def _fetch(self) -> None:
+        """Fetch the piece at the position, and begin with those behind it."""
+        if self.position in self.part:
+            number = (self.position - self.part.start) // _PIECE
+            pieces = self.pieces()[number : number + _AHEAD + 1]
+        else:
+            few = min(_FEW, self.size - self.position)
+            pieces = [Place(self.file, self.position, few)]
+        self.folder.expect(pieces)
+        self.start, self.piece = pieces[0].offset, self.folder.read(pieces[0])

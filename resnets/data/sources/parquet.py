@@ -4,11 +4,11 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from resnets.data.digests import RECENT
 from resnets.data.labelled import LabelledImages
+from resnets.data.remote.failures import RemoteError
 from resnets.data.sources.labels import (
     NO_LABEL,
     is_label,
@@ -71,7 +72,7 @@ def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> _Col
     Raises:
         ContentError: there is no column of images or of labels.
     """
-    image = _image_column(schema, features, where)
+    image = image_column(schema, features, where)
     classes = {
         name: tuple(map(str, features[name].get("names") or ()))
         for name in schema.names
@@ -84,7 +85,7 @@ def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> _Col
     return _Columns(image, labels[0], classes.get(labels[0], ()))
 
 
-def _image_column(schema: Any, features: Mapping[str, Any], where: str) -> str:
+def image_column(schema: Any, features: Mapping[str, Any], where: str) -> str:
     """The column of encoded images. Raises ContentError if there is none."""
     names = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
     names = names or [name for name in _IMAGES if name in schema.names]
@@ -95,7 +96,7 @@ def _image_column(schema: Any, features: Mapping[str, Any], where: str) -> str:
     return encoded[0]
 
 
-def _features(schema: Any) -> Mapping[str, Any]:
+def features_of(schema: Any) -> Mapping[str, Any]:
     """What the hub says of the columns; empty where it says nothing."""
     info = parse_json((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
     features: Mapping[str, Any] = info.get("features", {})
@@ -221,6 +222,7 @@ _UNREADABLE = (  # exceptions of pyarrow and of damaged descriptions
     *(pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError),
     *(OverflowError, RecursionError, MemoryError),
 )
+Store: TypeAlias = Callable[[Sequence[Path], str], Storage]
 IN_MEMORY = 2**28  # bytes of a split's parquet files; images of larger ones are memory-mapped
 
 
@@ -240,14 +242,14 @@ def may_hold_images(file: Path) -> bool:
     Predictions that this package wrote have none.
     """
     try:
-        with _parquet_errors(file):
-            return any(_holds_bytes(field.type) for field in _open_file(file).schema_arrow)
+        with parquet_errors(file):
+            return any(_holds_bytes(field.type) for field in open_file(file).schema_arrow)
     except ContentError:
         return True
 
 
 def read_parquet(
-    path: Path, unpacked: Path | None = None, labelled: bool = True, where: str = ""
+    path: Path, labelled: bool = True, where: str = "", store: Store | None = None
 ) -> SourceContent:
     """Read a parquet file, or all below a folder.
 
@@ -256,17 +258,17 @@ def read_parquet(
 
     Args:
         path: of the file or folder.
-        unpacked: the folder to unpack images into where they are too large for the memory; None
-            for the cache.
         labelled: whether images without a label are left out; else all are taken, as of the one
             class `UNLABELLED`.
         where: the address that the path holds copies of, for errors; empty for none.
+        store: makes the storage of a split's images, of its files and the column of images; None
+            for one of what is in the files.
 
     Raises:
         ContentError: a file is broken, or has no column of images or of labels.
     """
     with _calling(path, where):
-        return _read_parquet(path, unpacked, labelled)
+        return _read_parquet(path, labelled, store or _store)
 
 
 @contextlib.contextmanager
@@ -280,16 +282,16 @@ def _calling(path: Path, where: str) -> Iterator[None]:
         raise ContentError(str(error).replace(str(path), where)) from None
 
 
-def _read_parquet(path: Path, unpacked: Path | None, labelled: bool) -> SourceContent:
+def _read_parquet(path: Path, labelled: bool, store: Store) -> SourceContent:
     """As `read_parquet`."""
     by_split, passed_over = _split_files(path)
     first = next(iter(by_split.values()))[0]
-    with _parquet_errors(first):
-        schema = _open_file(first).schema_arrow
-        features = _features(schema)
+    with parquet_errors(first):
+        schema = open_file(first).schema_arrow
+        features = features_of(schema)
         columns = choose_columns(schema, features, str(first)) if labelled else None
-        image = columns.image if columns else _image_column(schema, features, str(first))
-    storages = {split: _store(files, image, unpacked) for split, files in by_split.items()}
+        image = columns.image if columns else image_column(schema, features, str(first))
+    storages = {split: store(files, image) for split, files in by_split.items()}
     warnings = tuple(in_words(passed_over))
     if columns is None:
         images = {
@@ -298,7 +300,7 @@ def _read_parquet(path: Path, unpacked: Path | None, labelled: bool) -> SourceCo
         }
         return SourceContent("parquet", images, warnings, passed_over=passed_over)
     labels = {split: _read_column(files, columns.label) for split, files in by_split.items()}
-    with _parquet_errors(path):
+    with parquet_errors(path):
         images, left_out = labelled_splits(columns, storages, labels, str(path))
     declared = bool(columns.class_names)
     others = {name: partial(_values_of, by_split, name) for name in schema.names if name != image}
@@ -347,18 +349,18 @@ def _prefix(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _parquet_errors(file: Path) -> Iterator[None]:
+def parquet_errors(file: Path | str) -> Iterator[None]:
     """Turn errors of reading a parquet file into a ContentError that names the file."""
     try:
         yield
-    except ContentError:
+    except (ContentError, RemoteError):
         raise
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ContentError(f"{file}: not a readable parquet file ({reason})") from None
 
 
-def _open_file(file: Path) -> pq.ParquetFile:
+def open_file(file: Path) -> pq.ParquetFile:
     """Open a parquet file and read its footer.
 
     Raises:
@@ -372,20 +374,35 @@ def _open_file(file: Path) -> pq.ParquetFile:
 
 
 def _pieces(file: Path, name: str) -> Iterator[Any]:
-    """A column of a file in pieces, each an array of a few MiB.
+    """A column of a file in pieces, each an array of a few MiB. Raises as `pieces`."""
+    return pieces(open_file(file), name, file.stat().st_size, str(file))
+
+
+def pieces(
+    parquet: pq.ParquetFile, name: str, packed: int, where: str, group: int | None = None
+) -> Iterator[Any]:
+    """A column of an open file in pieces, each an array of a few MiB.
+
+    Args:
+        parquet: the file.
+        name: of the column.
+        packed: bytes of what is read, at least.
+        where: the name of the file in errors.
+        group: which row group; None for all.
 
     Raises:
-        ContentError: it decompresses to far more than the file's size.
+        ContentError: it decompresses to far more than its size.
     """
-    allowance = unpacked_limit(file.stat().st_size, _FACTOR)
+    allowance = unpacked_limit(packed, _FACTOR)
     waiting: list[Any] = []
     bytes_ = 0
-    for batch in _open_file(file).iter_batches(_ROWS_AT_ONCE, columns=[name]):
+    groups = None if group is None else [group]
+    for batch in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=[name]):
         waiting.append(batch.column(0))
         bytes_ += waiting[-1].nbytes
         allowance -= waiting[-1].nbytes
         if allowance < 0:
-            raise ContentError(f"{file}: unpacks to more than {_FACTOR} times its size; refused")
+            raise ContentError(f"{where}: unpacks to more than {_FACTOR} times its size; refused")
         if bytes_ > _PIECE:
             yield pa.concat_arrays(waiting)
             waiting, bytes_ = [], 0
@@ -397,26 +414,25 @@ def _read_column(files: Sequence[Path], name: str) -> Any:
     """One column of several files, as a ChunkedArray."""
     chunks: list[Any] = []
     for file in files:
-        with _parquet_errors(file):
+        with parquet_errors(file):
             chunks += _pieces(file, name)
-    with _parquet_errors(files[0]):
-        kind = None if chunks else _open_file(files[0]).schema_arrow.field(name).type
+    with parquet_errors(files[0]):
+        kind = None if chunks else open_file(files[0]).schema_arrow.field(name).type
         return pa.chunked_array(chunks, type=kind)
 
 
-def _store(files: Sequence[Path], image: str, place: Path | None = None) -> Storage:
+def _store(files: Sequence[Path], image: str) -> Storage:
     """The images of several files: in memory if they are small, else mapped from a file.
 
     Args:
         files: of a split.
         image: the column of images.
-        place: where that file is; None for the cache.
     """
     rows = RowNames.of([file.name for file in files], [_count_rows(file) for file in files])
     if sum(file.stat().st_size for file in files) <= IN_MEMORY:
         return ArrowStorage(_encoded_images(_read_column(files, image)), rows)
     try:
-        return MappedStorage(_arrow_file(files, image, place or cache_folder()), rows)
+        return MappedStorage(_arrow_file(files, image, cache_folder()), rows)
     except OSError as error:
         warn_of_cache(error)
         return MappedStorage(_arrow_file(files, image, temporary_folder()), rows)
@@ -439,8 +455,8 @@ def _may_be_stale(files: Sequence[Path], mapped: Path) -> bool:
 
 def _count_rows(file: Path) -> int:
     """The number of rows of a file, from its footer."""
-    with _parquet_errors(file):
-        return int(_open_file(file).metadata.num_rows)
+    with parquet_errors(file):
+        return int(open_file(file).metadata.num_rows)
 
 
 def _key(files: Sequence[Path], image: str) -> str:
@@ -452,12 +468,24 @@ def _key(files: Sequence[Path], image: str) -> str:
 
 def _write_mapped(files: Sequence[Path], image: str, target: Path) -> None:
     """Write a column of images to an Arrow file, which can be memory-mapped."""
+
+    def columns() -> Iterator[Any]:
+        for file in files:
+            with parquet_errors(file):
+                yield from _pieces(file, image)
+
+    write_images(columns(), target)
+
+
+def write_images(columns: Iterable[Any], target: Path) -> None:
+    """Write images to an Arrow file, which can be memory-mapped.
+
+    Args:
+        columns: arrays of a column of images, as `pieces` gives them.
+        target: the file.
+    """
     schema = pa.schema([("image", pa.large_binary())])
     with replacing(target) as sink, pa.ipc.new_file(sink, schema) as writer:
-        for file in files:
-            with _parquet_errors(file):
-                for piece in _pieces(file, image):
-                    column = _encoded_images(pa.chunked_array([piece]))
-                    writer.write_batch(
-                        pa.record_batch([column.cast(pa.large_binary()).combine_chunks()], schema)
-                    )
+        for column in columns:
+            images = _encoded_images(pa.chunked_array([column])).cast(pa.large_binary())
+            writer.write_batch(pa.record_batch([images.combine_chunks()], schema))

