@@ -189,7 +189,7 @@ def test_what_is_wrong_is_told_before_images_are_read(photos: Path, tmp_path: Pa
         assert message in done.stderr
         assert "broken.png" not in done.stderr
         assert f"--resume {folder}` without DATA" in done.stderr
-        assert done.stdout.count("This run is finished (3 of 3 steps done)") == 1
+        assert done.stdout.count("This run is finished (4 of 4 steps done)") == 1
 
 
 def test_a_broken_image_more_is_no_other_image_where_these_are_left_out(

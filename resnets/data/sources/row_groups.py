@@ -86,7 +86,7 @@ def _write_stand_in(folder: RemoteFolder, file: str, target: Path) -> None:
                     others.append(Place(file, part.start, len(part)))
         _refuse_small_cache(metadata, leaf, folder.cache_bytes)
     folder.expect(others)
-    with replacing(target, sync=False) as output:
+    with replacing(target) as output:
         output.write(_MAGIC)
         for each in others:
             output.seek(each.offset)
