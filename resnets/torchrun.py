@@ -14,7 +14,7 @@ from resnets.files.writing import write_atomically
 from resnets.json_text import to_json
 
 _FILE = "TORCHELASTIC_ERROR_FILE"  # variable by which torchrun gives each process its file
-_FIRST_SAYS_IT = 3.0  # seconds; meanwhile torchrun ends all others, if the first process has ended
+_FIRST_SAYS_IT = 10.0  # seconds; meanwhile torchrun ends all others, if the first process has ended
 
 
 def leave_reason(text: str) -> None:
