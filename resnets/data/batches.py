@@ -318,6 +318,13 @@ class TrainingBatches:
         start, stop = self._places(step % self.steps_per_epoch)
         return (stop - start) * self.repeats
 
+    @property
+    def sizes_in_words(self) -> str:
+        """How many images batches have, over all processes."""
+        smallest, steps = self._used // self.steps_per_epoch, self.steps_per_epoch
+        sizes = [smallest, smallest + 1] if self._used % steps else [smallest]
+        return " or ".join(str(size * self.repeats) for size in sizes)
+
     def _places(self, step: int) -> tuple[int, int]:
         """Where in the order of its epoch the images of a step begin and end."""
         start, stop = (self._used * end // self.steps_per_epoch for end in (step, step + 1))

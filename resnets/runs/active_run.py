@@ -42,7 +42,7 @@ from resnets.runs.supervision import Checkpointer, Stop, follow
 from resnets.torchrun import is_first_of_machine, speaks_for_machine
 from resnets.training.head import FeatureTrainer
 from resnets.training.parallel import exchange_of
-from resnets.training.trainer import Trainer
+from resnets.training.trainer import NotFiniteError, Trainer
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def _failure_says_how_to_continue(active: ActiveRun, folder: Path | None) -> Ite
         path = folder if active.how.as_command else None
         if path is not None and has_state(path) and speaks_for_machine():
             whole = path.parent if active.setup.job.fold else path  # a fold alone is of no use
-            error.add_note(Advice(how_to_continue(whole)))
+            if not isinstance(error, NotFiniteError):  # which would be met again
+                error.add_note(Advice(how_to_continue(whole)))
         raise
 
 

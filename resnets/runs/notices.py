@@ -36,7 +36,7 @@ def introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     yield (
         f"{recipe.network} ({plural(weights, 'weight')}) on {plural(len(splits.train), 'image')} "
         f"of {plural(len(splits.class_names), 'class')} at {recipe.training_size} pixels, "
-        f"{plural(trainer.steps, 'step')} of {trainer.batches.batch_size}{steps_done} "
+        f"{plural(trainer.steps, 'step')} of {trainer.batches.sizes_in_words}{steps_done} "
         f"on {setup.device}"
     )
     if not trainer.step:
@@ -45,7 +45,7 @@ def introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
             yield "--patience has no effect: there are no validation images."
     notice = batch_norm_notice(
         setup.network.train(),
-        trainer.batches.batch_size,
+        trainer.batches.images_of(0),
         setup.process.world_size,
         trainer.recipe.accumulate,
         trainer.recipe.sync_batch_norm,

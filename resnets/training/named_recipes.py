@@ -43,6 +43,7 @@ RECIPES = {
         momentum=0.9,
         weight_decay=5e-4,
         layer_decay=0.7,
+        clip_norm=10.0,
         fit_head_first=True,
     ),
     # For the highest accuracy; far longer than quick. It follows no published recipe.

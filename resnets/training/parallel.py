@@ -254,7 +254,8 @@ def batch_norm_notice(
 
     Args:
         network: in training mode, with frozen parts in evaluation mode.
-        batch_size: images of a step, over all processes, of which one may have one more.
+        batch_size: images of a step, over all processes, of which one may have one more; of the
+            smallest step.
         processes: number of processes that share a batch.
         accumulate: pieces in which each process computes its part.
         synchronised: whether statistics are computed over all processes.

@@ -186,8 +186,8 @@ TrainerRecord = Step | Interval | Validating | FeaturePass | Epoch
 
 
 ONE_VALUE = (
-    "batch norm needs more than one value per channel, and got one: take a larger --batch-size or "
-    "a larger --image-size"
+    "batch norm needs more than one value per channel, and got one: take a larger --batch-size, a "
+    "larger --image-size or, if you set it, a smaller --accumulate"
 )
 
 
@@ -405,7 +405,7 @@ class Trainer:
         """One training step, with the mean gradient over a batch, computed in pieces."""
         assert self.optimizer is not None
         set_rate(self.optimizer, rate)
-        pieces = [part.chunk(self.recipe.accumulate) for part in (batch.images, batch.targets)]
+        pieces = [self.pieces(part) for part in (batch.images, batch.targets)]
         for number, (images, targets) in enumerate(zip(*pieces, strict=True), 1):
             self.add_gradient(images, targets, last=number == len(pieces[0]))
         if self.recipe.clip_norm:
@@ -420,6 +420,19 @@ class Trainer:
             self.average.update(self.network)
         if self.device.type == "cpu" or self.step + 1 - self.pending[0][0] >= _LOSS_CHECK_EVERY:
             self.check_losses()
+
+    def pieces(self, part: Tensor) -> tuple[Tensor, ...]:
+        """The images or targets of a batch, in the pieces in which it is computed.
+
+        With even batches, some have an image less than a full one. Where the pieces of a full one
+        have two images or more, theirs have, too, as batch norm needs: they may be fewer.
+        """
+        most = self.recipe.accumulate
+        if not self.recipe.even_batches:
+            return part.chunk(most)
+        full = self.batches.batch_size // self.batches.process.world_size
+        least = min(2, max(1, full // most))
+        return part.tensor_split(max(1, min(most, len(part) // least)))
 
     def add_gradient(self, images: Tensor, targets: Tensor, last: bool) -> None:
         """Add the gradient of a piece of a batch; after the last, processes exchange gradients."""
@@ -581,7 +594,7 @@ def _batch_norm_advice() -> Iterator[None]:
 def _divergence_advice(recipe: Recipe) -> str:
     """Advice for a training that diverges."""
     tries = [f"a lower --learning-rate (it is {recipe.rate:g})"]
-    tries += [] if recipe.clip_norm else ["--clip-norm 1"]
+    tries += ["--clip-norm 1"] if not recipe.clip_norm or recipe.clip_norm > 1 else []
     tries += [] if recipe.warmup_epochs else ["a longer warm-up"]
     tries += ["--precision bf16 or float32"] if recipe.precision == "fp16" else []
     return "try " + ", or ".join(tries)

@@ -17,6 +17,7 @@ from resnets.training import head
 from resnets.training.head import HeadFirstTrainer
 from resnets.training.named_recipes import RECIPES
 from resnets.training.recipe import Recipe
+from tests.in_process import call
 
 START = "resnet14_cifar10"
 
@@ -152,3 +153,16 @@ def test_a_run_from_before_this_recipe_repeats_with_its_own(tmp_path: Path) -> N
     assert Job.of_run(tmp_path) == Job(data="digits", start="a.safetensors")
     words = ["--from", "a.safetensors", "--recipe", str(tmp_path / "config.toml")]
     assert not recipe_of(words).fit_head_first
+
+
+def test_one_step_does_not_end_a_run_in_nan(tmp_path: Path) -> None:
+    """At a rate that does, without clipping; there is no command that would lead there again."""
+    words = ["train", "digits", "--from", START, "--image-size", "16", "--learning-rate", "1"]
+    words += ["--batch-size", "16", "--steps", "30", "--no-report"]
+    clipped = call(*words, "--output", tmp_path / "clipped")
+    assert clipped.returncode == 0, clipped.stderr
+    words += ["--clip-norm", "0", "--checkpoint-every", "1"]
+    ended = call(*words, "--output", tmp_path / "ended")
+    assert ended.returncode == 1
+    assert "the loss is nan" in ended.stderr
+    assert "--resume" not in ended.stderr

@@ -121,6 +121,20 @@ def test_pieces_add_up_to_the_whole_batch(pieces: int, class_weights: Any) -> No
     torch.testing.assert_close(weights(parts.network), weights(whole.network), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "pieces"),
+    [(8, 4, [3, 2, 2]), (8, 1, [7]), (8, 8, [1] * 7), (8, 3, [3, 2, 2]), (9, 4, [3, 2, 2])],
+)
+def test_pieces_of_batches_that_are_not_full_leave_no_image_alone(
+    batch: int, accumulate: int, pieces: list[int]
+) -> None:
+    """Thirteen images, in batches of 6 and 7, of which batch norm needs two in each piece."""
+    trainer = trainer_of(replace(PLAIN, batch_size=batch, accumulate=accumulate), count=13)
+    *_, last = trainer.batches.epoch(0)
+    assert [len(piece) for piece in trainer.pieces(last.images)] == pieces
+    assert torch.equal(torch.cat(trainer.pieces(last.images)), last.images)
+
+
 def test_it_learns() -> None:
     trainer = trainer_of(replace(PLAIN, epochs=6))
     *_, last = trainer.run()
