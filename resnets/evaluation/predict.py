@@ -233,7 +233,7 @@ def why_never_ok(description: Description) -> str:
     other = (
         ""
         if reachable is None
-        else f"--max-error {reachable:g} is the strictest target that has a threshold; "
+        else f"--max-error {reachable:g} is the strictest usual target that has a threshold; "
     )
     return (
         f"status unsure: {why}; {other}`resnets calibrate MODEL DATA` fits a threshold on other "

@@ -278,13 +278,16 @@ def _measure(result: Result) -> Result:
         chosen = "penalty" if result.setup.job.recipe.freeze == "all" else "epoch"
         why = f"; these images chose the {chosen}, so it is somewhat too high" if flattered else ""
         if not measured.better_than_chance:
-            why += (
-                "; always predicting the most frequent class would be right on "
-                f"{percent(measured.largest_class.value)}"
-            )
+            why += f"; {_guessing(measured)}"
         result.notify(f"{name} accuracy {measured.top1}{why}{_trained_among(result, name)}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)
+
+
+def _guessing(measured: Metrics) -> str:
+    """What guessing reaches, beside an accuracy that is not shown to be better."""
+    largest = percent(measured.largest_class.value)
+    return f"always predicting the most frequent class would be right on {largest}"
 
 
 _MEASURED = ("validation", "test")  # splits
@@ -318,6 +321,8 @@ def _measure_folds(result: Result, known: CrossValidation) -> Result:
         result.notify(f"{copies_in_words(known.left_copies, 'other images')}.")
     for line in in_lines(known, measured.top1, result.setup.splits.test is not None):
         result.notify(line)
+    if not measured.better_than_chance:
+        result.notify(f"Not shown to be better than guessing: {_guessing(measured)}.")
     for row in measured.classes[:_MOST_CLASSES]:
         result.notify(
             f"  {row.name}: recall {percent(row.recall)} of {plural(row.support, 'image')}"

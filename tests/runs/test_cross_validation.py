@@ -290,3 +290,15 @@ def test_a_test_split_of_the_data_measures_the_network_that_is_kept(photos: Path
     )
     assert run.description.metrics["test"]["top1"]["total"] == 9
     assert not any("not measured itself" in line for line in lines)
+
+
+def test_what_guessing_reaches_stands_beside_an_accuracy_that_is_no_better() -> None:
+    """Labels at random, of which most are of one class."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    lines: list[str] = []
+    data = (pixels, (random.random(40) < 0.2).astype(int))
+    resnets.train(data, output=False, callbacks=[lines_into(lines)], **TINY)
+    share = np.bincount(data[1]).max() / 40
+    (line,) = (line for line in lines if "most frequent class" in line and "guessing" in line)
+    assert f"{share:.1%}".rstrip("%") in line.replace(" ", "")
