@@ -7,6 +7,7 @@ soon, and its images are kept in a local file, which is memory-mapped.
 """
 
 import bisect
+import hashlib
 import io
 import itertools
 import os
@@ -163,8 +164,9 @@ class _Group:
 
     @property
     def images(self) -> Path:
-        """The local file of its images; each column has its own."""
-        return self.file.with_name(f"{self.file.name}.{self.leaf}.{self.number}.arrow")
+        """The local file of its images; each column, whose name may be any text, has its own."""
+        column = hashlib.sha256(self.leaf.encode()).hexdigest()[:8]
+        return self.file.with_name(f"{self.file.name}.{column}.{self.number}.arrow")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Large parquet files at an address, of a real web server: row groups are fetched, not files."""
 
 import io
+import json
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -102,6 +103,15 @@ def test_images_labels_and_names_are_those_of_the_local_files(
     assert there.storage.digests(20) == here.storage.digests(20)
     content = read_address(f"{server.address}/train-{{0..1}}.parquet", 0)
     assert content.columns["patient"]("train") == 2 * [*range(ROWS)]
+
+
+def test_a_column_may_have_any_name(server: RangeServer, place: Path) -> None:
+    features = {"info": {"features": {"a/b.c": {"_type": "Image"}}}}
+    rows = {"a/b.c": pa.array([{"bytes": png(row)} for row in range(3)], STRUCT), "label": [0] * 3}
+    table = pa.table(rows).replace_schema_metadata({"huggingface": json.dumps(features)})
+    pq.write_table(table, place / "train-9.parquet")
+    images = opened(server, "train-9")
+    assert [images.encoded(row) for row in range(3)] == [*map(png, range(3))]
 
 
 def test_opening_fetches_no_image_and_reading_one_fetches_its_row_group(
