@@ -266,7 +266,7 @@ def test_two_processes_under_a_budget_take_the_same_decisions(tmp_path: Path) ->
     about_budget = [line for line in output.splitlines() if "--budget 3s:" in line]
     assert about_budget
     assert len(about_budget) == len({*about_budget})  # by one of the processes only
-    assert output.count("over the 32 images of each process") == 1  # batches of 64, said once
+    assert output.count("over the 31 or 32 images of each process") == 1  # batches of 63 or 64
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_of_sixteen_processes_only_the_first_writes(
     for path in Checkpoints(Path("run", "checkpoints")).paths():
         read(path)  # what its name says
     (epoch,) = epochs(Path("run"))
-    assert epoch["training"]["images"] == 128
+    assert epoch["training"]["images"] == 1457 * 2 // 23
 
 
 HANGS = """
