@@ -31,21 +31,22 @@ _PIECE = 1 << 20  # bytes that are copied at a time
 _in_use: list[int] = []  # descriptors of the locks of this process, see `_use`
 
 
-def copied(folder: RemoteFolder, files: Sequence[str]) -> Path:
+def copied(folder: RemoteFolder, files: Sequence[str], total: int) -> Path:
     """A folder with copies of remote files, which stay as long as the files are the same.
 
     Args:
         folder: of the files; its `cache_bytes` limit the copies of all places, 0 does not.
         files: their names.
+        total: their bytes.
 
     Raises:
         UsageError: the copies would take more than the limit.
         RemoteError: a file cannot be reached.
     """
-    needed, limit = sum(sizes_of(folder, files)), folder.cache_bytes
-    if limit and needed > limit:
+    limit = folder.cache_bytes
+    if limit and total > limit:
         raise UsageError(
-            f"--cache: these files are copied whole, which takes {byte_size(needed)}, more than "
+            f"--cache: these files are copied whole, which takes {byte_size(total)}, more than "
             f"the {byte_size(limit)} that it allows; allow more, leave --cache out, or write them "
             "as shards (resnets shard), which are read by ranges"
         )
@@ -56,7 +57,7 @@ def copied(folder: RemoteFolder, files: Sequence[str]) -> Path:
                 with folder.stream(file) as stream, replacing(place / file) as target:
                     shutil.copyfileobj(stream, target, _PIECE)
 
-    return kept(folder, files, needed, fill)
+    return kept(folder, files, total, fill)
 
 
 def kept(
@@ -93,9 +94,9 @@ def kept(
     return place
 
 
-def sizes_of(folder: RemoteFolder, files: Sequence[str]) -> list[int]:
+def total_of(folder: RemoteFolder, files: Sequence[str]) -> int:
     """The bytes of files, 0 of what there is not."""
-    return [size or 0 for size in of_each(folder.size, files)]
+    return sum(size or 0 for size in of_each(folder.size, files))
 
 
 def of_each(function: Callable[[str], _T], files: Sequence[str]) -> list[_T]:

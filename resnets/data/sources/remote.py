@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from resnets.data.remote import RemoteFolder
-from resnets.data.remote.copies import copied, sizes_of
+from resnets.data.remote.copies import copied, total_of
 from resnets.data.remote.fetching import NoSuchFileError, scheme_of
 from resnets.data.shards import INDEX
 from resnets.data.sources.parquet import IN_MEMORY, read_parquet
@@ -94,11 +94,11 @@ def _read_files(
     """Read tar files, or parquet files."""
     if files[0].lower().endswith(".tar"):
         return read_tars_in(folder, files, address, labelled)
-    where, total = folder.address.rstrip("/"), sum(sizes_of(folder, files))
+    where, total = folder.address.rstrip("/"), total_of(folder, files)
     if total <= IN_MEMORY:
-        return read_parquet(copied(folder, files), labelled, where)
+        return read_parquet(copied(folder, files, total), labelled, where)
     store = partial(RowGroupStorage, folder)
-    content = read_parquet(stand_ins(folder, files), labelled, where, store)
+    content = read_parquet(stand_ins(folder, files, total), labelled, where, store)
     if labelled and 0 < folder.cache_bytes < total:
         content = replace(content, warnings=(*content.warnings, _too_small(folder, total)))
     return content

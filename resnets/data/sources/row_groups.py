@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from resnets.data.digests import ImageDigests, digests_of_bytes
 from resnets.data.remote import Place, RemoteFolder
-from resnets.data.remote.copies import kept, of_each, sizes_of, trim
+from resnets.data.remote.copies import kept, of_each, trim
 from resnets.data.remote.fetching import joined
 from resnets.data.remote.streams import RemoteStream
 from resnets.data.sources.parquet import (
@@ -48,21 +48,25 @@ _BUFFER = 1 << 20  # bytes of a column that pyarrow reads at a time
 _EXPECTED = 8  # row groups that a process fetches before one of their images is read
 
 
-def stand_ins(folder: RemoteFolder, files: Sequence[str]) -> Path:
+def stand_ins(folder: RemoteFolder, files: Sequence[str], total: int) -> Path:
     """A folder with a local file for each remote parquet file, which lacks the images alone.
+
+    Args:
+        folder: of the files.
+        files: their names.
+        total: their bytes.
 
     Raises:
         UsageError: the images of one row group would take more than the folder's `cache_bytes`.
         ContentError: a file is no parquet file.
         RemoteError: a file cannot be reached.
     """
-    needed = min(folder.cache_bytes, sum(sizes_of(folder, files)))
 
     def fill(place: Path) -> None:
         missing = [file for file in files if not (place / file).exists()]
         of_each(lambda file: _write_stand_in(folder, file, place / file), missing)
 
-    return kept(folder, files, needed, fill)
+    return kept(folder, files, min(total, folder.cache_bytes), fill)
 
 
 def _write_stand_in(folder: RemoteFolder, file: str, target: Path) -> None:
