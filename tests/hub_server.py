@@ -87,6 +87,7 @@ class HubServer:
         self.faults: dict[str, Fault] = {}
         self.uploads: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
+        self.ranges: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.hub = self  # type: ignore[attr-defined]
@@ -211,6 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(address.path)
         self.query = parse_qs(address.query)
         self.hub.asked.append((self.command, path))
+        self.hub.ranges += self.headers.get_all("Range", [])
         fault = self.hub.fault(path, self.command)
         if fault.status in (401, 403):
             self._fail(fault.status, "GatedRepo", "Access to this repository is restricted")

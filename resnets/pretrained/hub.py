@@ -17,6 +17,7 @@ from resnets.model_file import is_model_file
 from resnets.networks.catalog import nearest
 from resnets.networks.checkpoints.hub_folder import CONFIG, PREPROCESSOR, WEIGHTS, read_table
 from resnets.pretrained.files import Files, hub_folder, is_offline, sha256
+from resnets.pretrained.hub_part import download_part
 from resnets.pretrained.reference import Reference
 from resnets.pretrained.table import published
 
@@ -189,6 +190,9 @@ def _download(source: _Repository, name: str, force: bool = False) -> Path:
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
     try:
+        if name in WEIGHTS and not force:
+            repository = source.reference.name
+            download_part(repository, name, source.revision, source.endpoint, _PATIENCE)
         path = require("huggingface_hub", "pretrained").hf_hub_download(
             source.reference.name,
             name,
@@ -198,6 +202,8 @@ def _download(source: _Repository, name: str, force: bool = False) -> Path:
             etag_timeout=_PATIENCE,
             force_download=force,
         )
+    except ContentError:
+        raise
     except Exception as error:  # of the HTTP client, which is another in each version
         raise _explained(source, error, name) from None
     return Path(path)
@@ -225,7 +231,9 @@ def _explained(source: _Repository, error: Exception, name: str = "") -> Excepti
         return ContentError(f"{this}: {source.endpoint} answers with an error: {status}")
     broke_off = type(error).__name__ in _BROKEN_OFF or "Consistency check failed" in str(error)
     if broke_off and name:  # before there is a download, the hub is not reached
-        return ContentError(f"{this}: the download of {name} broke off; try again")
+        return ContentError(
+            f"{this}: the download of {name} broke off; the next attempt goes on from what has come"
+        )
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return ContentError(
             f"{this}: the cache of the hub, {hub_folder()}, cannot be written to "

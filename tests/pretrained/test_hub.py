@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -262,10 +263,52 @@ def test_fetch_repairs_a_damaged_copy(
 ) -> None:
     published.faults["/store/*"] = Fault(content=b"wrong")
     assert main(["predict", ID, str(photo)]) == 1
+    assert not list(hub.hub_folder().glob("models--*/blobs/*")), "what came was kept"
     published.faults.clear()
+    resnets.load(ID)
+    (link,) = hub.hub_folder().glob("models--*/snapshots/*/model.safetensors")
+    content = bytearray(link.read_bytes())
+    content[-100] ^= 1
+    link.resolve().write_bytes(content)
     assert main(["predict", ID, str(photo)]) == 1
     assert f"resnets fetch {ID}" in capsys.readouterr().err
     assert main(["fetch", ID]) == 0
+    assert main(["predict", ID, str(photo)]) == 0
+
+
+def test_a_download_that_broke_off_is_continued_by_the_next_command(
+    published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of files of more than 10 MiB: the hub's library writes so much at once."""
+    published.faults["/store/*"] = Fault(cut=(10 << 20) + 1000, times=1)
+    published.faults["/store/*/*"] = Fault(500)
+    assert main(["fetch", ID]) == 1
+    assert "500" in capsys.readouterr().err
+    (part,) = hub.hub_folder().glob("models--*/blobs/*.incomplete")
+    size = part.stat().st_size
+    assert size >= 10 << 20
+    published.faults.clear()
+    published.ranges.clear()
+    assert main(["predict", ID, str(photo)]) == 0
+    assert published.ranges == [f"bytes={size}-"] * 2  # one to the hub, which names the store
+    assert not part.exists()
+
+
+def test_what_is_left_of_another_file_is_no_part_of_this_one(
+    published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resnets.load(ID)
+    (link,) = hub.hub_folder().glob("models--*/snapshots/*/model.safetensors")
+    blob = link.resolve()
+    link.unlink()
+    blob.rename(blob.with_name(f"{blob.name}.incomplete"))
+    with blob.with_name(f"{blob.name}.incomplete").open("r+b") as file:
+        file.write(b"other")
+    own = blob.parents[4] / "own"
+    assert own.is_dir()
+    shutil.rmtree(own)
+    assert main(["predict", ID, str(photo)]) == 1
+    assert "damaged" in capsys.readouterr().err
     assert main(["predict", ID, str(photo)]) == 0
 
 
