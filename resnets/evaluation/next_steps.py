@@ -22,6 +22,7 @@ from resnets.evaluation.proportion import LEVEL, Proportion
 from resnets.fields import from_table
 from resnets.format import (
     byte_size,
+    duration,
     parse_duration,
     percent,
     percent_interval,
@@ -31,7 +32,7 @@ from resnets.format import (
 )
 from resnets.model_file import Description
 from resnets.networks.catalog import CATALOG
-from resnets.pretrained.reference import read_reference
+from resnets.pretrained.reference import pinned, read_reference
 from resnets.pretrained.table import find_recommended, start_for_photos
 from resnets.training.recipe import FEW_STEPS, LEAST_STEPS, Recipe
 
@@ -42,6 +43,8 @@ TRUSTED = 0.9  # accuracy from which its doubts are more often the label's fault
 _LEARNT = 0.97  # accuracy on augmented training images from which more training teaches little
 _GAP = 0.1  # between training and new images, from which the network has learnt by heart
 _LEAST_PATIENCE = 5  # epochs
+_EPOCHS = 24  # for a last stage
+_UNEVEN = 3  # times as many images as a weak class has, from which drawing it as often may help
 _MANY = 10_000  # photos from which a network from scratch may do as well
 _SMALL_SIDE = 64  # pixels; a network for images of this size or less sees little of a photo
 _FOLDS, _FOLDED = 5, 1000  # a cross-validation, and the images from which it is no longer needed
@@ -84,10 +87,12 @@ class Findings:
         budget: time that its training was allowed, such as 10m; empty if any.
         folds: of the cross-validation that it was measured by; 0 for none.
         from_scratch: whether it began without weights.
+        start: id of the published weights that it began with; empty for others, or none.
         calibrated: whether a confidence threshold was fitted.
         again: a command that trains it again, in one line, to which flags can be added; empty where
             its data or code cannot be named on a command line.
         by_default: a command that trains on its data by default settings; empty likewise.
+        resume: a command that goes on with its run; empty where that is not at hand.
         look: a command that looks at its data; empty likewise.
         report: a command that lists the labels that look wrong; empty likewise.
         is_on_page: whether these steps stand in a report, which lists those labels itself.
@@ -108,9 +113,11 @@ class Findings:
     budget: str = ""
     folds: int = 0
     from_scratch: bool = True
+    start: str = ""
     calibrated: bool = True
     again: str = ""
     by_default: str = ""
+    resume: str = ""
     look: str = ""
     report: str = ""
     is_on_page: bool = True
@@ -182,6 +189,7 @@ def findings_of(
     """
     epochs, recipe = history.epochs if history else [], description.recipe
     source = str(description.data.get("source", ""))
+    ancestors = TrainedOn.from_dict(description.trained_on).ancestors
     return Findings(
         metrics,
         suspects,
@@ -198,9 +206,11 @@ def findings_of(
         budget,
         int(description.data.get("folds") or 0),
         calibrated=bool(description.calibration),
-        from_scratch=not TrainedOn.from_dict(description.trained_on).ancestors,
+        from_scratch=not ancestors,
+        start=pinned(ancestors.generations[0].origin) if len(ancestors.generations) == 1 else "",
         again=again,
         by_default=by_default,
+        resume=again and _resume_command(history),
         look=by_default and shlex.join(["resnets", "doctor", source]),
         report=again and _report_command(history, source, bool(description.data.get("skipped"))),
     )
@@ -265,6 +275,7 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
     weakest = _weakest(findings)
     if weakest is not None:
         yield _more_images(findings, weakest)
+        yield from _as_often(findings, weakest)
     if findings.rise is None:
         yield from _by_training_accuracy(findings, weakest is None)
     else:
@@ -308,7 +319,8 @@ def _stop_earlier(findings: Findings, why: str) -> Iterator[NextStep]:
         why: a clause on what the validation shows.
     """
     recipe, last = findings.recipe, findings.rise.last_epoch if findings.rise else findings.epochs
-    if recipe.get("patience"):
+    validated = sum(findings.counts.get("validation", {}).values())
+    if recipe.get("patience") or 0 < validated < _FEW_NEW:  # of few the best epoch is chance
         return
     between = 3 * int(recipe.get("validation_every") or 1)  # some validations must have a chance
     patience = max(_LEAST_PATIENCE, between, last // 5)
@@ -370,13 +382,16 @@ def _in_folds(findings: Findings) -> Iterator[NextStep]:
     is_few = top1.total < images < _FOLDED and bool(wide_interval(top1))
     if findings.folds or unfit or not is_few:
         return
+    networks = f"{_FOLDS + 1} networks"
+    if findings.seconds:
+        networks += f", about {duration((_FOLDS + 1) * findings.seconds)} by what this one took"
     flags: list[object] = ["--patience", 0] if recipe.get("patience") else []
     if recipe.get("validation") not in (None, 0, Recipe().validation):
         flags += ["--validation", Recipe().validation]
     yield NextStep(
         f"Measure it by cross-validation, as {plural(top1.total, 'new image')} can show little: "
         f"each of the {plural(images, 'image')} is predicted by a network that was trained without "
-        f"it. That trains {_FOLDS + 1} networks.",
+        f"it. That trains {networks}.",
         findings.command(*flags, "--folds", _FOLDS),
     )
 
@@ -414,6 +429,13 @@ def _published_weights(findings: Findings) -> Iterator[NextStep]:
     if not (findings.are_photos and images < _MANY and (findings.from_scratch or is_small)):
         return
     why = f"{plural(images, 'photo')} are few"
+    if findings.start:
+        yield NextStep(
+            f"Train at the size of the start network: photos at {side} pixels, as --image-size "
+            "asks for, show little.",
+            findings.by_default and f"{findings.by_default} --from {shlex.quote(findings.start)}",
+        )
+        return
     if not findings.from_scratch:
         why = f"the start network sees photos at {side} pixels, which shows little of them"
     # without its recipe, whose learning rates are for training from scratch
@@ -479,6 +501,22 @@ def _more_images(findings: Findings, row: ClassScores) -> NextStep:
     )
 
 
+def _as_often(findings: Findings, row: ClassScores) -> Iterator[NextStep]:
+    """Count a class as much as the others, which is recognised less often and has few images."""
+    counts, recipe = findings.counts.get("train", {}), findings.recipe
+    is_balanced = recipe.get("balanced_sampling") or recipe.get("class_weights") == "balanced"
+    count, most = counts.get(row.name, 0), max(counts.values(), default=0)
+    if count and most >= _UNEVEN * count and not is_balanced:
+        flags = ["--balanced-sampling"]
+        if recipe.get("freeze") == "all":  # which draws no images
+            flags = ["--class-weights", "balanced"]
+        text = f"Count the images of {row.name} as much as those of the largest class, {most:,}: "
+        yield NextStep(
+            f"{text}the network predicts it more often then, and others less.",
+            findings.command(*flags),
+        )
+
+
 def _fewest(findings: Findings) -> Iterator[NextStep]:
     """More images of the class that has the fewest."""
     counts = findings.counts.get("train", {})
@@ -512,7 +550,8 @@ def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
         if length := _length(findings.recipe, name):
             if name == "epochs" and 0 < findings.epochs < length:  # a callback stopped it
                 text = f"Train longer, all {length:,} epochs: it was stopped after "
-                yield NextStep(f"{text}{findings.epochs:,}.", findings.command())
+                command = findings.resume or findings.command()
+                yield NextStep(f"{text}{findings.epochs:,}.", command)
                 return
             text = f"Train longer, {_longer_length(findings, name):,} {name} instead of {length:,}"
             command = findings.command(f"--{name}", _longer_length(findings, name))
@@ -565,13 +604,16 @@ def _last_stage(findings: Findings) -> Iterator[NextStep]:
     """
     if findings.are_photos and int(findings.recipe.get("image_size") or 0) <= _SMALL_SIDE:
         return
+    if findings.metrics.top1.count == findings.metrics.top1.total:  # nothing is left to gain
+        return
     entry = CATALOG.get(str(findings.recipe.get("network")))
     if entry is not None:
         frozen = len(entry.architecture.depths) - 1
         by_recipe = "--recipe" in findings.again and "--freeze all" not in findings.again
         yield NextStep(
-            f"Train the last stage too (--freeze {frozen}): only the classifier was fitted.",
-            findings.command("--freeze", frozen, "--epochs", 24) if by_recipe else "",
+            f"Train the last stage too (--freeze {frozen}): only the classifier was fitted. Each "
+            f"of its {_EPOCHS} epochs takes about as long as a pass over the images did here.",
+            findings.command("--freeze", frozen, "--epochs", _EPOCHS) if by_recipe else "",
         )
 
 
@@ -613,6 +655,13 @@ def _more_augmentation(findings: Findings) -> Iterator[NextStep]:
             f"Train with stronger augmentation{why and f': {why}'}.",
             findings.command("--policy", "trivialaugment", "--mixup", 0.2),
         )
+
+
+def _resume_command(history: History | None) -> str:
+    """The command that goes on with a run; empty if it is not at hand."""
+    if history is None or history.path is None:
+        return ""
+    return shlex.join(["resnets", "train", "--resume", history.path.parent.as_posix()])
 
 
 def _report_command(history: History | None, data: str, skips: bool) -> str:

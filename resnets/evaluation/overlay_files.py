@@ -1,5 +1,6 @@
 """Explanations as PNG files: an overlay for each image, and contact sheets of all of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,7 @@ class OverlayWriter:
         self._folder = output.parent if self._file else new_folder(output)
         self._names = {_SHEET}
         self._tiles: list[Tile] = []
+        self._images: list[Path] = []
         self._has_pictures = False
 
     def write(self, explained: Explanation) -> Explanation:
@@ -69,6 +71,7 @@ class OverlayWriter:
         """
         name = file_name(explained.prediction.image, self._names)
         self._tiles.append(_tile(explained))
+        self._images.append(Path(explained.prediction.image))
         if explained.picture is None:
             return explained
         path = self._file or self._folder / name
@@ -83,7 +86,24 @@ class OverlayWriter:
         """
         if self._file or not self._has_pictures:
             return []
-        return save_sheets(self._tiles, self._folder, _SHEET, title)
+        names = zip(self._tiles, _short_names(self._images), strict=True)
+        tiles = [
+            replace(tile, lines=(replace(tile.lines[0], text=name), *tile.lines[1:]))
+            for tile, name in names
+        ]
+        return save_sheets(tiles, self._folder, _SHEET, title)
+
+
+def _short_names(images: Sequence[Path]) -> list[str]:
+    """The name of each file, with its folder where others have the same name.
+
+    >>> _short_names([Path("a/ants/1.jpg"), Path("a/bees/1.jpg"), Path("a/bees/2.jpg")])
+    ['ants/1.jpg', 'bees/1.jpg', '2.jpg']
+    """
+    count = Counter(image.name for image in images)
+    return [
+        image.name if count[image.name] == 1 else "/".join(image.parts[-2:]) for image in images
+    ]
 
 
 def _is_file(output: Path) -> bool:

@@ -6,7 +6,6 @@ removed when that ends, so the next attempt begins anew.
 
 import os
 import re
-from pathlib import Path
 
 from resnets.errors import ContentError, require
 from resnets.files.writing import open_updating

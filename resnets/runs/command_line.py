@@ -22,6 +22,7 @@ from resnets.training.recipe import Recipe
 _NEW_LINE = " \\\n  "
 _FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
 _UNKNOWN_START = ""  # in place of what a training started from, whose file has no name for it
+_OF_MACHINE_AND_IMAGES = ("memory_gb", "channels")  # of a recipe, whatever else it has
 _MAY_BE_UNSET = {item.name for item in fields(Recipe) if item.type == bool | None}
 _LEFT_OUT = {
     "data",
@@ -71,6 +72,8 @@ def command_to_change(description: Description, run: Path | None = None) -> str:
 def command_by_default(description: Description, run: Path | None = None) -> str:
     """The command that trains on the same data by default settings; empty if nobody knows which.
 
+    What was set because of the machine or the images stays.
+
     Args:
         description: of the network.
         run: its folder, if that is at hand.
@@ -78,7 +81,10 @@ def command_by_default(description: Description, run: Path | None = None) -> str
     job = _job_of(description, run)
     if job is None or _has_no_words(job):
         return ""
-    words = [["resnets", "train", job.data], *_job_flags(replace(job, start=None))]
+    kept = [name for name in _OF_MACHINE_AND_IMAGES if has_use(name, job.recipe)]
+    given = [(name, getattr(job.recipe, name)) for name in kept]
+    flags = [_flag(name, value) for name, value in given if value != getattr(Recipe(), name)]
+    words = [["resnets", "train", job.data], *flags, *_job_flags(replace(job, start=None))]
     return shlex.join(word for part in words for word in part)
 
 

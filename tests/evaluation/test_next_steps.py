@@ -82,6 +82,31 @@ def test_a_class_of_two_images_does_not_hide_the_one_that_is_weak() -> None:
     assert "to the class bees" in told(replace(findings([48, 45]), metrics=measured))
 
 
+def test_a_weak_class_of_few_images_is_to_count_as_much_as_the_largest() -> None:
+    counts = {"train": {"ants": 300, "bees": 100}}
+    assert "--balanced-sampling" in told(findings([48, 31], counts=counts))
+    frozen = SMALL.to_dict() | {"freeze": "all"}
+    assert "--class-weights balanced" in told(findings([48, 31], counts=counts, recipe=frozen))
+    other = {"train": {"ants": 299, "bees": 100}}
+    done = SMALL.to_dict() | {"balanced_sampling": True}
+    for fields in ({"counts": other}, {"counts": counts, "recipe": done}):
+        assert "balanced" not in all_told(findings([48, 31], **fields))
+    assert "balanced" not in all_told(findings([48, 47], counts=counts))
+
+
+def test_few_validation_images_do_not_tell_when_to_stop() -> None:
+    rise = LossRise(7, 0.559, 55, 0.868)
+    for images in (49, 50):
+        counts = {"train": {"ants": 123, "bees": 98}, "validation": {"ants": images}}
+        run_findings = findings([36, 34], rise=rise, best_epoch=7, epochs=55, counts=counts)
+        assert ("--patience" in all_told(run_findings)) == (images == 50)
+
+
+def test_a_cross_validation_says_how_long_it_takes() -> None:
+    few = replace(findings([48, 45], seconds=43.0), metrics=metrics([10, 9], 12))
+    assert "4 min 18 s" in told(few)  # six networks
+
+
 def test_labels_that_look_wrong_come_first() -> None:
     first, *_ = next_steps(findings([48, 45], suspects=3, report="resnets report run photos"))
     assert "3 labels" in first.text
@@ -290,6 +315,8 @@ def test_what_was_stopped_is_to_be_trained_as_long_as_was_planned() -> None:
     steps = [step for step in next_steps(stopped) if "longer" in step.text]
     assert [step.command for step in steps] == [stopped.command()]
     assert "all 30 epochs" in steps[0].text
+    resumed = replace(stopped, resume="resnets train --resume run")
+    assert resumed.resume in all_told(resumed)
     whole = findings([36, 34], training=0.7, recipe=recipe, epochs=30)
     assert "60 epochs instead of 30" in all_told(whole)
 
@@ -369,6 +396,9 @@ def test_few_photos_from_scratch_ask_for_published_weights() -> None:
         assert "--from" not in told(findings([48, 31], **rest))
     small = findings([48, 31], from_scratch=False, recipe=photos | {"image_size": 32})
     assert "32 pixels" in next_steps(small)[0].text
+    published = replace(small, start="timm/resnet18.a1_in1k@c0ffee")
+    assert "--image-size" in next_steps(published)[0].text
+    assert next_steps(published)[0].command.endswith("--from timm/resnet18.a1_in1k@c0ffee")
     frozen = replace(small, recipe=small.recipe | {"network": "resnet20", "freeze": "all"})
     assert "--from resnet18 --freeze all" in next_steps(frozen)[0].command
     assert "--freeze 2" not in all_told(frozen)  # the last stage does not make images larger

@@ -118,3 +118,11 @@ def test_default_settings_are_for_the_same_data(tmp_path: Path) -> None:
     description = Description({}, (), Preprocessing(32, 32, (0.5,), (0.5,)))
     plain = parsed(command_by_default(description, tmp_path))
     assert plain == Job(data="my photos", group_by="folder:1")
+
+
+def test_what_is_of_the_machine_or_the_images_stays_with_default_settings(tmp_path: Path) -> None:
+    recipe = replace(ODD, memory_gb=0.0, channels=4)
+    (tmp_path / "config.toml").write_text(Job(data="x", recipe=recipe).to_toml(), encoding="utf-8")
+    description = Description({}, (), Preprocessing(32, 32, (0.5,), (0.5,)))
+    plain = parsed(command_by_default(description, tmp_path))
+    assert plain == Job(data="x", recipe=replace(Job(data="x").recipe, memory_gb=0.0, channels=4))
