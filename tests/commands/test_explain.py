@@ -80,6 +80,10 @@ def test_the_picture_of_one_image_is_a_file_and_that_of_several_is_none(
         resnets.explain(model, photos / "a.png", output=explained.path)
     with pytest.raises(UsageError, match="3 images; give a folder"):
         resnets.explain(model, photos, output=tmp_path / "all.png")
+    for name in ("all.html", "all.JPG"):
+        with pytest.raises(UsageError, match="folder"):
+            resnets.explain(model, photos, output=tmp_path / name)
+        assert not (tmp_path / name).exists()
     done = run("explain", model, photos / "a.png", "--output", tmp_path / "two.png")
     assert done.returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"one.PNG", "two.png"}

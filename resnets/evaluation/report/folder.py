@@ -17,14 +17,21 @@ if TYPE_CHECKING:
 
     from resnets.evaluation.report.sheets import Tile
 
+_FILES = (".csv", ".htm", ".html", ".jpeg", ".jpg", ".json", ".pdf", ".png", ".svg", ".webp")
+
 
 def refuse_content(path: Path) -> None:
     """Refuse a folder for pictures that cannot be created or is not empty.
 
     Raises:
-        UsageError: the folder is not empty, or cannot be written.
+        UsageError: the folder is not empty, cannot be written, or would be called like a file.
     """
     writable_folder(path)
+    if not path.exists() and path.suffix.lower() in _FILES:
+        raise UsageError(
+            f"{path} would become a folder, into which the pictures go; give --output without "
+            f"{path.suffix}"
+        )
     if path.exists() and any(path.iterdir()):
         raise UsageError(f"{path} exists; give another --output, or delete it")
 
