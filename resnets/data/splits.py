@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -155,6 +156,12 @@ class Splits:
         )
         assert train is not None
         return replace(self, train=train, validation=validation, test=test)
+
+    @cached_property
+    def listing(self) -> str:
+        """Hexadecimal digits that stand for the order in which the training images are listed."""
+        digests = self.digests.get("train", np.zeros((0, 32), np.uint8))
+        return hashlib.sha256(np.ascontiguousarray(digests).data).hexdigest()
 
     @property
     def training_and_validation(self) -> LabelledImages:

@@ -40,6 +40,13 @@ def introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
         f"on {setup.device}"
     )
     if not trainer.step:
+        largest = trainer.batches.images_of(trainer.batches.steps_per_epoch - 1)
+        if 4 * largest <= 3 * recipe.batch:
+            yield (
+                f"An epoch has {plural(trainer.batches.steps_per_epoch, 'batch')} of "
+                f"{trainer.batches.sizes_in_words}, so that all have about as many images: fewer "
+                f"than the --batch-size of {recipe.batch:,}, to which the learning rate belongs"
+            )
         yield from _too_few_steps(setup, trainer.steps)
         if trainer.recipe.patience and trainer.measured.validation is None:
             yield "--patience has no effect: there are no validation images."

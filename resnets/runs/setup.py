@@ -210,6 +210,7 @@ class Setup:
         return {
             "fingerprint": self.splits.fingerprint,
             "stored": self.splits.stored,
+            "listing": self.splits.listing,
             "images": self.splits.readable,
             "rule": self.splits.split.get("rule", 1),
             "architecture": architecture_of(self.network),

@@ -50,6 +50,13 @@ def says_finished(state: State | None, folder: RunFolder | None, notify: Notify)
     return True
 
 
+_LISTED_OTHERWISE = (
+    "The images are those that the run began with, but they are listed in another order (other "
+    "names, or shards in place of files): the weights will not be those of the unbroken run, and "
+    "in an epoch that had begun, some images come twice and others not"
+)
+
+
 def trainer_at(
     setup: Setup,
     state: State | None,
@@ -74,6 +81,8 @@ def trainer_at(
         _refuse_small_images(setup, trainer)
         return trainer
     restore(trainer, state, setup.splits)
+    if state.get("listing", setup.splits.listing) != setup.splits.listing:
+        notify(_LISTED_OTHERWISE)
     if trainer.finished and not is_said:
         notify(_finished_already(trainer.steps, output))
     return trainer

@@ -1,5 +1,6 @@
 """Callbacks see what the screen sees, and can stop a run."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,28 @@ def test_the_network_of_an_epoch_without_validation_is_ready_to_be_measured() ->
     assert models[1].keys() == models[3].keys()
     for name, value in models[1].items():
         assert np.array_equal(value, models[3][name]), name
+
+
+def test_a_run_that_goes_on_with_images_in_another_order_says_so(
+    tmp_path: Path, draw_noise: Any
+) -> None:
+    def enough(record: Any) -> None:
+        if isinstance(record, resnets.Step) and record.step == 5:
+            raise ZeroDivisionError
+
+    root = tmp_path / "photos"
+    for number in range(40):
+        draw_noise(root / "ab"[number % 2] / f"{number:02}.png", seed=number)
+    with pytest.raises(ZeroDivisionError):
+        resnets.train(root, output=tmp_path / "run", callbacks=[enough], **QUICK)
+    other = tmp_path / "renamed"
+    for path in root.rglob("*.png"):
+        name = f"{99 - int(path.stem)}.png"
+        (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (other / path.parent.name / name).write_bytes(path.read_bytes())
+    for data, is_other in ((root, False), (other, True)):
+        seen: list[Any] = []
+        run = shutil.copytree(tmp_path / "run", tmp_path / f"run-{is_other}")
+        resnets.resume(run, data=data, progress=False, callbacks=[seen.append])
+        notices = [record.text for record in seen if isinstance(record, resnets.Notice)]
+        assert any("another order" in text for text in notices) == is_other

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -139,3 +140,18 @@ def test_an_accuracy_that_guessing_reaches_is_told_beside_what_guessing_gives(
     measured = [line for line in lines if line.startswith(("validation acc", "test acc"))]
     assert measured
     assert all("most frequent class" in line for line in measured), measured
+
+
+@pytest.mark.parametrize(("batch", "is_told"), [(19, True), (14, True), (12, False), (10, False)])
+def test_batches_of_far_fewer_images_than_were_asked_for_are_told(
+    batch: int, is_told: bool
+) -> None:
+    """The 20 images make two batches of 10 in each case."""
+    seen: list[object] = []
+    changes = {"network": "resnet14", "image_size": 8, "epochs": 1, "validation": 0}
+    data = (np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2)
+    resnets.train(
+        data, output=False, report=False, batch_size=batch, callbacks=[seen.append], **changes
+    )
+    lines = [record.text for record in seen if isinstance(record, resnets.Notice)]
+    assert any(f"--batch-size of {batch}" in line for line in lines) == is_told
