@@ -1,12 +1,13 @@
 """Data at an address: shards of `resnets shard`, or tar and parquet files of others.
 
-Others' files are named one by one, or many at once by a range in braces, as WebDataset has it; in a
-bucket, which tells what is in it, by their folder. Tar files are read by ranges like shards, once
-they were looked through. In parquet files, images are packed together by row groups, which are
-fetched whole; small files are copied into the cache.
+Others' files are named one by one, or many at once by a range or a list in braces, as WebDataset
+has it; in a bucket, which tells what is in it, by their folder. Tar files are read by ranges like
+shards, once they were looked through. In parquet files, images are packed together by row groups,
+which are fetched whole; small files are copied into the cache.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,8 +25,9 @@ from resnets.data.splits import SourceContent
 from resnets.errors import UsageError
 from resnets.format import byte_size
 
-_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
-_MOST = 100_000  # files of a range
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
+_MOST = 100_000  # files that a name stands for
 
 
 def read_address(address: str, cache_bytes: int, labelled: bool = True) -> SourceContent:
@@ -33,7 +35,8 @@ def read_address(address: str, cache_bytes: int, labelled: bool = True) -> Sourc
 
     Args:
         address: of a folder of shards, of a tar or parquet file, of several by a range such as
-            train-{0000..0012}.tar, or of a folder of them in a bucket.
+            train-{0000..0012}.tar or a list such as {train,test}.parquet, or of a folder of them in
+            a bucket.
         cache_bytes: of the cache on the local disk: for images that are read by ranges, and for
             what is kept of all parquet files, for which 0 is no limit.
         labelled: whether images without a label are left out; shards have none.
@@ -66,26 +69,35 @@ def _read(address: str, cache_bytes: int, labelled: bool) -> SourceContent:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """The names that a name with ranges stands for.
+    """The names that a name with ranges and lists stands for.
 
     >>> [*_expanded("train-{08..11}.tar")]
     ['train-08.tar', 'train-09.tar', 'train-10.tar', 'train-11.tar']
+    >>> [*_expanded("{train,test}-{1..2}.tar")]
+    ['train-1.tar', 'train-2.tar', 'test-1.tar', 'test-2.tar']
 
     Raises:
         UsageError: a range is empty, or there are too many names.
     """
-    *texts, last = _RANGE.split(pattern)[::3]
-    ranges = [
-        [f"{number:0{len(first)}}" for number in range(int(first), min(int(stop), _MOST) + 1)]
-        for first, stop in _RANGE.findall(pattern)
-    ]
-    count = 1
-    for each in ranges:
-        count *= len(each)
+    parts = _BRACES.split(pattern)  # what is between braces stands at odd places
+    choices = [_choices(part) if place % 2 else [part] for place, part in enumerate(parts)]
+    count = math.prod(map(len, choices))
     if not 0 < count <= _MOST:
         raise UsageError(f"{pattern}: stands for {count:,} files; it must be 1 to {_MOST:,}")
-    for numbers in itertools.product(*ranges):
-        yield "".join(map("".join, zip(texts, numbers, strict=True))) + last
+    yield from map("".join, itertools.product(*choices))
+
+
+def _choices(braces: str) -> list[str]:
+    """What a pair of braces stands for: a range, a list, or itself.
+
+    >>> _choices("8..11"), _choices("train,test"), _choices("x")
+    (['8', '9', '10', '11'], ['train', 'test'], ['{x}'])
+    """
+    if span := _RANGE.fullmatch(braces):
+        first, stop = span.groups()
+        numbers = range(int(first), min(int(stop), int(first) + _MOST) + 1)
+        return [f"{number:0{len(first)}}" for number in numbers]
+    return braces.split(",") if "," in braces else [f"{{{braces}}}"]
 
 
 def _read_files(

@@ -105,6 +105,20 @@ def test_images_labels_and_names_are_those_of_the_local_files(
     assert content.columns["patient"]("train") == 2 * [*range(ROWS)]
 
 
+def test_a_list_in_braces_names_the_files_of_several_splits(
+    server: RangeServer, place: Path
+) -> None:
+    address = f"{server.address}/{{train-{{0..1}},test-0}}.parquet"
+    with pytest.raises(UsageError):  # braces within braces
+        read_address(address, 0)
+    content = read_address(f"{server.address}/{{train-0,train-1,test-0}}.parquet", 0)
+    assert {name: len(part) for name, part in content.images.items()} == {
+        "train": 2 * ROWS,
+        "test": ROWS,
+    }
+    assert content.images.keys() == read_source(place).images.keys()
+
+
 def test_a_column_may_have_any_name(server: RangeServer, place: Path) -> None:
     features = {"info": {"features": {"a/b.c": {"_type": "Image"}}}}
     rows = {"a/b.c": pa.array([{"bytes": png(row)} for row in range(3)], STRUCT), "label": [0] * 3}
