@@ -216,6 +216,15 @@ def time_limit(seconds: float) -> str:
     return f"{minutes}m" if in_minutes else f"{math.ceil(minutes / 60)}h"
 
 
+def without_separators(text: str) -> str:
+    """Text without the commas that part the thousands of numbers; other commas stay.
+
+    >>> without_separators("1,281,167 images"), without_separators("1,5h")
+    ('1281167 images', '1,5h')
+    """
+    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+
+
 def parse_duration(text: str) -> float:
     """Seconds of a duration as users type it, or as `duration` writes it.
 
@@ -225,7 +234,7 @@ def parse_duration(text: str) -> float:
     Raises:
         UsageError: it is not a duration, or is zero.
     """
-    compact = "".join(text.split()).replace(",", "")
+    compact = without_separators("".join(text.split()))
     parts = re.findall(r"(\d+(?:\.\d+)?)(min|[smhd])", compact, re.ASCII)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise UsageError(f"{text!r}: not a duration; write 90s, 20m, 1h30m or 2d")

@@ -107,7 +107,7 @@ def test_a_duration_that_is_shown_reads_back_as_it_is_shown(length: int) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "m", "1x", "1h30", "1m2", "-3s", "1e9s", "0s", "0 min", "١s"]
+    "text", ["", "5", "m", "1x", "1h30", "1m2", "-3s", "1e9s", "0s", "0 min", "1,5h", "١s"]
 )
 def test_what_is_no_duration_is_refused_with_what_to_write(text: str) -> None:
     with pytest.raises(UsageError, match=r"20m|above 0"):

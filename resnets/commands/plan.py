@@ -19,6 +19,7 @@ from resnets.format import (
     per_second,
     percent,
     plural,
+    without_separators,
 )
 from resnets.json_text import to_json
 from resnets.runs.plan import Machines, Plan, Precision, Training, costs_of
@@ -90,8 +91,9 @@ def _number(text: str) -> int:
     Raises:
         UsageError: it is none, or not a whole one.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,3})?)([kmb]?)", text.replace(",", "").lower())
-    if match is None:
+    plain = without_separators(text.lower())
+    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,3})?)([kmb]?)", plain)
+    if match is None or ("," in text and match[2]):  # 1,281m may be meant for 1.281m
         raise UsageError(f"--images {text}: expected a number such as 50000, 50k, 1.28m or 1e6")
     number = Decimal(match[1]) * _TIMES[match[2]]
     if number != number.to_integral_value():
@@ -101,11 +103,21 @@ def _number(text: str) -> int:
     return int(min(number, Decimal(sys.float_info.max)))  # which is refused later
 
 
+def _epochs_in_words(epochs: float) -> str:
+    """How often all images are seen.
+
+    >>> _epochs_in_words(90), _epochs_in_words(1), _epochs_in_words(0.5)
+    ('90 epochs', '1 epoch', '0.5 epochs')
+    """
+    return f"{epochs:,g} epoch{'' if epochs == 1 else 's'}"
+
+
 def _show(result: Plan, machines: Machines, training: Training) -> None:
     """Print a plan as tables."""
     step = result.batch_size / result.images_per_second
     rows = [
         ("GPUs", f"{machines.devices:,} ({plural(machines.nodes, 'node')})"),
+        ("images", f"{training.images:,}, in {_epochs_in_words(training.epochs)}"),
         ("steps", f"{result.steps:,} of {result.batch_size:,} images"),
         ("speed", per_second(result.images_per_second)),
         ("time", duration(3600 * result.hours)),
