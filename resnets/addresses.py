@@ -14,6 +14,8 @@ from resnets.errors import UsageError
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):[/\\]+(.*)", re.DOTALL)
 _HUB = re.compile(r"(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([\w.-]+(?:/[\w.-]+)?)", re.ASCII)
 
+_HUB_FILE = re.compile(r"/resolve/.+\.(?:tar|parquet)", re.IGNORECASE)  # one file of a data set
+
 _REMOTE = ("http", "https", "s3", "gs")  # schemes that are read by ranges
 _ONE_FILE = re.compile(r"\.(zip|gz|tgz|jpe?g|png|csv|tsv)", re.IGNORECASE)
 
@@ -61,7 +63,9 @@ def is_remote(word: str | os.PathLike[str]) -> bool:
     if not host:
         form = "HOST" if shown.lower().startswith("http") else "BUCKET"
         raise UsageError(f"{match[1]}:/...: no whole address; write {match[1]}://{form}/FOLDER")
-    if _HUB.match(rest) or _ONE_FILE.fullmatch(Path(path).suffix):
+    page = _HUB.match(rest)
+    is_page = page is not None and not _HUB_FILE.fullmatch(rest, page.end())
+    if is_page or _ONE_FILE.fullmatch(Path(path).suffix):
         refuse_address(word, AS_DATA)
     return True
 

@@ -66,9 +66,24 @@ def test_it_says_what_to_do_instead(word: str | Path, meant: str, advice: str) -
     assert "://" in str(caught.value)
 
 
-@pytest.mark.parametrize("word", ["s3://bucket/shards", "GS://b", "https://example.org/a%20b/"])
+HUB = "https://huggingface.co/datasets/uoft-cs/cifar10"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("s3://bucket/shards", "GS://b", "https://example.org/a%20b/"),
+        *(f"{HUB}/resolve/main/plain_text/train-{{0..1}}.parquet", f"{HUB}/resolve/v1/a.TAR"),
+    ],
+)
 def test_folders_in_remote_places_are_data(word: str) -> None:
     assert is_remote(word)
+
+
+@pytest.mark.parametrize("page", ["", "/tree/main/data", "/blob/main/a.parquet", "/resolve/main/a"])
+def test_a_page_of_the_hub_is_not_a_folder_of_data(page: str) -> None:
+    with pytest.raises(UsageError, match="hub:uoft-cs/cifar10"):
+        is_remote(HUB + page)
 
 
 @pytest.mark.parametrize("word", ["photos", "C:/photos", "ftp://example.org/a", "file:///photos"])

@@ -24,6 +24,7 @@ from resnets.data.sources.opening import read_source
 from resnets.data.sources.remote import read_address
 from resnets.data.storage import expect
 from resnets.errors import ContentError, UsageError
+from tests.hub_server import HubServer
 from tests.in_process import call
 from tests.range_server import RangeServer, serving
 
@@ -62,13 +63,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def let_go() -> None:
+    """What the end of the process does."""
+    _disconnect()
+    while copies._in_use:
+        os.close(copies._in_use.pop())
+
+
 @pytest.fixture
 def server(place: Path) -> Iterator[RangeServer]:
     with serving(place) as server:
         yield server
-    _disconnect()
-    while copies._in_use:  # as the end of the process does
-        os.close(copies._in_use.pop())
+    let_go()
 
 
 def opened(server: RangeServer, name: str = "train-{0..1}", limit: int = 0) -> LabelledImages:
@@ -117,6 +123,20 @@ def test_a_list_in_braces_names_the_files_of_several_splits(
         "test": ROWS,
     }
     assert content.images.keys() == read_source(place).images.keys()
+
+
+def test_files_of_the_hub_are_read_where_it_redirects_to(place: Path) -> None:
+    """Its answers to `resolve` are redirects to a store on another host."""
+    files = {f"data/{file.name}": file.read_bytes() for file in place.glob("train-*.parquet")}
+    with HubServer() as hub:
+        hub.add("ann/photos", files, kind="dataset")
+        address = f"{hub.address}/datasets/ann/photos/resolve/main/data/train-{{0..1}}.parquet"
+        images = read_address(address, 0).images["train"]
+        hub.asked.clear()
+        assert images.encoded(ROWS + 1) == png(1001)
+        stored = [path for method, path in hub.asked if path.startswith("/store/")]
+        assert [path.rsplit("/", 1)[1] for path in stored] == ["train-1.parquet"]
+    let_go()
 
 
 def test_a_column_may_have_any_name(server: RangeServer, place: Path) -> None:
