@@ -3,9 +3,9 @@
 import copy
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from resnets.data.sources.names import listed
 from resnets.data.splits import SourceContent, Splits
-from resnets.errors import OtherImages
+from resnets.errors import ContentError, OtherImages
 from resnets.escaping import shell_line
 from resnets.format import duration, plural
 from resnets.model_file import Model
@@ -29,6 +29,7 @@ from resnets.training.trainer import (
     Epoch,
     FeaturePass,
     Interval,
+    NotFiniteError,
     Trainer,
     TrainerRecord,
     Validating,
@@ -197,6 +198,8 @@ def follow(
 
     KeyboardInterrupt counts as SIGINT, whoever raises it, unless signals end the process. Within a
     step no state is saved, as it could not be continued bit for bit: the one before it is kept.
+    Where images cannot be read, a process alone saves what it has; of several, others are in the
+    middle of a step.
 
     Args:
         checkpointer: has the trainer, and saves its state.
@@ -236,7 +239,7 @@ def _follow(
     if checkpointer.budget is not None:
         checkpointer.budget.start()
     callback_list.tell(_plan_of(trainer, model, checkpointer.budget))
-    for record in trainer.run():
+    for record in _records(checkpointer):
         try:
             callback_list.tell(record)
         except BaseException as error:  # the state is saved first
@@ -268,6 +271,19 @@ def _follow(
             checkpointer.settle()
             return _stop_reason(signals, callback_list, failure)
     return None
+
+
+def _records(checkpointer: Checkpointer) -> Iterator[TrainerRecord]:
+    """What the trainer does. Where it cannot read images, what it has is saved, if it is alone."""
+    trainer = checkpointer.trainer
+    try:
+        yield from trainer.run()
+    except (ContentError, OSError) as error:
+        alone, sound = trainer.batches.process.world_size == 1, not trainer.is_in_step
+        if alone and sound and trainer.step and not isinstance(error, NotFiniteError):
+            with suppress(OSError):  # the reason for the end is the other one
+                checkpointer.save()
+        raise
 
 
 def _tell_straggler(

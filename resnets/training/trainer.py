@@ -297,6 +297,8 @@ class Trainer:
         recipe: that of the argument, with changes of its length during the run.
         epoch, step: epochs and steps done.
         best_step: the step with the best validation accuracy, which is `best_accuracy`.
+        is_in_step: whether a step has begun, and has not ended: what it has by then is no state to
+            go on from.
         timed: how many steps from now on wait for the device before the clock is read. Of the
             others, only the time of many steps together says something.
         waits: how long this process waits for the others; None if it is alone.
@@ -326,6 +328,7 @@ class Trainer:
         self.last_accuracy: float | None = None  # of the last validation
         self.epoch_tally, self.interval_tally = _empty_tally(), _empty_tally()
         self.pending: list[tuple[int, Tensor]] = []  # steps and tallies that are on the device yet
+        self.is_in_step = False
         self.timed = TIMED
         self.waits = WaitClock(network) if batches.process.world_size > 1 else None
 
@@ -382,8 +385,10 @@ class Trainer:
         while self.step < self.steps and (batch := next(batches, None)) is not None:
             waiting = self.now() - start
             rate = self.learning_rate
+            self.is_in_step = True
             self.update(batch, rate)
             self.step += 1
+            self.is_in_step = False
             score = self.interval_score() if self.step % self.log_every == 0 else None
             if self.step % self.batches.steps_per_epoch == 0:
                 self.check_losses()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import resnets
+from resnets.errors import ContentError
 from resnets.runs.checkpoint import Checkpoints
 
 QUICK: dict[str, Any] = {
@@ -137,3 +138,32 @@ def test_a_run_that_goes_on_with_images_in_another_order_says_so(
         resnets.resume(run, data=data, progress=False, callbacks=[seen.append])
         notices = [record.text for record in seen if isinstance(record, resnets.Notice)]
         assert any("another order" in text for text in notices) == is_other
+
+
+def test_where_an_image_is_damaged_meanwhile_the_steps_before_are_saved(
+    tmp_path: Path, draw_noise: Any
+) -> None:
+    """And go on, once it is repaired, as if nothing had been."""
+    for number in range(60):
+        draw_noise(tmp_path / "photos" / "ab"[number % 2] / f"{number:02}.png", seed=number)
+    data, run = tmp_path / "photos", tmp_path / "run"
+    changes = QUICK | {"memory_gb": 0, "workers": 0}
+    files = {path: path.read_bytes() for path in data.rglob("*.png")}
+    whole = resnets.train(data, output=False, **changes)
+
+    def damage(record: Any) -> None:
+        if isinstance(record, resnets.Step) and record.step == 3:
+            for path, content in files.items():
+                path.write_bytes(content[:100])
+
+    with pytest.raises(ContentError, match="cannot be read"):
+        resnets.train(data, output=run, checkpoint_every="1h", callbacks=[damage], **changes)
+    for path, content in files.items():
+        path.write_bytes(content)
+    loaded = Checkpoints(run / "checkpoints").newest()
+    assert loaded is not None
+    assert loaded[0]["trainer"]["done"][1] >= 3
+    resumed = resnets.resume(run, progress=False)
+    assert resumed.metrics == whole.metrics
+    for name, value in resumed.model.network.state_dict().items():
+        assert np.array_equal(value, whole.model.network.state_dict()[name]), name

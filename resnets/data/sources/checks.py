@@ -1,11 +1,12 @@
 """Checks of a source: images that cannot be read, classes that cannot be trained on."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from resnets.data.sources.table_columns import MULTI_LABEL
 from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts, equal_images
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError, UnreadableImage
+from resnets.escaping import say
 from resnets.format import plural
 from resnets.images.probing import ENDINGS
 from resnets.images.stderr import silent_decoders
@@ -25,6 +27,7 @@ _T = TypeVar("_T", bound=np.generic)
 
 _SHOWN = 3  # images in a message
 _PATIENCE = 60.0  # seconds for which unreadable images are looked for
+_SOON = 2.0  # seconds from which that is said
 _MEANT = 4  # images under several labels from which on these may be meant
 
 
@@ -185,10 +188,25 @@ def all_unreadable(images: Callable[[], Iterable[LabelledImages]]) -> Iterator[N
     try:
         yield
     except UnreadableImage as error:
-        all_of_them = ContentError(_unreadable_in_words(images()) or str(error))
+        with silent_decoders() as stream, _told_if_it_lasts(str(error), stream):
+            in_words = _unreadable_in_words(images())
+        all_of_them = ContentError(in_words or str(error))
         for note in getattr(error, "__notes__", ()):  # such as how to go on
             all_of_them.add_note(note)
         raise all_of_them from None
+
+
+@contextlib.contextmanager
+def _told_if_it_lasts(error: str, stream: TextIO) -> Iterator[None]:
+    """Say what is wrong and what is done, where it takes a while: processes may wait meanwhile."""
+    line = f"{error}; looking for other damaged images, for {_PATIENCE:.0f} s at most"
+    timer = threading.Timer(_SOON, say, (line,), {"file": stream, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _unreadable_in_words(parts: Iterable[LabelledImages]) -> str:
