@@ -134,6 +134,12 @@ class History(Sequence[dict[str, Any]]):
         return bool(self.records[-1]["kind"] == "end")
 
     @property
+    def planned(self) -> int:
+        """Number of steps that were to be done, as far as was known last; 0 if it is not known."""
+        said = [int(record["steps"]) for record in self.records if "steps" in record]
+        return said[-1] if said else 0
+
+    @property
     def step(self) -> int:
         """Number of steps in the log."""
         return max(int(record.get("step", 0)) for record in self.records)

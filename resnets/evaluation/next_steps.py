@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from statistics import NormalDist
 from typing import Any
 
 from resnets.data.membership import TrainedOn
@@ -34,6 +35,7 @@ from resnets.model_file import Description
 from resnets.networks.catalog import CATALOG
 from resnets.pretrained.reference import pinned, read_reference
 from resnets.pretrained.table import find_recommended, start_for_photos
+from resnets.training.named_recipes import RECIPES
 from resnets.training.recipe import FEW_STEPS, LEAST_STEPS, Recipe
 
 _STEPS = 3  # that are shown
@@ -43,7 +45,7 @@ TRUSTED = 0.9  # accuracy from which its doubts are more often the label's fault
 _LEARNT = 0.97  # accuracy on augmented training images from which more training teaches little
 _GAP = 0.1  # between training and new images, from which the network has learnt by heart
 _LEAST_PATIENCE = 5  # epochs
-_EPOCHS = 24  # for a last stage
+_PHOTO = 500  # pixels of a photo's shorter side, for which a recipe's epochs are told
 _UNEVEN = 3  # times as many images as a weak class has, from which drawing it as often may help
 _MANY = 10_000  # photos from which a network from scratch may do as well
 _SMALL_SIDE = 64  # pixels; a network for images of this size or less sees little of a photo
@@ -87,6 +89,7 @@ class Findings:
         budget: time that its training was allowed, such as 10m; empty if any.
         folds: of the cross-validation that it was measured by; 0 for none.
         from_scratch: whether it began without weights.
+        planned: steps that were to be done; 0 where that is not known.
         start: id of the published weights that it began with; empty for others, or none.
         calibrated: whether a confidence threshold was fitted.
         again: a command that trains it again, in one line, to which flags can be added; empty where
@@ -113,6 +116,7 @@ class Findings:
     budget: str = ""
     folds: int = 0
     from_scratch: bool = True
+    planned: int = 0
     start: str = ""
     calibrated: bool = True
     again: str = ""
@@ -152,6 +156,11 @@ class Findings:
         """Whether it was trained from scratch on photos for too few steps to leave chance."""
         known = self.from_scratch and self.are_photos and self.recipe.get("freeze") is None
         return known and 0 < self.steps < FEW_STEPS
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped before its end, by a callback."""
+        return self.steps < self.planned and not self.ended_by_patience
 
     @property
     def best_early(self) -> bool:
@@ -211,6 +220,7 @@ def findings_of(
         again=again,
         by_default=by_default,
         resume=again and _resume_command(history),
+        planned=history.planned if history else 0,
         look=by_default and shlex.join(["resnets", "doctor", source]),
         report=again and _report_command(history, source, bool(description.data.get("skipped"))),
     )
@@ -231,7 +241,7 @@ def wide_interval(top1: Proportion) -> str:
     """A sentence where the interval of the accuracy is as wide as ten points; else empty.
 
     >>> wide_interval(Proportion(113, 153))
-    'On 153 images the accuracy is uncertain by 14 points (66.4 to 80.2 %): smaller differences between networks may be chance. About 612 images would halve that.'
+    'On 153 images the accuracy is uncertain by 14 points (66.4 to 80.2 %): smaller differences between networks may be chance. About 621 images would halve that.'
     """  # noqa: E501
     low, high = top1.interval
     if high - low < _WIDE:
@@ -239,8 +249,30 @@ def wide_interval(top1: Proportion) -> str:
     return (
         f"On {plural(top1.total, 'image')} the accuracy is uncertain by {points(high - low, 0)} "
         f"points ({percent_interval(low, high, 1)} %): smaller differences between networks may be "
-        f"chance. About {4 * top1.total:,} images would halve that."
+        f"chance. About {_images_to_halve(top1):,} images would halve that."
     )
+
+
+def _images_to_halve(top1: Proportion) -> int:
+    """How many images make the interval half as wide, at the same accuracy.
+
+    >>> _images_to_halve(Proportion(1, 2)), _images_to_halve(Proportion(0, 24))
+    (20, 52)
+    >>> _images_to_halve(Proportion(500, 1000))  # of many images, four times as many
+    4012
+    """
+    share, square = top1.value, NormalDist().inv_cdf((1 + LEVEL) / 2) ** 2
+
+    def width(images: int) -> float:  # Wilson's, of a share that need not be a whole number
+        spread = share * (1 - share) / images + square / (4 * images**2)
+        return math.sqrt(square * spread) / (1 + square / images)
+
+    target = width(top1.total) / 2
+    fewer, enough = top1.total, 16 * top1.total
+    while fewer + 1 < enough:
+        middle = (fewer + enough) // 2
+        fewer, enough = (fewer, middle) if width(middle) <= target else (middle, enough)
+    return enough
 
 
 def in_words(steps: tuple[NextStep, ...]) -> Iterator[str]:
@@ -255,6 +287,14 @@ def in_words(steps: tuple[NextStep, ...]) -> Iterator[str]:
 
 def _steps(findings: Findings) -> Iterator[NextStep]:
     """All steps that make sense, the most promising first."""
+    if findings.is_stopped:
+        after = f" after {findings.steps:,} of {findings.planned:,} steps" if findings.steps else ""
+        yield NextStep(
+            f"Go on with the training, which was stopped{after}.",
+            findings.resume or findings.command(),
+        )
+        if 2 * findings.steps < findings.planned:  # what it has learnt by then says little
+            return
     if findings.too_short:  # to say anything else of it
         yield from _published_weights(findings)
         steps = plural(findings.steps, "step")
@@ -383,7 +423,9 @@ def _in_folds(findings: Findings) -> Iterator[NextStep]:
     if findings.folds or unfit or not is_few:
         return
     networks = f"{_FOLDS + 1} networks"
-    if findings.seconds:
+    if recipe.get("freeze") == "all":
+        networks += ", all by the features of one pass over the images"
+    elif findings.seconds:
         networks += f", about {duration((_FOLDS + 1) * findings.seconds)} by what this one took"
     flags: list[object] = ["--patience", 0] if recipe.get("patience") else []
     if recipe.get("validation") not in (None, 0, Recipe().validation):
@@ -441,7 +483,10 @@ def _published_weights(findings: Findings) -> Iterator[NextStep]:
     # without its recipe, whose learning rates are for training from scratch
     start = start_for_photos(str(recipe.get("network")))
     flags = ["--from", start]
-    flags += ["--freeze", "all"] if recipe.get("freeze") == "all" else []
+    if recipe.get("freeze") == "all":
+        flags += ["--freeze", "all"]
+    elif findings.budget:
+        flags += ["--budget", findings.budget]
     yield NextStep(
         f"Start from weights that were trained on ImageNet{_to_download(start)}: {why}.",
         findings.by_default and f"{findings.by_default} {shlex.join(flags)}",
@@ -532,7 +577,7 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
 
 def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
     """Twice as many epochs, steps, or time; at least as many steps as a small set gets."""
-    if findings.ended_by_patience:
+    if findings.ended_by_patience or findings.is_stopped:
         return
     if findings.recipe.get("freeze") == "all":
         yield from _last_stage(findings)
@@ -548,11 +593,6 @@ def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
         return
     for name in ("steps", "epochs"):
         if length := _length(findings.recipe, name):
-            if name == "epochs" and 0 < findings.epochs < length:  # a callback stopped it
-                text = f"Train longer, all {length:,} epochs: it was stopped after "
-                command = findings.resume or findings.command()
-                yield NextStep(f"{text}{findings.epochs:,}.", command)
-                return
             text = f"Train longer, {_longer_length(findings, name):,} {name} instead of {length:,}"
             command = findings.command(f"--{name}", _longer_length(findings, name))
             yield NextStep(f"{text}: {why}.", command)
@@ -609,11 +649,13 @@ def _last_stage(findings: Findings) -> Iterator[NextStep]:
     entry = CATALOG.get(str(findings.recipe.get("network")))
     if entry is not None:
         frozen = len(entry.architecture.depths) - 1
+        images = sum(findings.counts.get("train", {}).values()) or _MANY
+        epochs = RECIPES["transfer"].resolved(side=_PHOTO, count=images).epochs or 0
         by_recipe = "--recipe" in findings.again and "--freeze all" not in findings.again
         yield NextStep(
             f"Train the last stage too (--freeze {frozen}): only the classifier was fitted. Each "
-            f"of its {_EPOCHS} epochs takes about as long as a pass over the images did here.",
-            findings.command("--freeze", frozen, "--epochs", _EPOCHS) if by_recipe else "",
+            f"of its {epochs} epochs takes about as long as a pass over the images did here.",
+            findings.command("--freeze", frozen, "--epochs", epochs) if by_recipe else "",
         )
 
 

@@ -155,7 +155,8 @@ def _balance_findings(present: _Classes) -> Iterator[Finding]:
     if present[most] >= _UNEVEN * present[least]:
         text = (
             f"{most!r} has {present[most]:,} training images, {least!r} has {present[least]:,}: "
-            "balance them in training, and look at the recall of each class, not at accuracy"
+            "balance them in training (train --balanced-sampling), and look at the recall of each "
+            "class, not at accuracy"
         )
         yield Finding("uneven", "warning", text)
 
