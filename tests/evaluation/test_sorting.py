@@ -11,7 +11,7 @@ import resnets
 from resnets.data.sources.layout import layout_of_flags
 from resnets.data.sources.opening import read_source
 from resnets.data.sources.walking import listing
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Prediction
 from resnets.evaluation.sorting import _class_folders, in_words, sort_images, sortable
 from resnets.evaluation.source import Source
@@ -204,6 +204,14 @@ def test_what_is_left_to_review_is_no_class(photos: Path, tmp_path: Path) -> Non
     moved = read_source(str(target))
     assert "review" in moved.class_names
     assert any("left to review" in line for line in moved.warnings)
+
+
+def test_where_all_is_left_to_review_that_is_told(photos: Path, tmp_path: Path) -> None:
+    source = Source("x/1.png", photos / "x/1.png")
+    unsure = Prediction(source.name, "Cat", 0.4, "unsure")
+    sort_images([unsure], [source], tmp_path / "sorted", NAMES)
+    with pytest.raises(ContentError, match="left to review"):
+        read_source(str(tmp_path / "sorted"))
 
 
 def test_a_class_whose_folder_has_another_name_is_told_once(photos: Path, tmp_path: Path) -> None:

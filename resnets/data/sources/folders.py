@@ -188,4 +188,5 @@ def _nothing(classes: Mapping[str, Sequence[str]], passed_over: Sequence[PassedO
         what = f"no images in {listed(sorted(classes))}"
     else:
         what = "no images in this folder" if passed_over else "an empty folder"
-    return "; ".join([what, *in_words(passed_over)[:1]])
+    telling = sorted(passed_over, key=lambda row: row[1] != _TO_REVIEW)
+    return "; ".join([what, *in_words(telling)[:1]])
