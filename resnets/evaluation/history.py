@@ -136,8 +136,8 @@ class History(Sequence[dict[str, Any]]):
     @property
     def planned(self) -> int:
         """Number of steps that were to be done, as far as was known last; 0 if it is not known."""
-        said = [int(record["steps"]) for record in self.records if "steps" in record]
-        return said[-1] if said else 0
+        totals = [int(record["steps"]) for record in self.records if "steps" in record]
+        return totals[-1] if totals else 0
 
     @property
     def step(self) -> int:

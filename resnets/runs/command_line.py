@@ -82,8 +82,8 @@ def command_by_default(description: Description, run: Path | None = None) -> str
     if job is None or _has_no_words(job):
         return ""
     kept = [name for name in _OF_MACHINE_AND_IMAGES if has_use(name, job.recipe)]
-    given = [(name, getattr(job.recipe, name)) for name in kept]
-    flags = [_flag(name, value) for name, value in given if value != getattr(Recipe(), name)]
+    values = [(name, getattr(job.recipe, name)) for name in kept]
+    flags = [_flag(name, value) for name, value in values if value != getattr(Recipe(), name)]
     words = [["resnets", "train", job.data], *flags, *_job_flags(replace(job, start=None))]
     return shlex.join(word for part in words for word in part)
 
