@@ -103,21 +103,12 @@ def _number(text: str) -> int:
     return int(min(number, Decimal(sys.float_info.max)))  # which is refused later
 
 
-def _epochs_in_words(epochs: float) -> str:
-    """How often all images are seen.
-
-    >>> _epochs_in_words(90), _epochs_in_words(1), _epochs_in_words(0.5)
-    ('90 epochs', '1 epoch', '0.5 epochs')
-    """
-    return f"{epochs:,g} epoch{'' if epochs == 1 else 's'}"
-
-
 def _show(result: Plan, machines: Machines, training: Training) -> None:
     """Print a plan as tables."""
     step = result.batch_size / result.images_per_second
     rows = [
         ("GPUs", f"{machines.devices:,} ({plural(machines.nodes, 'node')})"),
-        ("images", f"{training.images:,}, in {_epochs_in_words(training.epochs)}"),
+        ("images", f"{training.images:,} an epoch"),
         ("steps", f"{result.steps:,} of {result.batch_size:,} images"),
         ("speed", per_second(result.images_per_second)),
         ("time", duration(3600 * result.hours)),

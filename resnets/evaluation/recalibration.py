@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import Members, TrainedOn
+from resnets.data.sources.names import listed
 from resnets.data.sources.opening import Data
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
@@ -308,9 +309,8 @@ def remarks(labels: Integers, class_names: tuple[str, ...]) -> list[str]:
     missing = [name for name, count in zip(class_names, present, strict=True) if not count]
     if not missing:
         return []
-    more = f" and {len(missing) - _MISSING} more" if len(missing) > _MISSING else ""
     return [
-        f"No image of {', '.join(missing[:_MISSING])}{more}: nothing was measured for "
+        f"No image of {listed(missing, _MISSING)}: nothing was measured for "
         f"{'this class' if len(missing) == 1 else 'these classes'}."
     ]
 

@@ -134,7 +134,8 @@ def test_a_finished_run_resumes_and_its_promise_counts_the_penalties(
     before = model_file.load(tmp_path / "run" / "model.safetensors")
     lines = capsys.readouterr().out
     assert "126 rows of features: 60 training images, each as it is and mirrored" in lines
-    assert "--freeze 2" in lines  # of resnet14's three stages, the last one trains then
+    assert "accuracy 100.00 %" in lines
+    assert "--freeze 2" not in lines  # there is nothing left to gain
     assert "batch_size" not in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
     assert main(["--resume", str(tmp_path / "run")]) == 0
     assert "finished" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts, e
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError, UnreadableImage
 from resnets.escaping import say
-from resnets.format import plural
+from resnets.format import duration, plural
 from resnets.images.probing import ENDINGS
 from resnets.images.stderr import silent_decoders
 
@@ -199,7 +199,7 @@ def all_unreadable(images: Callable[[], Iterable[LabelledImages]]) -> Iterator[N
 @contextlib.contextmanager
 def _told_if_it_lasts(error: str, stream: TextIO) -> Iterator[None]:
     """Say what is wrong and what is done, where it takes a while: processes may wait meanwhile."""
-    line = f"{error}; looking for other damaged images, for {_PATIENCE:.0f} s at most"
+    line = f"{error}; looking for other damaged images, for {duration(_PATIENCE)} at most"
     timer = threading.Timer(_SOON, say, (line,), {"file": stream, "flush": True})
     timer.daemon = True
     timer.start()
