@@ -4,6 +4,7 @@ By gcp-storage-emulator; where it or gcsfs is not installed, the tests skip.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RemoteFo
     host, port = server._api._httpd.server_address
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}:{port}")
     monkeypatch.setenv("HOME", str(tmp_path))  # no credentials of a user
-    yield RemoteFolder("gs://photos/some shards", at_first=QUICK, patience=QUICK)
+    patience = replace(QUICK, seconds=30.0)  # the first request imports much
+    yield RemoteFolder("gs://photos/some shards", at_first=patience, patience=patience)
     _disconnect()
     server.stop()
 

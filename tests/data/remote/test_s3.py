@@ -60,7 +60,8 @@ def bucket(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="photos")
-    yield RemoteFolder("s3://photos/some shards", at_first=QUICK, patience=QUICK)
+    patience = replace(QUICK, seconds=30.0)  # the first request loads the library's descriptions
+    yield RemoteFolder("s3://photos/some shards", at_first=patience, patience=patience)
     _disconnect()
 
 
