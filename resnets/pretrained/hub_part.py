@@ -41,9 +41,8 @@ def download_part(
         return
     folder = hub_folder() / files.repo_folder_name(repo_id=repository, repo_type="model")
     blob = folder / "blobs" / published
-    lock = (
-        hub_folder() / ".locks" / folder.name / f"{published}.lock"
-    )  # which the library takes too
+    # the lock that the library takes, too
+    lock = hub_folder() / ".locks" / folder.name / f"{published}.lock"
     for parent in (blob.parent, lock.parent):
         parent.mkdir(parents=True, exist_ok=True)
     with utils.WeakFileLock(lock):
@@ -51,6 +50,8 @@ def download_part(
             return
         part = blob.with_name(f"{published}.incomplete")
         with open_updating(part) as file:
+            if facts.size is not None and file.seek(0, os.SEEK_END) > facts.size:
+                file.truncate(0)  # two processes wrote to it, where locks do nothing
             files.http_get(
                 url,
                 file,

@@ -26,6 +26,7 @@ from resnets.errors import UsageError
 from resnets.model_file import read_description
 from resnets.pretrained import hub
 from resnets.pretrained.names import _synsets, class_names
+from resnets.pretrained.reference import read_reference
 from resnets.runs.starting_point import read_starting_point, recipe_for_start
 from resnets.training.recipe import Recipe
 from tests.hub_server import Fault, HubServer
@@ -292,6 +293,16 @@ def test_a_download_that_broke_off_is_continued_by_the_next_command(
     assert main(["predict", ID, str(photo)]) == 0
     assert published.ranges == [f"bytes={size}-"] * 2  # one to the hub, which names the store
     assert not part.exists()
+
+
+def test_a_part_that_is_longer_than_the_file_is_begun_anew(published: HubServer) -> None:
+    resnets.load(ID)
+    (link,) = hub.hub_folder().glob("models--*/snapshots/*/model.safetensors")
+    blob, content = link.resolve(), link.read_bytes()
+    link.unlink()
+    part = blob.rename(blob.with_name(f"{blob.name}.incomplete"))
+    part.write_bytes(content + content[:1000])
+    assert hub.hub_files(read_reference(ID), again=True).weights.read_bytes() == content
 
 
 def test_what_is_left_of_another_file_is_no_part_of_this_one(
