@@ -72,8 +72,8 @@ def test_python_takes_it_by_its_name(name: str) -> None:
     assert sum(probability for _, probability in prediction.top) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", spread(shipped.names()))
+@pytest.mark.soak
+@pytest.mark.parametrize("name", shipped.names())
 def test_it_is_as_good_on_cifar10_as_its_header_says(
     name: str, shared: Callable[[str], Path]
 ) -> None:

@@ -43,6 +43,7 @@ class Trainings:
         """It has saved its state already."""
 
 
+@pytest.mark.soak
 def test_correctness_and_speed_are_measured_and_not_again(tmp_path: Path) -> None:
     parts = ("logits", "waits", "training-speed", "inference-speed")
     results = measured(tmp_path, *parts)

@@ -511,7 +511,7 @@ def test_digests_can_be_left_out(data: Path, tmp_path: Path) -> None:
     assert "image-digests" in moved["seen"]["cannot_be_checked"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_exported_file_knows_its_training_images(data: Path, run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

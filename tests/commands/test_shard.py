@@ -12,6 +12,7 @@ from PIL import Image
 
 from resnets import cli
 from tests.in_process import call
+from tests.spread import spread
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_two_processes_do_not_write_shards_into_one_folder(many: Path, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signals to one process")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])  # the latter as a cluster's queue sends it
+@pytest.mark.parametrize("name", spread(["SIGTERM", "SIGINT"]))  # the former by a queue
 def test_a_signal_does_not_wait_for_the_shards_at_work(
     many: Path, tmp_path: Path, name: str
 ) -> None:

@@ -23,7 +23,8 @@ from tests.pretrained.conftest import know_address, published, safetensors_file,
 __all__ = ["published", "safetensors_file", "weights"]  # fixtures
 
 TUTORIALS = sorted(path.stem for path in (DOCS / "tutorials").glob("*.md"))
-LONG = ("export", "gpus", "machines", "resume")  # 20 to 50 s; other tests have their commands
+# 20 to 60 s each; other tests have their commands
+LONG = ("export", "gpus", "machines", "photos", "resume", "trust")
 CLASSES = ("church", "golf ball", "parachute")
 
 

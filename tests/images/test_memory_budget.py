@@ -51,7 +51,7 @@ def png(side: int, kind: int, interlaced: bool = False) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", [6])
 def test_any_number_of_large_images_takes_less_than_2_gib(tmp_path: Path, kind: int) -> None:
     for number in range(4):

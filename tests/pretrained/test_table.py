@@ -9,11 +9,12 @@ from resnets.networks import CATALOG, build
 from resnets.pretrained.names import _synsets, class_names
 from resnets.pretrained.reference import is_reference, read_reference
 from resnets.pretrained.table import chosen, find_recommended, is_non_commercial, published
+from tests.spread import spread
 
 NETWORKS = sorted({row.network for row in published()})
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", spread(NETWORKS))
 def test_the_network_of_a_row_has_the_publisher_s_number_of_parameters(network: str) -> None:
     for classes in {row.classes for row in published() if row.network == network}:
         with torch.device("meta"):

@@ -10,6 +10,7 @@ import pytest
 import resnets
 from resnets.errors import ContentError
 from resnets.runs.checkpoint import Checkpoints
+from tests.spread import spread
 
 QUICK: dict[str, Any] = {
     **{"network": "resnet14", "image_size": 8, "epochs": 3, "batch_size": 16, "report": False},
@@ -50,7 +51,8 @@ def test_stop_training_ends_the_run_as_if_it_were_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "step"), [(resnets.Step, 4), (resnets.Interval, 4), (resnets.Validating, 6)]
+    ("kind", "step"),
+    spread([(resnets.Step, 4), (resnets.Interval, 4), (resnets.Validating, 6)]),
 )
 def test_an_exception_in_a_callback_is_passed_on_once_the_state_is_saved(
     tmp_path: Path, kind: type, step: int

@@ -30,6 +30,7 @@ from resnets.runs.checkpoint import (
     read,
     set_random_state,
 )
+from tests.spread import spread
 
 STATE = {"weights": torch.arange(1000.0), "done": [3, 12], "name": "ä", "none": None}
 
@@ -183,7 +184,7 @@ def test_a_disk_that_fills_up_while_saving_costs_nothing_saved_before(tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", spread(range(3)))
 def test_killed_while_saving_the_last_whole_state_is_found(tmp_path: Path, seed: int) -> None:
     checkpoints = Checkpoints(tmp_path)
     command = [sys.executable, "-c", SAVER, str(tmp_path)]

@@ -20,7 +20,6 @@ from resnets.evaluation.fit_familiarity import features_by
 from resnets.evaluation.outputs import choose_images
 from resnets.networks import ResNet
 from resnets.runs.run import Run
-from tests.spread import spread
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +90,8 @@ def test_the_file_says_how_it_was_measured_and_that_all_images_are_known(photos:
             resnets.evaluate(model, (new, ["level", "upright"]))
 
 
-@pytest.mark.parametrize("freeze", spread(["all", None]))
+@pytest.mark.soak
+@pytest.mark.parametrize("freeze", ["all", None])
 def test_what_the_folds_held_out_chooses_what_is_unfamiliar(
     photos: Path, tmp_path: Path, freeze: str | None
 ) -> None:

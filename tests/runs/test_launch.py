@@ -22,7 +22,6 @@ from resnets.runs.launch import Launch, repeated_words
 from resnets.runs.refusals import MARK, note_refusal
 from tests.in_process import call
 from tests.processes import several
-from tests.spread import spread
 
 SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas"
 TRAIN = ("my photos", "--recipe", "imagenet", "--output", "the run", "--epochs", "3")
@@ -590,9 +589,9 @@ HEEDS_SIGNALS = (  # the tests may ignore them, as in the background and under n
 )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize("number", spread([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_a_rehearsal_saves_and_ends_its_processes(
     number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -108,8 +108,8 @@ def test_a_finished_run_is_scored_again_alike_by_one_process(two: Path, tmp_path
         assert after[split]["loss"] == pytest.approx(before[split]["loss"], rel=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", spread([2, 3]))  # of 64 images, three get 21, 21 and 22
+@pytest.mark.soak
+@pytest.mark.parametrize("processes", [2, 3])  # of 64 images, three get 21, 21 and 22
 def test_several_processes_learn_what_one_learns(
     processes: int, start: Path, tmp_path: Path
 ) -> None:

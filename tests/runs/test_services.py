@@ -21,7 +21,6 @@ from resnets.errors import UsageError
 from resnets.runs import background
 from resnets.runs.background import Background
 from resnets.runs.loggers import _curves
-from tests.spread import spread
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
 DATA = (NOISE, np.arange(60) % 2)
@@ -192,8 +191,9 @@ def test_what_does_not_fit_into_the_queue_is_left_out_and_counted() -> None:
     assert "7 records" in messages[1]
 
 
+@pytest.mark.soak
 @pytest.mark.own_process
-@pytest.mark.parametrize("ending", spread(["finished", "crash", "stop button"]))
+@pytest.mark.parametrize("ending", ["finished", "crash", "stop button"])
 def test_services_learn_how_a_run_ended(
     tmp_path: Path, server: Server, wandb: Wandb, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:

@@ -59,7 +59,7 @@ def printed(*words: str) -> list[str]:
     return run.stdout.split()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", spread(NAMES))
 def test_each_signal_that_stops_is_noted_and_its_handler_put_back(name: str) -> None:
     number = str(int(getattr(signal, name)))
     assert printed(PROGRAM, number, "") == [number, "True"]
@@ -70,6 +70,7 @@ def test_a_hang_up_that_nohup_ignores_stops_nothing() -> None:
     assert printed(PROGRAM, str(int(signal.SIGHUP)), "ignored") == ["None", "True"]
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="nothing is taken away here")
 def test_where_a_system_has_no_hang_up_the_others_are_noted() -> None:
     assert printed(WITHOUT) == [str(int(signal.SIGTERM))]

@@ -225,7 +225,7 @@ def test_training_in_another_thread_works(quick: Any) -> None:
 
 
 @pytest.mark.own_process
-@pytest.mark.parametrize("output", spread([None, False]))
+@pytest.mark.parametrize("output", spread([False, None]))
 def test_a_stop_button_ends_the_training_with_what_there_is(quick: Any, output: Any) -> None:
     def press(record: Any) -> None:
         if isinstance(record, resnets.Epoch) and record.epoch == 1:

@@ -169,6 +169,7 @@ def test_a_network_wrapped_for_several_processes_makes_no_warning() -> None:
         torch.set_warn_always(warns)
 
 
+@pytest.mark.soak
 def test_a_process_that_leaves_its_group_waits_for_no_thread_that_waits_for_it() -> None:
     """Without an order in which they are freed it hung after some 50 to 200 rounds."""
     rounds = """

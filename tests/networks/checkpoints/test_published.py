@@ -25,6 +25,7 @@ from resnets.pretrained.opening import _preprocessing
 from resnets.pretrained.table import find
 from tests.fixtures.parity import fill
 from tests.fixtures.published import photos
+from tests.spread import spread
 
 FOLDER = Path(photos.__file__).parent
 NAMES = [path.name.removesuffix(".json.gz") for path in sorted(FOLDER.glob("*.json.gz"))]
@@ -75,7 +76,7 @@ def softened(logits: NDArray[Any], scale: float) -> NDArray[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", spread(NAMES, every=2))
 def test_published_networks_compute_here_what_they_compute_there(name: str, tmp_path: Path) -> None:
     facts = facts_of(name)
     network, preprocessing = opened(name, facts, tmp_path)
