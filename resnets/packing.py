@@ -8,7 +8,7 @@ from gzip import GzipFile
 from typing import IO, Any
 
 from resnets.errors import ContentError
-from resnets.format import byte_size, plural
+from resnets.format import byte_size
 
 _SMALL = 1 << 28  # bytes that any packed file may unpack to
 _FACTOR = 4  # or this many times its own size: weights and photos hardly shrink when packed
@@ -40,7 +40,7 @@ class Window(io.RawIOBase):
         """Move to a position."""
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
         if origin + offset < 0:
-            raise ValueError(f"a position {plural(-origin - offset, 'byte')} before the file")
+            raise ValueError("it ends too early")
         self.position = origin + offset
         return self.position
 

@@ -228,13 +228,16 @@ def _show_figures(evaluation: "Evaluation") -> None:
 
 def _show_classes(metrics: "Metrics") -> None:
     """Print a table of the classes."""
+    shown = _first_classes(metrics.classes)
     rows = [
-        (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
-        for c in _first_classes(metrics.classes)
+        (row.name, percent(row.precision), percent(row.recall), percent(row.f1), row.support)
+        for row in shown
     ]
     print_table(("class", "precision", "recall", "F1", "images"), rows)
-    if len(metrics.classes) > _MOST_CLASSES:
-        say(f"... and {plural(len(metrics.classes) - _MOST_CLASSES, 'more class')} (--csv)")
+    if more := len(metrics.classes) - len(shown):
+        with_images = sum(c.support > 0 for c in metrics.classes)
+        which = " without images" if with_images <= len(shown) else ""
+        say(f"... and {plural(more, 'more class')}{which} (--csv)")
 
 
 def _show_confusions(metrics: "Metrics") -> None:
@@ -254,10 +257,10 @@ def _show_confusions(metrics: "Metrics") -> None:
 
 
 def _first_classes(classes: Sequence["ClassScores"]) -> Sequence["ClassScores"]:
-    """Those that the table shows: of too many, the ones that have images come first."""
+    """Those that the table shows: of too many, the first ones that have images."""
     if len(classes) <= _MOST_CLASSES:
         return classes
-    return sorted(classes, key=lambda row: row.support == 0)[:_MOST_CLASSES]
+    return [row for row in classes if row.support > 0][:_MOST_CLASSES]
 
 
 def _calibration_error(evaluation: "Evaluation") -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from resnets import cli, predict
-from resnets.commands.evaluate import _first_classes
+from resnets.commands.evaluate import _first_classes, _show_classes
 from resnets.data.sources.opening import open_data
 from resnets.evaluation.metrics import ClassScores
 from resnets.images import Preprocessing
@@ -214,8 +215,13 @@ def test_a_promise_that_the_images_contradict_is_not_repeated(
     assert "promised for new images" not in output
 
 
-def test_of_many_classes_those_with_images_are_shown_first() -> None:
+def test_of_many_classes_those_with_images_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     many = [ClassScores(str(number), None, None, None, number % 2) for number in range(40)]
     shown = [int(each.name) for each in _first_classes(many)]
-    assert shown == [*range(1, 40, 2), *range(0, 20, 2)]
+    assert shown == [*range(1, 40, 2)]
     assert _first_classes(many[:12]) == many[:12]  # in the order of the confusion matrix
+    for support, rest in ((0, "39 more classes without images"), (1, "10 more classes")):
+        classes = [ClassScores(str(n), None, None, None, int(n == 0) or support) for n in range(40)]
+        _show_classes(SimpleNamespace(classes=classes))  # type: ignore[arg-type]
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-1] == f"... and {rest} (--csv)"

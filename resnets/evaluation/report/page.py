@@ -553,7 +553,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if "seed" in description.recipe:
         yield "seed", str(description.recipe["seed"])
     if report.subject.history:
-        yield from _facts_of_run(report.subject.history, bool(report.subject.by_folds))
+        yield from _facts_of_run(report.subject)
     yield (
         "versions",
         ", ".join(f"{name} {number}" for name, number in sorted(description.versions.items())),
@@ -606,13 +606,16 @@ def _facts_of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
         yield "started from", f"a network trained on {history.in_words()}{unknown}"
 
 
-def _facts_of_run(history: History, after_folds: bool) -> Iterator[tuple[str, str]]:
+def _facts_of_run(subject: Subject) -> Iterator[tuple[str, str]]:
     """Facts about the run, from its log, which has the final network and none of the folds'."""
+    history = subject.history
+    assert history is not None
     start = history.start
     if "time" in start:
         yield "started", str(start["time"])
-    alone = ", without the networks of the folds" if after_folds else ""
-    yield "time", f"{duration(history.seconds)} for {plural(history.step, 'step')}{alone}"
+    alone = ", without the networks of the folds" if subject.by_folds else ""
+    steps = "" if subject.fit else f" for {plural(history.step, 'step')}"  # there are none
+    yield "time", f"{duration(history.seconds)}{steps}{alone}"
     if "device" in start:
         processes, threads = start.get("processes", 1), start.get("threads", 1)
         several = f", {plural(processes, 'process')}" if processes != 1 else ""
