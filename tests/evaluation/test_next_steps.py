@@ -349,11 +349,12 @@ def test_a_network_that_has_learnt_by_heart_is_not_said_to_be_too_small() -> Non
 def test_overfitting_is_told_after_a_training(tmp_path: Path) -> None:
     """Noise with labels at random: what is learnt is learnt by heart."""
     random = np.random.default_rng(0)
-    images = random.integers(0, 255, (80, 8, 8, 3), np.uint8)
-    data, lines = (images, random.integers(0, 2, 80)), []
+    images = random.integers(0, 255, (150, 8, 8, 3), np.uint8)
+    data, lines = (images, random.integers(0, 2, 150)), []
     run = resnets.train(
         data,
         **{"network": "resnet14", "image_size": 8, "epochs": 20, "batch_size": 16, "flip": "none"},
+        validation=0.4,  # 60 images: of fewer than 50 nothing is concluded
         output=tmp_path / "run",
         report=False,
         progress=False,
